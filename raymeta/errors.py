@@ -1,0 +1,60 @@
+"""Everything raymeta raises on purpose, with the exit code a command ends with.
+
+RaymetaError (1)
+├── ConfigError (2)            a mistake in options or files that a person wrote
+├── DataError (3)              missing, unreadable or unsuitable data
+├── EnvironmentProblem (3)     Ray not reachable, output not writable, disk full
+├── CheckpointError (3)        no readable checkpoint
+└── RunFailed (1)              the run itself went wrong
+    ├── NonFiniteGradient      a meta-gradient with NaN or infinity in it
+    ├── NotTwiceDifferentiable a layer without the derivative the algorithm needs
+    └── WorkerFailed           a worker raised, or none is left
+"""
+
+from __future__ import annotations
+
+
+class RaymetaError(Exception):
+    """Base of all errors raised on purpose; its text says what, where and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(RaymetaError):
+    """One or more mistakes in the configuration; all of them are listed at once."""
+
+    exit_code = 2
+
+
+class DataError(RaymetaError):
+    """Data that is missing, unreadable, or too small for the episodes asked of it."""
+
+    exit_code = 3
+
+
+class EnvironmentProblem(RaymetaError):
+    """The machine or the cluster does not allow what was asked."""
+
+    exit_code = 3
+
+
+class CheckpointError(RaymetaError):
+    """No checkpoint that can be read."""
+
+    exit_code = 3
+
+
+class RunFailed(RaymetaError):
+    """The run itself failed; what it had written before stays."""
+
+
+class NonFiniteGradient(RunFailed):
+    """A meta-gradient contained NaN or infinity."""
+
+
+class NotTwiceDifferentiable(RunFailed):
+    """A layer lacks the derivative that second-order adaptation needs."""
+
+
+class WorkerFailed(RunFailed):
+    """A worker raised repeatedly, or no worker could be started."""

@@ -1,0 +1,61 @@
+"""Names of the work: a task is a key, a shard is a fixed slice of the meta-batch.
+
+Nothing random is ever sent or stored. A `TaskKey` seeds a counter-based generator (Philox 4x64), so any process
+rebuilds the same episode. The 256-bit counter holds (draws, index, step, split) in one 64-bit word each, and the
+128-bit key holds (seed, stream): two different keys share no draw for 2**64 draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+Stream = Literal["episode", "noise"]
+STREAMS: tuple[Stream, ...] = get_args(Stream)
+
+
+class TaskKey(NamedTuple):
+    """One task: everything random about it follows from these four values."""
+
+    seed: int
+    split: Split
+    step: int
+    index: int
+
+    def generator(self, stream: Stream = "episode") -> np.random.Generator:
+        """Generator of this task's draws.
+
+        `episode` draws classes, images and labels; `noise` draws what an algorithm needs besides (the order of
+        mini-batches, a new head), so that changing one never shifts the other.
+        """
+        key = np.array([self.seed, STREAMS.index(stream)], dtype=np.uint64)
+        counter = np.array([0, self.index, self.step, SPLITS.index(self.split)], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+class Shard(NamedTuple):
+    """The tasks `start <= index < stop` of one step: the unit of distributed work."""
+
+    seed: int
+    split: Split
+    step: int
+    start: int
+    stop: int
+
+    def keys(self) -> Iterator[TaskKey]:
+        return (TaskKey(self.seed, self.split, self.step, index) for index in range(self.start, self.stop))
+
+    @property
+    def num_tasks(self) -> int:
+        return self.stop - self.start
+
+
+def plan(*, seed: int, split: Split, step: int, num_tasks: int, shard_size: int) -> list[Shard]:
+    """Cut `num_tasks` tasks into shards of `shard_size` (the last may be shorter), whoever will compute them."""
+    starts = range(0, num_tasks, shard_size)
+    return [Shard(seed, split, step, start, min(start + shard_size, num_tasks)) for start in starts]

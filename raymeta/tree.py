@@ -1,0 +1,65 @@
+"""`Params`, a dictionary of named tensors, and the few operations everything else is built from."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+Params: TypeAlias = dict[str, Tensor]
+
+
+class Layout(NamedTuple):
+    """Names and shapes of a `Params` in the order in which it lies in a flat vector."""
+
+    shapes: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, params: Mapping[str, Tensor]) -> Layout:
+        return cls({name: tuple(value.shape) for name, value in params.items()})
+
+    @property
+    def size(self) -> int:
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def flatten(self, params: Mapping[str, Tensor]) -> Tensor:
+        """One vector [size] holding all tensors in this layout's order."""
+        if not self.shapes:
+            return torch.zeros(0)
+        return torch.cat([params[name].reshape(-1) for name in self.shapes])
+
+    def unflatten(self, vector: Tensor) -> Params:
+        """Views into `vector` [size] under their names and shapes."""
+        pieces = vector.split([math.prod(shape) for shape in self.shapes.values()])
+        return {
+            name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }
+
+
+def tree_map(function: Callable[..., Tensor], first: Params, *rest: Params) -> Params:
+    """Apply `function` name by name; all arguments hold the same names."""
+    return {name: function(value, *(other[name] for other in rest)) for name, value in first.items()}
+
+
+def select(params: Params, patterns: tuple[str, ...]) -> Params:
+    """The entries whose name matches one of the shell-style `patterns`."""
+    return {name: value for name, value in params.items() if any(fnmatchcase(name, p) for p in patterns)}
+
+
+def detach(params: Params) -> Params:
+    return {name: value.detach() for name, value in params.items()}
+
+
+def params_sha256(params: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, dtypes and bytes in name order: equal exactly when the parameters are."""
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        value = params[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tuple(value.shape)}|{value.dtype}|".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
