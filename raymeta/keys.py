@@ -25,7 +25,7 @@ class TaskKey(NamedTuple):
     seed: int
     split: Split
     step: int
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which no one calls here
 
     def generator(self, stream: Stream = "episode") -> np.random.Generator:
         """Generator of this task's draws.

@@ -35,10 +35,8 @@ class Layout(NamedTuple):
 
     def unflatten(self, vector: Tensor) -> Params:
         """Views into `vector` [size] under their names and shapes."""
-        pieces = vector.split([math.prod(shape) for shape in self.shapes.values()])
-        return {
-            name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
-        }
+        pieces = torch.split(vector, [math.prod(shape) for shape in self.shapes.values()])
+        return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
 
 def tree_map(function: Callable[..., Tensor], first: Params, *rest: Params) -> Params:

@@ -92,3 +92,8 @@ def stack_episodes(episodes: Sequence[Episode]) -> Episode:
         )
 
     return Episode(stack([e.support for e in episodes]), stack([e.query for e in episodes]))
+
+
+def first_task(examples: Examples) -> Examples:
+    """The first task's examples of a batch, without the task dimension."""
+    return Examples(examples.x[0], examples.y[0], None if examples.class_id is None else examples.class_id[0])

@@ -1,0 +1,172 @@
+"""Episodes drawn from images that are grouped by class: the common part of all image task sets."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from raymeta.errors import DataError
+from raymeta.keys import SPLITS, Split, TaskKey
+from raymeta.options import STRICT
+from raymeta.tasks.base import Episode, Examples, Goal, Size, TaskSet, first_task
+
+Rotations = Literal["none", "episode", "classes"]
+
+
+class ClassImages(NamedTuple):
+    """The images of one split, class after class: those of class c are `images[starts[c]:starts[c + 1]]`."""
+
+    images: NDArray[np.uint8]  # [num_images, channels, height, width]
+    starts: NDArray[np.int64]  # [num_classes + 1]
+    names: list[str]  # [num_classes]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        return np.diff(self.starts)
+
+
+Splits = dict[Split, ClassImages]
+
+_HELD: dict[tuple[object, ...], Splits] = {}
+"""Images loaded by this process, by everything that determines them, so that task sets which differ only in way or
+shot share one copy."""
+
+_EPISODE_FIELDS = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImageTaskSet(TaskSet):
+    """N-way K-shot classification of images held once per process as uint8.
+
+    A subclass says where the images come from (`load`); its fields besides the episode's size are what determines
+    them. Classes are drawn in random order, so the label of a class is random in every episode.
+    """
+
+    goal: ClassVar[Goal] = "classification"
+
+    way: int = Field(default=5, ge=2)
+    """classes in an episode"""
+    shot: PositiveInt = 1
+    """support images per class"""
+    query_shot: PositiveInt = 1
+    """query images per class"""
+    train_way: int | None = Field(default=None, ge=2)
+    """classes in a training episode; the same as `way` unless given"""
+    train_shot: PositiveInt | None = None
+    """support images per class in training; the same as `shot` unless given"""
+    train_query_shot: NonNegativeInt | None = None
+    """query images per class in training; the same as `query_shot` unless given"""
+
+    @abstractmethod
+    def load(self) -> Splits:
+        """Read or draw all images; raises `DataError` where that is impossible."""
+
+    @property
+    def rotation_policy(self) -> Rotations:
+        """Rotations by 90 degrees: never, one per class and episode, or as four classes of their own."""
+        return "none"
+
+    @property
+    def splits(self) -> Splits:
+        """All images of the task set, loaded on first use."""
+        values = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in _EPISODE_FIELDS]
+        source = (type(self), *((name, repr(value)) for name, value in values))
+        if source not in _HELD:
+            _HELD[source] = self.load()
+        return _HELD[source]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.splits["train"].images.shape[1:])
+
+    @property
+    def num_outputs(self) -> int:
+        return self.way
+
+    def size(self, split: Split) -> Size:
+        if split != "train":
+            return Size(self.way, self.shot, self.query_shot)
+        return Size(
+            self.way if self.train_way is None else self.train_way,
+            self.shot if self.train_shot is None else self.train_shot,
+            self.query_shot if self.train_query_shot is None else self.train_query_shot,
+        )
+
+    def num_classes(self, split: Split) -> int:
+        return len(self.splits[split].names) * (4 if self.rotation_policy == "classes" else 1)
+
+    def episode(self, key: TaskKey) -> Episode:
+        support, query = self.episodes([key])
+        return Episode(first_task(support), first_task(query))
+
+    def episodes(self, keys: Sequence[TaskKey]) -> Episode:
+        split = keys[0].split
+        _, shot, query_shot = self.size(split)
+        draws = [self._draw(key, shot + query_shot) for key in keys]
+        class_id = np.stack([d[0] for d in draws])  # [T, way]
+        rows = np.stack([d[1] for d in draws])  # [T, way, shot + query_shot]
+        turns = np.stack([d[2] for d in draws])  # [T, way] quarter turns
+        x = self.splits[split].images[rows]
+        for quarter in (1, 2, 3):
+            turned = turns == quarter
+            if turned.any():
+                x[turned] = np.rot90(x[turned], quarter, axes=(-2, -1))
+        return Episode(
+            _examples(x[:, :, :shot], class_id),
+            _examples(x[:, :, shot:], class_id),
+        )
+
+    def _draw(
+        self, key: TaskKey, images_per_class: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Class ids [way], rows of their images [way, images_per_class] and quarter turns [way] of one task."""
+        rng = key.generator()
+        pool = self.splits[key.split]
+        num_base = len(pool.names)
+        class_id = rng.choice(self.num_classes(key.split), self.size(key.split).way, replace=False)
+        base = class_id % num_base
+        counts = pool.counts[base]
+        if (counts == counts[0]).all() and counts[0] <= 64:
+            order = rng.random((len(base), int(counts[0]))).argsort(axis=1, kind="stable")
+            picks = order[:, :images_per_class]
+        else:
+            picks = np.stack([rng.choice(int(n), images_per_class, replace=False) for n in counts])
+        turns = class_id // num_base
+        if self.rotation_policy == "episode":
+            turns = rng.integers(4, size=len(base))
+        return class_id, pool.starts[base][:, None] + picks, turns
+
+    def check(self) -> None:
+        for split in SPLITS:
+            way, shot, query_shot = self.size(split)
+            if self.num_classes(split) < way:
+                raise DataError(
+                    f"the {split} split has {self.num_classes(split)} classes, but {way}-way episodes were asked: "
+                    f"lower tasks.{'train_way' if split == 'train' and self.train_way else 'way'} "
+                    "or give it more classes"
+                )
+            pool = self.splits[split]
+            few = [f"{name} ({n})" for name, n in zip(pool.names, pool.counts, strict=True) if n < shot + query_shot]
+            if few:
+                raise DataError(
+                    f"{len(few)} of {len(pool.names)} classes of the {split} split have fewer images than the "
+                    f"{shot} support + {query_shot} query images an episode needs: {', '.join(few[:5])}"
+                    f"{', ...' if len(few) > 5 else ''}. Lower tasks.shot or tasks.query_shot, "
+                    "or remove these classes"
+                )
+
+
+def _examples(x: NDArray[np.uint8], class_id: NDArray[np.int64]) -> Examples:
+    """Images [T, way, shot, C, H, W] as examples [T, way * shot, ...] in [0, 1], class after class."""
+    tasks, way, shot = x.shape[:3]
+    flat = torch.from_numpy(x.reshape(tasks, way * shot, *x.shape[3:])).float().div_(255)
+    y = torch.arange(way).repeat_interleave(shot).expand(tasks, -1)
+    return Examples(flat, y, torch.from_numpy(class_id.repeat(shot, axis=1)))
