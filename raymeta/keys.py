@@ -15,7 +15,7 @@ import numpy as np
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-Stream = Literal["episode", "noise"]
+Stream = Literal["episode", "noise", "torch"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 
@@ -30,8 +30,8 @@ class TaskKey(NamedTuple):
     def generator(self, stream: Stream = "episode") -> np.random.Generator:
         """Generator of this task's draws.
 
-        `episode` draws classes, images and labels; `noise` draws what an algorithm needs besides (the order of
-        mini-batches, a new head), so that changing one never shifts the other.
+        `episode` draws classes, images and labels; `torch` seeds dropout; `noise` draws what else an algorithm needs (order of
+        mini-batches, a new head). Changing one never shifts another.
         """
         key = np.array([self.seed, STREAMS.index(stream)], dtype=np.uint64)
         counter = np.array([0, self.index, self.step, SPLITS.index(self.split)], dtype=np.uint64)

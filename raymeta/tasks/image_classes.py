@@ -39,15 +39,15 @@ _HELD: dict[tuple[object, ...], Splits] = {}
 """Images loaded by this process, by everything that determines them, so that task sets which differ only in way or
 shot share one copy."""
 
-_EPISODE_FIELDS = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot")
+_EPISODE_FIELDS = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot", "rotations")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ImageTaskSet(TaskSet):
     """N-way K-shot classification of images held once per process as uint8.
 
-    A subclass says where the images come from (`load`); its fields besides the episode's size are what determines
-    them. Classes are drawn in random order, so the label of a class is random in every episode.
+    A subclass says where the images come from (`load`); its fields besides the episode's size and `rotations` are what
+    determines them. Classes are drawn in random order, so the label of a class is random in every episode.
     """
 
     goal: ClassVar[Goal] = "classification"
@@ -109,12 +109,12 @@ class ImageTaskSet(TaskSet):
 
     def episodes(self, keys: Sequence[TaskKey]) -> Episode:
         split = keys[0].split
-        _, shot, query_shot = self.size(split)
-        draws = [self._draw(key, shot + query_shot) for key in keys]
-        class_id = np.stack([d[0] for d in draws])  # [T, way]
-        rows = np.stack([d[1] for d in draws])  # [T, way, shot + query_shot]
-        turns = np.stack([d[2] for d in draws])  # [T, way] quarter turns
-        x = self.splits[split].images[rows]
+        if any(key.split != split for key in keys):
+            raise ValueError("the keys of one batch of episodes must be of one split")
+        way, shot, query_shot = self.size(split)
+        pool = self.splits[split]
+        class_id, picks, turns = self._draw(keys, pool, way, shot + query_shot)
+        x = pool.images[pool.starts[class_id % len(pool.names)][..., None] + picks]
         for quarter in (1, 2, 3):
             turned = turns == quarter
             if turned.any():
@@ -125,24 +125,22 @@ class ImageTaskSet(TaskSet):
         )
 
     def _draw(
-        self, key: TaskKey, images_per_class: int
+        self, keys: Sequence[TaskKey], pool: ClassImages, way: int, per_class: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Class ids [way], rows of their images [way, images_per_class] and quarter turns [way] of one task."""
-        rng = key.generator()
-        pool = self.splits[key.split]
+        """Class ids [T, way], which of each class's images [T, way, per_class], and quarter turns [T, way].
+
+        All draws of a task are uniform numbers taken at once, so they do not depend on numpy's version.
+        """
         num_base = len(pool.names)
-        class_id = rng.choice(self.num_classes(key.split), self.size(key.split).way, replace=False)
-        base = class_id % num_base
-        counts = pool.counts[base]
-        if (counts == counts[0]).all() and counts[0] <= 64:
-            order = rng.random((len(base), int(counts[0]))).argsort(axis=1, kind="stable")
-            picks = order[:, :images_per_class]
-        else:
-            picks = np.stack([rng.choice(int(n), images_per_class, replace=False) for n in counts])
-        turns = class_id // num_base
+        num_classes = num_base * (4 if self.rotation_policy == "classes" else 1)
+        u = np.stack([key.generator().random(way * (3 + 2 * per_class)) for key in keys])
+        u_classes, u_turns, u_images = np.split(u, [2 * way, 3 * way], axis=1)
+        class_id = distinct(u_classes, np.full(len(keys), num_classes))
+        counts = pool.counts[class_id % num_base]
+        picks = distinct(u_images.reshape(-1, 2 * per_class), counts.ravel()).reshape(len(keys), way, per_class)
         if self.rotation_policy == "episode":
-            turns = rng.integers(4, size=len(base))
-        return class_id, pool.starts[base][:, None] + picks, turns
+            return class_id, picks, (u_turns * 4).astype(np.int64)
+        return class_id, picks, class_id // num_base
 
     def check(self) -> None:
         for split in SPLITS:
@@ -162,6 +160,26 @@ class ImageTaskSet(TaskSet):
                     f"{', ...' if len(few) > 5 else ''}. Lower tasks.shot or tasks.query_shot, "
                     "or remove these classes"
                 )
+
+
+def distinct(u: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each row k different numbers below `n` [rows] in random order, from 2k uniform numbers `u` [rows, 2k].
+
+    Floyd's sampling (Bentley and Floyd, Communications of the ACM 30:9, 1987) finds the set with k draws however large
+    `n` is; the other k numbers shuffle it. Needs k <= n.
+    """
+    k = u.shape[1] // 2
+    highest = n[:, None] - k + np.arange(k)  # draw i is from 0..highest[i]
+    picks = (u[:, :k] * (highest + 1)).astype(np.int64)
+    ordered = np.sort(picks, axis=1)
+    for row in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
+        seen: set[int] = set()
+        for i, pick in enumerate(picks[row].tolist()):
+            if pick in seen:
+                pick = picks[row, i] = int(highest[row, i])
+            seen.add(pick)
+    order = u[:, k:].argsort(axis=1, kind="stable")
+    return np.take_along_axis(picks, order, axis=1)
 
 
 def _examples(x: NDArray[np.uint8], class_id: NDArray[np.int64]) -> Examples:

@@ -1,0 +1,148 @@
+"""What an algorithm is: an `adapt` function; its meta-gradient follows by differentiating the query loss through it.
+
+Shape suffixes: T tasks, S support examples, Q query examples, K inner steps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value
+
+from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.errors import ConfigError
+from raymeta.keys import TaskKey
+from raymeta.models.norm import collect_statistics
+from raymeta.tasks.base import Episode, Examples, Goal, TaskSet
+from raymeta.tree import Params
+
+Predictor = Callable[[Tensor], Tensor]
+"""Query inputs [Q, *feature] to outputs [Q, num_outputs]."""
+
+Noise = dict[str, Tensor]
+"""What a task draws besides its episode, by name; drawn from its key, [T, ...] for a batch of tasks."""
+
+RUNNING_MOMENTUM = 0.1
+"""Weight of a step's batch statistics in the running ones, as in `torch.nn.BatchNorm2d`."""
+
+
+class Adaptation(NamedTuple):
+    """The outcome of adapting to one task: a predictor before and after each inner step, and the first support loss."""
+
+    predictors: list[Predictor]  # K + 1
+    support_loss: Tensor | None = None
+
+
+class Sums(NamedTuple):
+    """A shard's share of an outer step: sums over its tasks, never means."""
+
+    num_tasks: int
+    gradient: Params
+    state: Params
+    metrics: dict[str, Tensor]
+
+
+class Algorithm(ABC):
+    """Base of all methods: frozen dataclasses whose fields are their hyper-parameters."""
+
+    goals: ClassVar[tuple[Goal, ...]] = ("classification", "regression")
+    outer: ClassVar[Mapping[str, Any]] = {}
+    """outer-optimiser settings that replace the general defaults for this method"""
+
+    def num_outputs(self, tasks: TaskSet) -> int | None:
+        """Outputs of the model's head for `tasks`; None for a model that ends with features.
+
+        Raises `ConfigError` where a fixed head cannot serve: training way other than test way.
+        """
+        if tasks.goal == "classification" and tasks.size("train").way != tasks.size("test").way:
+            raise ConfigError(
+                f"tasks.train_way {tasks.size('train').way} differs from tasks.way {tasks.size('test').way}, but this "
+                "algorithm learns a head of fixed size: leave tasks.train_way out, or use --algorithm protonet"
+            )
+        return tasks.num_outputs
+
+    def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
+        """What is learned, from the model's initial parameters; methods with more parameters add theirs."""
+        return Learned(params, problem.running_statistics())
+
+    def noise(self, problem: Problem, keys: Sequence[TaskKey], support: Examples, phase: Phase) -> Noise:
+        """Random draws of a batch of tasks that `adapt` needs besides the episodes."""
+        return {}
+
+    @abstractmethod
+    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
+        """Predictors before and after each inner step on `support` (one task, no task dimension)."""
+
+    def task_loss(
+        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the outer loop minimises for one task, and its metrics."""
+        adaptation = self.adapt(problem, learned, episode.support, noise=noise, phase=phase)
+        outputs = adaptation.predictors[-1](episode.query.x)
+        loss = problem.loss(outputs, episode.query.y)
+        return loss, training_metrics(problem, loss, outputs, episode.query.y, adaptation.support_loss)
+
+    def task_gradient(
+        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
+    ) -> tuple[Params, Params, dict[str, Tensor]]:
+        """One task's (meta-gradient, new state, metrics): `task_loss` differentiated with respect to all parameters."""
+
+        def loss_of(params: Params) -> tuple[Tensor, tuple[dict[str, Tensor], Params]]:
+            with collect_statistics() as statistics:
+                loss, metrics = self.task_loss(
+                    problem, learned._replace(params=params), episode, noise=noise, phase=phase
+                )
+            return loss, (metrics, {name: statistics[name] for name in learned.state})
+
+        gradient, (_, (metrics, state)) = grad_and_value(loss_of, has_aux=True)(learned.params)
+        return gradient, state, metrics
+
+    def contribution(
+        self, problem: Problem, learned: Learned, episodes: Episode, *, noise: Noise, phase: Phase
+    ) -> Sums:
+        """A whole shard: the sum over tasks of gradients, states and metrics, in float64 and in task order.
+
+        `episodes` and `noise` have a leading task dimension. Always grad inside, vmap outside: the other order is
+        silently wrong at second order for fused normalisation.
+        """
+
+        def one(episode: Episode, noise: Noise) -> tuple[Params, Params, dict[str, Tensor]]:
+            return self.task_gradient(problem, learned, episode, noise=noise, phase=phase)
+
+        phase = phase._replace(way=problem.way_of(episodes))
+        sums = problem.sum_over_tasks(one, episodes, noise)
+        return Sums(len(episodes.support.x), *sums)
+
+    def scores(
+        self, problem: Problem, learned: Learned, episodes: Episode, *, noise: Noise, phase: Phase
+    ) -> dict[str, Tensor]:
+        """Query loss and accuracy of each task [T, K + 1] before and after each inner step; nothing is mutated."""
+
+        def one(episode: Episode, noise: Noise) -> dict[str, Tensor]:
+            adaptation = self.adapt(problem, learned, episode.support, noise=noise, phase=phase)
+            steps = [problem.metrics(predict(episode.query.x), episode.query.y) for predict in adaptation.predictors]
+            return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+
+        phase = phase._replace(way=problem.way_of(episodes))
+        with torch.no_grad():
+            return problem.map_over_tasks(one, episodes, noise)
+
+    def fold_state(self, state: Params, mean: Params) -> Params:
+        """The next state from this step's mean: running statistics move by `RUNNING_MOMENTUM`."""
+        return {name: value.lerp(mean[name].to(value.dtype), RUNNING_MOMENTUM) for name, value in state.items()}
+
+
+def training_metrics(
+    problem: Problem, loss: Tensor, outputs: Tensor, y: Tensor, support_loss: Tensor | None
+) -> dict[str, Tensor]:
+    """A task's metrics under their names in metrics.jsonl."""
+    metrics = {"train/query_loss": loss.detach()}
+    if support_loss is not None:
+        metrics["train/support_loss"] = support_loss.detach()
+    if problem.has_accuracy:
+        metrics["train/query_accuracy"] = problem.metrics(outputs.detach(), y)["accuracy"]
+    return metrics

@@ -1,0 +1,104 @@
+"""Inner-loop gradient descent as a pure function: the one engine of the MAML family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+from torch.func import grad_and_value
+
+from raymeta.algorithms.base import Adaptation, Predictor
+from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.errors import ConfigError
+from raymeta.tasks.base import Examples
+from raymeta.tree import Params, detach, select, tree_map
+
+LossReduction = Literal["mean", "sum_over_classes"]
+
+
+class Trajectory(NamedTuple):
+    """Parameters before and after each inner step [K + 1], and the loss before each step [K]."""
+
+    params: list[Params]
+    losses: list[Tensor]
+
+    @property
+    def first_loss(self) -> Tensor | None:
+        return self.losses[0] if self.losses else None
+
+
+def descend(
+    loss: Callable[[Params], Tensor],
+    params: Params,
+    rates: float | Params,
+    *,
+    num_steps: int,
+    first_order: bool = False,
+) -> Trajectory:
+    """`num_steps` steps θ ← θ − rate · ∇loss(θ) from `params`, differentiable with respect to them.
+
+    With `first_order` every derivative of the inner gradients is dropped: the trajectory has the same values, and its
+    derivative with respect to `params` is the identity. Nothing of the inner loop is then recorded.
+    """
+    start = detach(params) if first_order else params
+    theta, trajectory, losses = start, [start], []
+    for _ in range(num_steps):
+        gradient, value = grad_and_value(loss)(theta)
+        losses.append(value)
+        theta = {
+            name: value - (rates if isinstance(rates, float) else rates[name]) * gradient[name]
+            for name, value in theta.items()
+        }
+        trajectory.append(theta)
+    if first_order:
+        # θ + (φ − sg φ) equals θ exactly, since φ − sg φ is exactly zero, and has derivative one.
+        trajectory = [tree_map(lambda t, p, s: t + (p - s), theta, params, start) for theta in trajectory]
+    return Trajectory(trajectory, losses)
+
+
+def steps_in(phase: Phase, training: int, test: int | None) -> int:
+    """The number of inner steps in `phase`."""
+    if phase.inner_steps is not None:
+        return phase.inner_steps
+    return training if phase.training or test is None else test
+
+
+def loss_scale(reduction: LossReduction, phase: Phase) -> int:
+    """Factor on the mean loss: `sum_over_classes` is `way` times the mean, the scale of MAML's published rates."""
+    return phase.way if reduction == "sum_over_classes" and phase.way else 1
+
+
+def adapt_by_descent(
+    problem: Problem,
+    learned: Learned,
+    support: Examples,
+    phase: Phase,
+    *,
+    rates: float | Params,
+    num_steps: int,
+    first_order: bool = False,
+    reduction: LossReduction = "mean",
+    adapt_only: tuple[str, ...] = ("*",),
+) -> Adaptation:
+    """Gradient descent on the support loss from the learned initialisation, and a predictor for each step.
+
+    Raises `ConfigError` where `adapt_only` matches no parameter.
+    """
+    theta = select({n: p for n, p in learned.params.items() if n in problem.param_names}, adapt_only)
+    if not theta:
+        names = ", ".join(sorted(problem.param_names))
+        raise ConfigError(f"algorithm.adapt_only {list(adapt_only)} matches no parameter; the model has {names}")
+    scale = loss_scale(reduction, phase)
+
+    def replaced(theta: Params) -> Learned:
+        return learned._replace(params=learned.params | theta)
+
+    def support_loss(theta: Params) -> Tensor:
+        return scale * problem.loss(problem.forward(replaced(theta), support.x, phase), support.y)
+
+    def predictor(theta: Params) -> Predictor:
+        return lambda x: problem.forward(replaced(theta), x, phase, support_x=support.x)
+
+    trajectory = descend(support_loss, theta, rates, num_steps=num_steps, first_order=first_order)
+    return Adaptation([predictor(theta) for theta in trajectory.params], trajectory.first_loss)

@@ -1,0 +1,39 @@
+"""Joint training: one model for all tasks, the reference that meta-learning must beat."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic.dataclasses import dataclass
+
+from raymeta.algorithms.base import Adaptation, Algorithm, Noise
+from raymeta.algorithms.inner import LossReduction, adapt_by_descent, steps_in
+from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.options import STRICT
+from raymeta.tasks.base import Examples
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class JointTraining(Algorithm):
+    """Minimise the mean over tasks of L_Q(φ) without adaptation; at validation and test, fine-tune on the support.
+
+    Equals MAML with rate 0. Labels are permuted in every episode, so on classification it stays at chance before
+    fine-tuning, and on sinusoids its un-adapted error tends to 3.01.
+    """
+
+    inner_lr: NonNegativeFloat = 0.01
+    """learning rate of the fine-tuning"""
+    test_inner_steps: NonNegativeInt = 10
+    """fine-tuning steps at validation and test"""
+    inner_loss_reduction: LossReduction = "mean"
+    """`mean` cross-entropy, or `sum_over_classes`: `way` times that"""
+
+    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
+        return adapt_by_descent(
+            problem,
+            learned,
+            support,
+            phase,
+            rates=self.inner_lr,
+            num_steps=0 if phase.training else steps_in(phase, 0, self.test_inner_steps),
+            reduction=self.inner_loss_reduction,
+        )

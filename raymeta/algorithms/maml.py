@@ -1,0 +1,75 @@
+"""MAML and first-order MAML."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from raymeta.algorithms.base import Adaptation, Algorithm, Noise, training_metrics
+from raymeta.algorithms.inner import LossReduction, adapt_by_descent, steps_in
+from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.options import STRICT
+from raymeta.tasks.base import Episode, Examples
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MAML(Algorithm):
+    """Finn, Abbeel, Levine. Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017.
+
+    Inner: θ_{k+1} = θ_k − α ∇L_S(θ_k), θ_0 = φ. Outer: the mean over tasks of ∇_φ L_Q(θ_K(φ)), differentiated through
+    all K steps, or with `first_order` (FOMAML, section 5.2) ∇L_Q at θ_K applied to φ.
+
+    Differences from the paper's code:
+    1. Its loss is a vector divided by the shots, so its inner gradient is `way` times that of the mean
+       cross-entropy; `inner_loss_reduction: sum_over_classes` restores that scale.
+    2. Its batch norm has a shift and no gain and does not adapt it; ours has both, and they adapt like every
+       parameter. `adapt` narrows what adapts.
+    3. With `step_weights` the outer loss is Σ_k w_k L_Q(θ_k) (multi-step losses of MAML++, Antoniou et al. 2019).
+    """
+
+    inner_lr: NonNegativeFloat = 0.1
+    """inner learning rate α"""
+    inner_steps: NonNegativeInt = 1
+    """inner steps K in training"""
+    test_inner_steps: NonNegativeInt | None = None
+    """inner steps at validation and test; the same as `inner_steps` unless given"""
+    first_order: bool = False
+    """drop the derivatives of the inner gradients (FOMAML)"""
+    inner_loss_reduction: LossReduction = "mean"
+    """`mean` cross-entropy, or `sum_over_classes`: `way` times that, the scale of the paper's rates"""
+    step_weights: tuple[float, ...] | None = None
+    """weights of the query loss after each of the `inner_steps` steps; only the last counts unless given"""
+    adapt_only: tuple[str, ...] = ("*",)
+    """shell-style patterns of the parameter names that adapt; all unless given"""
+
+    @model_validator(mode="after")
+    def _one_weight_per_step(self) -> MAML:
+        if self.step_weights is not None and len(self.step_weights) != self.inner_steps:
+            raise ValueError(f"step_weights has {len(self.step_weights)} entries for {self.inner_steps} inner_steps")
+        return self
+
+    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
+        return adapt_by_descent(
+            problem,
+            learned,
+            support,
+            phase,
+            rates=self.inner_lr,
+            num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
+            first_order=self.first_order,
+            reduction=self.inner_loss_reduction,
+            adapt_only=self.adapt_only,
+        )
+
+    def task_loss(
+        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.step_weights is None:
+            return super().task_loss(problem, learned, episode, noise=noise, phase=phase)
+        adaptation = self.adapt(problem, learned, episode.support, noise=noise, phase=phase)
+        outputs = [predict(episode.query.x) for predict in adaptation.predictors[1:]]
+        losses = torch.stack([problem.loss(out, episode.query.y) for out in outputs])
+        loss = (losses * losses.new_tensor(self.step_weights)).sum()
+        return loss, training_metrics(problem, losses[-1], outputs[-1], episode.query.y, adaptation.support_loss)

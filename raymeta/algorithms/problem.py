@@ -1,0 +1,211 @@
+"""What stays fixed across tasks: the model as a function, the loss, and how tasks are mapped over."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from raymeta.errors import ConfigError
+from raymeta.models.norm import BatchNorm, reference_rows, running_statistics
+from raymeta.tasks.base import Episode, Examples, Goal
+from raymeta.tree import Params
+
+BatchNormPolicy = Literal["transductive", "support", "running"]
+Vectorize = Literal["vmap", "loop"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Phase(NamedTuple):
+    """Where in a run a task is met.
+
+    `inner_steps` overrides the algorithm's own number where given; `way` is the number of classes in the episodes at
+    hand, which a mapped function could not read from its data.
+    """
+
+    step: int = 0
+    training: bool = True
+    inner_steps: int | None = None
+    way: int = 0
+
+
+class Learned(NamedTuple):
+    """What the outer loop owns: `params` are differentiated; `state` is summed and folded (running statistics)."""
+
+    params: Params
+    state: Params
+
+
+def default_loss(goal: Goal) -> Loss:
+    """Mean cross-entropy of class ids, or mean squared error of values."""
+    return F.cross_entropy if goal == "classification" else F.mse_loss
+
+
+class Problem:
+    """A model as a pure function of its parameters, with loss, batch-norm policy and vectorisation.
+
+    `model` is only a skeleton: its own parameters are never read except frozen ones (`requires_grad` False), and
+    never written. Norms must be the exact ones of `raymeta.models.norm`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        goal: Goal,
+        loss: Loss | None = None,
+        batch_norm: BatchNormPolicy = "transductive",
+        vectorize: Vectorize = "vmap",
+        head: str | None = None,
+    ) -> None:
+        self.model = model
+        self.goal: Goal = goal
+        self.loss = default_loss(goal) if loss is None else loss
+        self.has_accuracy = goal == "classification" and loss is None
+        self.batch_norm: BatchNormPolicy = batch_norm
+        self.vectorize: Vectorize = vectorize
+        self._head = head
+        self._known: dict[int, frozenset[str]] = {}
+
+    @cached_property
+    def param_names(self) -> frozenset[str]:
+        """Names of the model's learnable parameters; a method's own (rates, moments) are not among them."""
+        return frozenset(n for n, p in self.model.named_parameters() if p.requires_grad)
+
+    def initial_params(self) -> Params:
+        """The model's learnable parameters, copied; frozen ones stay inside the skeleton."""
+        return {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def running_statistics(self) -> Params:
+        """The buffers that hold running batch-norm statistics, where the policy uses them."""
+        if self.batch_norm != "running":
+            return {}
+        norms = [(name, m) for name, m in self.model.named_modules() if isinstance(m, BatchNorm)]
+        return {
+            f"{name}.{buffer}".lstrip("."): value.detach().clone()
+            for name, norm in norms
+            for buffer, value in norm.named_buffers(recurse=False)
+            if buffer in ("running_mean", "running_var")
+        }
+
+    def policy_name(self) -> str:
+        """The batch-norm policy for a result: `none` where the model has no batch norm."""
+        return self.batch_norm if any(isinstance(m, BatchNorm) for m in self.model.modules()) else "none"
+
+    def forward(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
+        """Outputs [n, num_outputs] for x [n, *feature] under the batch-norm policy.
+
+        `support_x` are the task's support inputs where x are queries: the policy `support` normalises with them.
+        """
+        return self._apply(self.model, learned, x, phase, support_x)
+
+    def features(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
+        """Inputs of the head [n, d]: the model without its last linear layer."""
+        return self._apply(self._body, learned, x, phase, support_x)
+
+    def classify(self, params: Params, z: Tensor) -> Tensor:
+        """Outputs of the head for features z [n, d], with the head's parameters under their full names."""
+        prefix = f"{self.head_name}."
+        own = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix)}
+        result: Tensor = functional_call(self.model.get_submodule(self.head_name), own, (z,))
+        return result
+
+    def _apply(self, module: nn.Module, learned: Learned, x: Tensor, phase: Phase, support_x: Tensor | None) -> Tensor:
+        own = self._names(module)
+        values = {n: v for n, v in (learned.params | learned.state).items() if n in own}
+        if self.batch_norm == "support" and support_x is not None:
+            rows = len(support_x)
+            with reference_rows(rows):
+                joint: Tensor = functional_call(module, values, (torch.cat([support_x, x]),))
+            return joint[rows:]
+        frozen = running_statistics() if self.batch_norm == "running" and not phase.training else nullcontext()
+        with frozen:
+            outputs: Tensor = functional_call(module, values, (x,))
+        return outputs
+
+    def set_training(self, training: bool) -> None:
+        """Switch dropout on or off; batch norm follows its policy and not this flag."""
+        for module in (self.model, *([self._body] if "_body" in self.__dict__ else [])):
+            module.train(training)
+
+    def _names(self, module: nn.Module) -> frozenset[str]:
+        """Names a module knows: methods add parameters of their own, and the body lacks the head's."""
+        if id(module) not in self._known:
+            self._known[id(module)] = frozenset(n for n, _ in (*module.named_parameters(), *module.named_buffers()))
+        return self._known[id(module)]
+
+    @cached_property
+    def head_name(self) -> str:
+        """Name of the last linear layer, or the one that was named."""
+        names = [name for name, m in self.model.named_modules() if isinstance(m, nn.Linear)]
+        if self._head is not None:
+            names = [name for name, _ in self.model.named_modules() if name == self._head]
+        if not names:
+            raise ConfigError(
+                f"no head to adapt: the model has no {'nn.Linear layer' if self._head is None else self._head}; "
+                "name its last layer with model.head"
+            )
+        return names[-1]
+
+    @cached_property
+    def _body(self) -> nn.Module:
+        body = copy.deepcopy(self.model)
+        parent, _, child = self.head_name.rpartition(".")
+        setattr(body.get_submodule(parent), child, nn.Identity())
+        return body
+
+    def way_of(self, episodes: Episode) -> int:
+        """Number of classes in each of a batch of episodes (0 for regression)."""
+        return int(episodes.support.y.max()) + 1 if self.goal == "classification" else 0
+
+    def metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Loss of a prediction, with accuracy for classification under the default loss."""
+        values = {"loss": self.loss(outputs, y)}
+        if self.has_accuracy:
+            values["accuracy"] = (outputs.argmax(-1) == y).to(outputs.dtype).mean()
+        return values
+
+    def map_over_tasks(self, function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:
+        """`function(episode, noise)` of every task, results stacked along a leading task dimension."""
+        if self.vectorize == "vmap":
+            return _vmap(function, episodes, noise)
+        results = [function(episode, draw) for episode, draw in tasks_of(episodes, noise)]
+        return torch.utils._pytree.tree_map(lambda *leaves: torch.stack(leaves), *results)
+
+    def sum_over_tasks(self, function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:
+        """The sum over tasks of what `function` returns, in float64 and in task order."""
+        tree_map = torch.utils._pytree.tree_map
+        if self.vectorize == "vmap":
+            stacked = _vmap(function, episodes, noise)
+            return tree_map(lambda leaf: leaf.sum(0, dtype=torch.float64), stacked)
+        total = None
+        for episode, draw in tasks_of(episodes, noise):
+            result = tree_map(lambda leaf: leaf.to(torch.float64), function(episode, draw))
+            total = result if total is None else tree_map(torch.add, total, result)
+        return total
+
+
+def tasks_of(episodes: Episode, noise: dict[str, Tensor]) -> Iterator[tuple[Episode, dict[str, Tensor]]]:
+    """The tasks of a batch one after another."""
+    for t in range(len(episodes.support.x)):
+        sides = (Examples(*(None if v is None else v[t] for v in side)) for side in episodes)  # type: ignore[arg-type]
+        yield Episode(*sides), {name: value[t] for name, value in noise.items()}
+
+
+def _vmap(function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:
+    # torch.vmap refuses None leaves, so what is missing is left out and put back inside.
+    sides = [{name: v for name, v in side._asdict().items() if v is not None} for side in episodes]
+
+    def call(support: dict[str, Tensor], query: dict[str, Tensor], noise: dict[str, Tensor]) -> Any:
+        return function(Episode(Examples(**support), Examples(**query)), noise)
+
+    if not noise:  # vmap refuses an empty argument
+        return torch.vmap(lambda s, q: call(s, q, {}), randomness="different")(*sides)
+    return torch.vmap(call, randomness="different")(*sides, noise)

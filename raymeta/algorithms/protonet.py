@@ -1,0 +1,55 @@
+"""Prototypical networks."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.nn import functional as F
+
+from raymeta.algorithms.base import Adaptation, Algorithm, Noise
+from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.options import STRICT
+from raymeta.tasks.base import Examples, Goal, TaskSet
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ProtoNet(Algorithm):
+    """Snell, Swersky, Zemel. Prototypical Networks for Few-shot Learning. NIPS 2017.
+
+    c_n = mean of f(x) over the support of class n; logits −‖f(x) − c_n‖² (squared, no root). No inner loop, so the
+    training way may differ from the test way. As in the authors' code, support and query pass the network as one
+    batch, which batch norm sees under the `transductive` policy.
+    """
+
+    goals: ClassVar[tuple[Goal, ...]] = ("classification",)
+    outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3, "schedule": "step", "step_every": 2000}
+
+    def num_outputs(self, tasks: TaskSet) -> int | None:
+        return None
+
+    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
+        num_support = len(support.x)
+
+        def predict(x: Tensor) -> Tensor:
+            if problem.batch_norm == "support":
+                z_SD = problem.forward(learned, support.x, phase)
+                z_QD = problem.forward(learned, x, phase, support_x=support.x)
+            else:
+                z_SD, z_QD = problem.forward(learned, torch.cat([support.x, x]), phase).tensor_split([num_support])
+            return -squared_distances(z_QD, prototypes(z_SD, support.y, phase.way))
+
+        return Adaptation([predict])
+
+
+def prototypes(z_SD: Tensor, y_S: Tensor, way: int) -> Tensor:
+    """Class means [W, D] of support features, as a product with normalised one-hot labels (no indexing: vmap)."""
+    onehot_SW = F.one_hot(y_S, way).to(z_SD.dtype)
+    return (onehot_SW / onehot_SW.sum(0)).T @ z_SD.flatten(1)
+
+
+def squared_distances(z_QD: Tensor, c_WD: Tensor) -> Tensor:
+    """‖z − c‖² [Q, W]."""
+    return (z_QD.flatten(1)[:, None, :] - c_WD[None, :, :]).square().sum(-1)

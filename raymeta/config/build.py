@@ -1,0 +1,88 @@
+"""The composition root: from a configuration to the objects that train. Nothing below knows the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from raymeta.algorithms.problem import Learned, Problem
+from raymeta.config.schema import RunConfig
+from raymeta.engine.driver import RunState, Schedule
+from raymeta.engine.executors.base import Executor
+from raymeta.engine.executors.local import LocalExecutor
+from raymeta.engine.executors.ray_actors import RayExecutor
+from raymeta.engine.outer import OuterOptimizer
+from raymeta.engine.worker import Blueprint
+from raymeta.errors import ConfigError
+from raymeta.models.norm import convert
+from raymeta.tree import Layout
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a configuration describes: how workers are made, and where learning starts."""
+
+    blueprint: Blueprint
+    initial: Learned
+    batch_norm: str  # the policy in force; `none` without batch norm
+
+
+def build(config: RunConfig) -> Built:
+    """Check the data and build model, algorithm and initial parameters, all from `config.seed`.
+
+    Raises `DataError` and `ConfigError` before anything is started.
+    """
+    config.tasks.check()
+    num_outputs = config.algorithm.num_outputs(config.tasks)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = convert(config.model.build(config.tasks.input_shape, num_outputs))
+    problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm, vectorize=config.vectorize)
+    params = problem.initial_params()
+    if not params:
+        raise ConfigError("the model has no learnable parameters")
+    if len(dtypes := {p.dtype for p in params.values()}) > 1:
+        raise ConfigError(f"the model's parameters have several types ({', '.join(map(str, dtypes))}): use one")
+    initial = config.algorithm.init(problem, params, torch.Generator().manual_seed(config.seed))
+    blueprint = Blueprint(
+        tasks=config.tasks,
+        algorithm=config.algorithm,
+        model=model,
+        layout=Layout.of(initial.params),
+        state_layout=Layout.of(initial.state),
+        batch_norm=config.batch_norm,
+        vectorize=config.vectorize,
+        threads=config.threads_per_worker,
+        device=config.device,
+    )
+    return Built(blueprint, initial, problem.policy_name())
+
+
+def initial_state(config: RunConfig, built: Built) -> RunState:
+    """A run before its first step."""
+    return RunState(OuterOptimizer(built.initial, config.outer))
+
+
+def schedule_of(config: RunConfig) -> Schedule:
+    """The part of the configuration that the loop needs."""
+    return Schedule(
+        seed=config.seed,
+        steps=config.steps,
+        meta_batch_size=config.meta_batch_size,
+        shard_size=config.shard_size,
+        validate_every=config.validate_every,
+        validation_episodes=config.validation_episodes,
+        checkpoint_every=config.checkpoint_every,
+        time_limit_s=config.time_limit,
+    )
+
+
+def open_executor(
+    config: RunConfig, blueprint: Blueprint, notify: Callable[[str, str], None] = lambda kind, message: None
+) -> Executor:
+    """The executor that `workers` asks for: this process, or Ray actors."""
+    if config.workers == 0:
+        return LocalExecutor(blueprint)
+    return RayExecutor(blueprint, config.workers, config.address, notify)

@@ -1,0 +1,140 @@
+"""What a run is: its settings, and the task set, model, algorithm and outer optimiser that have options of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    WithJsonSchema,
+    model_validator,
+)
+
+from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.problem import BatchNormPolicy, Vectorize
+from raymeta.config.variants import name_of
+from raymeta.engine.outer import OuterOptions
+from raymeta.errors import ConfigError
+from raymeta.models.base import ModelSpec
+from raymeta.tasks.base import TaskSet
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def seconds(value: object) -> object:
+    """Seconds of a duration such as `90`, `20s`, `55m` or `1h30m`; what is no text passes as it is."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None or not any(match.groups()):
+        raise ValueError(f"{value!r} is no duration: write 90, 20s, 55m or 1h30m")
+    hours, minutes, rest = (float(group or 0) for group in match.groups())
+    return 3600 * hours + 60 * minutes + rest
+
+
+def _comma_separated(value: object) -> object:
+    return [tag.strip() for tag in value.split(",")] if isinstance(value, str) else value
+
+
+Seconds = Annotated[
+    PositiveFloat,
+    BeforeValidator(seconds),
+    WithJsonSchema({"type": ["number", "string"], "x-range": "seconds > 0, or a duration such as 20s, 55m or 1h30m"}),
+]
+Tags = Annotated[
+    list[str],
+    BeforeValidator(_comma_separated),
+    WithJsonSchema({"type": ["array", "string"], "items": {"type": "string"}, "x-range": "list of text, or a,b"}),
+]
+
+
+class RunOptions(BaseModel):
+    """The settings of a run that have no options of their own."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+
+    name: str | None = None
+    """name of the run, part of its folder's name; made from tasks and algorithm unless given"""
+    preset: str | None = None
+    """preset that the run started from"""
+    tags: Tags = Field(default_factory=list)
+    """words to find the run by"""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """seed of everything random"""
+    steps: PositiveInt = 1000
+    """outer steps to train for"""
+    meta_batch_size: PositiveInt = 16
+    """tasks per outer step"""
+    shard_size: PositiveInt = 8
+    """tasks that one worker computes at once; changes the last bits of a result"""
+    vectorize: Vectorize = "vmap"
+    """tasks of a shard side by side (`vmap`) or one after another (`loop`: less memory, any model)"""
+    batch_norm: BatchNormPolicy = "transductive"
+    """statistics that batch norm uses: of the batch at hand, of the task's support set, or running averages"""
+    validate_every: NonNegativeInt = 250
+    """outer steps between validations; 0 for none"""
+    validation_episodes: PositiveInt = 200
+    """episodes of a validation"""
+    test_episodes: PositiveInt = 600
+    """episodes of the final test"""
+    checkpoint_every: PositiveInt = 250
+    """outer steps between checkpoints"""
+    keep_checkpoints: PositiveInt = 3
+    """latest checkpoints to keep, besides the best one"""
+    workers: NonNegativeInt = 0
+    """Ray workers; 0 computes in this process, without Ray"""
+    threads_per_worker: PositiveInt = 1
+    """CPU threads of a worker; changes the last bits of a result"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where a worker computes; `auto` takes a GPU where there is one"""
+    address: str | None = None
+    """Ray cluster to join: `auto` or ray://HOST:PORT; starts Ray on this machine unless given"""
+    output: str = Field(default="results", min_length=1)
+    """folder, or URL of storage, that receives the run's own folder"""
+    time_limit: Seconds | None = None
+    """seconds after which the run saves and stops"""
+
+
+class RunConfig(RunOptions):
+    """Everything that determines a run.
+
+    `outer` may be given as a mapping: what it leaves out are the algorithm's own defaults, then the general ones.
+    Raises `ConfigError` where the algorithm cannot learn from these tasks.
+    """
+
+    tasks: TaskSet
+    """where the episodes come from"""
+    model: ModelSpec
+    """the network"""
+    algorithm: Algorithm
+    """the method, with its inner loop"""
+    outer: OuterOptions
+    """how a mean meta-gradient becomes a step"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _outer_of_the_algorithm(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not isinstance(values.get("algorithm"), Algorithm):
+            return values
+        given = values.get("outer", {})
+        outer = {**values["algorithm"].outer, **given} if isinstance(given, Mapping) else given
+        return {**values, "outer": outer}
+
+    @model_validator(mode="after")
+    def _goals_agree(self) -> RunConfig:
+        if self.tasks.goal not in self.algorithm.goals:
+            raise ConfigError(
+                f"algorithm {name_of(self.algorithm)} does {' and '.join(self.algorithm.goals)}, but tasks "
+                f"{name_of(self.tasks)} are {self.tasks.goal}: choose another algorithm or other tasks"
+            )
+        return self

@@ -1,0 +1,140 @@
+"""Names of algorithms, task sets and models, and the classes they stand for.
+
+The registries are text, so that listing names imports nothing heavy. Third parties add names through the entry-point
+groups `raymeta.algorithms`, `raymeta.tasks` and `raymeta.models`, or give an import path as the name:
+`mypackage.module:MyAlgorithm`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal, get_args
+
+from raymeta.errors import ConfigError
+
+Section = Literal["tasks", "model", "algorithm"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
+
+BUILT_IN: dict[Section, dict[str, str]] = {
+    "algorithm": {
+        "maml": "raymeta.algorithms.maml:MAML",
+        "anil": "raymeta.algorithms.anil:ANIL",
+        "meta_sgd": "raymeta.algorithms.meta_sgd:MetaSGD",
+        "reptile": "raymeta.algorithms.reptile:Reptile",
+        "protonet": "raymeta.algorithms.protonet:ProtoNet",
+        "joint": "raymeta.algorithms.joint:JointTraining",
+        "baseline": "raymeta.algorithms.baseline:Baseline",
+    },
+    "tasks": {
+        "sinusoid": "raymeta.tasks.sinusoid:Sinusoid",
+        "glyphs": "raymeta.tasks.glyphs:Glyphs",
+        "omniglot": "raymeta.tasks.omniglot:Omniglot",
+        "images": "raymeta.tasks.images:Images",
+        "cifar_fs": "raymeta.tasks.cifar100:CifarFS",
+        "fc100": "raymeta.tasks.cifar100:FC100",
+        "mini_imagenet": "raymeta.tasks.mini_imagenet:MiniImagenet",
+    },
+    "model": {
+        "mlp": "raymeta.models.mlp:MLP",
+        "conv4": "raymeta.models.conv4:Conv4",
+        "resnet12": "raymeta.models.resnet12:ResNet12",
+        "backbone": "raymeta.models.backbones:Backbone",
+        "custom": "raymeta.models.custom:Custom",
+    },
+}
+_BASES: dict[Section, str] = {
+    "algorithm": "raymeta.algorithms.base:Algorithm",
+    "tasks": "raymeta.tasks.base:TaskSet",
+    "model": "raymeta.models.base:ModelSpec",
+}
+_GROUPS: dict[Section, str] = {"algorithm": "raymeta.algorithms", "tasks": "raymeta.tasks", "model": "raymeta.models"}
+
+
+@cache
+def registry(section: Section) -> dict[str, str]:
+    """Import path by name: the built-in variants, then those of installed packages in name order.
+
+    Raises `ConfigError` where a package registers a name that is taken.
+    """
+    paths = dict(BUILT_IN[section])
+    for point in sorted(entry_points(group=_GROUPS[section])):
+        if paths.get(point.name, point.value) != point.value:
+            raise ConfigError(
+                f"{_package(point)} registers {section} {point.name}, a name that {paths[point.name]} has already: "
+                f"rename its entry point in the group {_GROUPS[section]}, or uninstall it"
+            )
+        paths[point.name] = point.value
+    return paths
+
+
+def _package(point: EntryPoint) -> str:
+    return "an installed package" if point.dist is None else f"the installed package {point.dist.name}"
+
+
+def import_path(section: Section, name: str) -> str:
+    """Where `name` lives; an import path is its own, so equal results mean the same variant."""
+    return registry(section).get(name, name)
+
+
+def base_class(section: Section) -> type[Any]:
+    """The abstract class that all variants of `section` derive from."""
+    return _import(_BASES[section])
+
+
+def variant_class(section: Section, name: str) -> type[Any]:
+    """The class called `name`.
+
+    Raises `ConfigError` for an unknown name, a path that cannot be imported, or a class of another kind.
+    """
+    path = import_path(section, name)
+    if ":" not in path:
+        close = difflib.get_close_matches(name.replace("-", "_"), registry(section), n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(
+            f"there is no {section} called {name}: {hint}choose one of {', '.join(registry(section))}, "
+            "or give an import path such as mypackage.module:MyClass"
+        )
+    try:
+        cls = _import(path)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{section} {name} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, base_class(section)) and dataclasses.is_dataclass(cls)):
+        raise ConfigError(
+            f"{section} {name} must be a dataclass derived from {_BASES[section].replace(':', '.')}, but {path} is not"
+        )
+    return cls
+
+
+def _import(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    result: Any = import_module(module)
+    for name in attribute.split("."):
+        result = getattr(result, name)
+    return result
+
+
+def section_of(instance: object) -> Section | None:
+    """Which section `instance` can stand in."""
+    return next((section for section in SECTIONS if isinstance(instance, base_class(section))), None)
+
+
+def name_of(instance: object) -> str:
+    """The name that a configuration gives to the class of `instance`: a registered one, or else its import path.
+
+    Raises `ConfigError` where it is no algorithm, task set or model.
+    """
+    cls = type(instance)
+    section = section_of(instance)
+    if section is None:
+        raise ConfigError(f"{cls.__qualname__} is no algorithm, task set or model")
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    for name, registered in registry(section).items():
+        same_package = registered.partition(":")[0].partition(".")[0] == cls.__module__.partition(".")[0]
+        third_party = name not in BUILT_IN[section]  # may be registered where it is re-exported
+        if registered == path or (third_party and same_package and _import(registered) is cls):
+            return name
+    return path

@@ -1,0 +1,71 @@
+"""The ordered fold: shard sums are added along a fixed binary tree, whoever computed them and whenever they come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raymeta.engine.worker import Result
+from raymeta.keys import TaskKey
+
+
+@dataclass(frozen=True)
+class Total:
+    """A sum over some shards, in float64."""
+
+    num_tasks: int
+    vector: NDArray[np.float64]
+    metrics: dict[str, float]
+    non_finite: tuple[TaskKey, ...]
+
+    @classmethod
+    def of(cls, result: Result) -> Total:
+        return cls(result.shard.num_tasks, result.vector.astype(np.float64), result.metrics, result.non_finite)
+
+    def __add__(self, other: Total) -> Total:
+        metrics = {name: value + other.metrics[name] for name, value in self.metrics.items()}
+        return Total(
+            self.num_tasks + other.num_tasks,
+            self.vector + other.vector,
+            metrics,
+            self.non_finite + other.non_finite,
+        )
+
+
+class Fold:
+    """Sums leaves 0 … n−1 along the binary tree whose node j of level l covers leaves [j·2^l, (j+1)·2^l).
+
+    Leaves may be added in any order; the additions made, and so the bits, are the same. A node is added to its
+    sibling as soon as both are there, so only about log n nodes wait where leaves come nearly in order, and a node
+    (a host) may fold an aligned part of the leaves beforehand without changing a bit.
+    """
+
+    def __init__(self, num_leaves: int) -> None:
+        self._num_leaves = num_leaves
+        self._waiting: dict[tuple[int, int], Total] = {}
+        self._added: set[int] = set()
+
+    def add(self, leaf: int, value: Total) -> None:
+        """Add a leaf; a second value for the same leaf is ignored, since it would be the same."""
+        if leaf in self._added:
+            return
+        self._added.add(leaf)
+        level, node = 0, leaf
+        while self._num_leaves > 1 << level:
+            sibling = node ^ 1
+            if sibling << level < self._num_leaves:  # else the sibling covers no leaf, and the node moves up as it is
+                if (level, sibling) not in self._waiting:
+                    break
+                other = self._waiting.pop((level, sibling))
+                value = value + other if node < sibling else other + value
+            level, node = level + 1, node >> 1
+        self._waiting[level, node] = value
+
+    def total(self) -> Total:
+        """The sum of all leaves; each must have been added."""
+        if len(self._added) != self._num_leaves:
+            raise ValueError(f"{len(self._added)} of {self._num_leaves} leaves were added")
+        (total,) = self._waiting.values()
+        return total

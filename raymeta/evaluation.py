@@ -1,0 +1,188 @@
+"""Meta-test: adapt a trained model to held-out tasks and score it, by one protocol for every run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from raymeta.algorithms.problem import Learned
+from raymeta.config.build import Built, build, open_executor
+from raymeta.config.load import dump, load_config
+from raymeta.config.schema import RunConfig
+from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
+from raymeta.engine.driver import EpisodeScores, score_episodes
+from raymeta.engine.executors.base import Executor
+from raymeta.errors import CheckpointError, ConfigError
+from raymeta.keys import Split
+from raymeta.runs.read import Run, load_run
+from raymeta.runs.tracker import Scores
+from raymeta.runs.write import Headline
+
+TEST_SEED = 0
+"""Seed of validation and test episodes: the same for every run, whatever seed it trained with."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one checkpoint on one list of episodes, with everything that determines them."""
+
+    run: str
+    scores: EpisodeScores
+    settings: dict[str, Any]
+
+    @property
+    def summary(self) -> Scores:
+        """Mean, interval and mean by adaptation step."""
+        return self.scores.summary()
+
+    @property
+    def headline(self) -> Headline:
+        s = self.summary
+        better = "higher" if s.name == "accuracy" else "lower"
+        return Headline(s.name, s.value, s.ci95, s.episodes, self.scores.split, better)  # type: ignore[arg-type]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of eval/test.json; `values` are per episode after the last inner step."""
+        steps = {name: [float(m) for m in values.mean(0)] for name, values in self.scores.values.items()}
+        return {
+            "headline": self.headline._asdict(),
+            "by_inner_step": steps,
+            "values": [float(v) for v in self.scores.main[:, -1]],
+            "settings": self.settings,
+        }
+
+
+def evaluate_learned(
+    config: RunConfig,
+    built: Built,
+    learned: Learned,
+    executor: Executor,
+    *,
+    run: str,
+    step: int,
+    split: Split = "test",
+    episodes: int | None = None,
+    seed: int = TEST_SEED,
+    inner_steps: int | None = None,
+) -> Evaluation:
+    """Score `learned` on episodes of `split` with workers that are already there."""
+    num_episodes = config.test_episodes if episodes is None else episodes
+    scores = score_episodes(
+        learned,
+        executor=executor,
+        split=split,
+        num_episodes=num_episodes,
+        seed=seed,
+        shard_size=config.shard_size,
+        inner_steps=inner_steps,
+    )
+    size = config.tasks.size(split)
+    tasks = yaml.safe_load(dump(config))["tasks"]
+    settings = {
+        "checkpoint_step": step,
+        "split": split,
+        "seed": seed,
+        "way": size.way,
+        "shot": size.shot,
+        "query_shot": size.query_shot,
+        "inner_steps": scores.main.shape[1] - 1,
+        "batch_norm": built.batch_norm,
+        "tasks": tasks,
+        "episodes_sha256": _episodes_sha256(tasks, split, seed, num_episodes),
+    }
+    return Evaluation(run, scores, settings)
+
+
+def _episodes_sha256(tasks: Mapping[str, Any], split: Split, seed: int, num_episodes: int) -> str:
+    """Identifies a list of episodes: it follows from the task set's options and the keys."""
+    ours = {key: value for key, value in tasks.items() if not key.startswith("train_") and key != "root"}
+    return hashlib.sha256(yaml.safe_dump([ours, split, seed, num_episodes]).encode()).hexdigest()
+
+
+def meta_test(
+    run: Run | str | Path,
+    *,
+    episodes: int = 600,
+    split: Split = "test",
+    seed: int = TEST_SEED,
+    inner_steps: int | None = None,
+    workers: int = 0,
+    **overrides: Any,
+) -> Evaluation:
+    """Score a run's best checkpoint on `episodes` episodes of `split`; the run's files are only read.
+
+    Args:
+        run: a run, its folder, or its id under `results/`.
+        overrides: configuration keys that may differ at test, `tasks.way=20` as `**{"tasks.way": 20}`.
+
+    Raises:
+        CheckpointError: the run has no checkpoint that can be read.
+        ConfigError: an override does not exist, or changes the shape of what was learned.
+    """
+    opened = run if isinstance(run, Run) else load_run(run)
+    config = run_config(opened, {**overrides, "workers": workers})
+    built = build(config)
+    checkpoint = best_checkpoint(opened)
+    require_same_shapes(built, checkpoint)
+    executor = open_executor(config, built.blueprint)
+    try:
+        return evaluate_learned(
+            config,
+            built,
+            checkpoint.learned,
+            executor,
+            run=opened.id,
+            step=checkpoint.step,
+            split=split,
+            episodes=episodes,
+            seed=seed,
+            inner_steps=inner_steps,
+        )
+    finally:
+        executor.close()
+
+
+def run_config(run: Run, overrides: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a run with some keys replaced."""
+    return load_config(files=[run.path / "config.yaml"], overrides=overrides).config
+
+
+def best_checkpoint(run: Run) -> Checkpoint:
+    """The checkpoint best on validation, else the newest readable one; raises `CheckpointError` without any."""
+    checkpoint, problems = CheckpointStore(run.path / "checkpoints").load_best()
+    if checkpoint is None:
+        raise CheckpointError(f"{run.path} has no checkpoint to evaluate: continue it with --resume {run.id}")
+    if problems and checkpoint is None:
+        raise CheckpointError("; ".join(problems))
+    return checkpoint
+
+
+def require_same_shapes(built: Built, checkpoint: Checkpoint) -> None:
+    """Raise `ConfigError` unless the checkpoint fits what the configuration builds."""
+    theirs = {name: tuple(value.shape) for name, value in checkpoint.learned.params.items()}
+    if theirs != built.blueprint.layout.shapes:
+        names = sorted(
+            n for n in {*theirs, *built.blueprint.layout.shapes} if theirs.get(n) != built.blueprint.layout.shapes.get(n)
+        )
+        raise ConfigError(
+            f"the checkpoint does not fit this configuration: {names[0]} is {theirs.get(names[0])} in the checkpoint "
+            f"and {built.blueprint.layout.shapes.get(names[0])} here. A model with a fixed head keeps its way"
+        )
+
+
+def paired_difference(first: Evaluation, second: Evaluation) -> tuple[float, float]:
+    """Mean of `second` − `first` over the same episodes, and the half-width of its 95 % interval.
+
+    Raises `ConfigError` where the episodes differ.
+    """
+    if first.settings["episodes_sha256"] != second.settings["episodes_sha256"]:
+        raise ConfigError(f"{first.run} and {second.run} were scored on different episodes and cannot be paired")
+    difference: NDArray[np.floating] = second.scores.main[:, -1] - first.scores.main[:, -1]
+    return float(difference.mean()), 1.96 * float(difference.std(ddof=1)) / len(difference) ** 0.5

@@ -1,0 +1,89 @@
+"""The mean meta-gradient of any model under any algorithm, for a training loop of one's own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
+from raymeta.errors import ConfigError
+from raymeta.keys import TaskKey
+from raymeta.models.differentiable import exact_attention, explain_failure
+from raymeta.models.norm import convert
+from raymeta.tasks.base import Episode, stack_episodes
+from raymeta.tree import Params
+
+
+def meta_gradient(
+    model: nn.Module,
+    algorithm: Algorithm,
+    episodes: Sequence[Episode],
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    vectorize: Vectorize = "vmap",
+    params: Mapping[str, Tensor] | None = None,
+    batch_norm: BatchNormPolicy = "transductive",
+) -> dict[str, Tensor]:
+    """The mean over `episodes` of the algorithm's meta-gradient at the model's parameters, by parameter name.
+
+    Exact at second order, for fused batch, instance, layer and group norm and scaled-dot-product attention too: the
+    model is copied and its norms converted; it is never mutated. Its training flag is honoured (dropout; batch norm
+    in eval mode uses its running statistics as constants).
+
+    Args:
+        model: any module; parameters with `requires_grad=False` neither adapt nor appear in the result.
+        algorithm: for instance `MAML(inner_lr=0.1, inner_steps=5)`. Reptile's "gradient" is the mean of φ − θ_K.
+        episodes: `Episode(support=Examples(x, y), query=Examples(x, y))` with x [n, *feature] and y [n] class ids or
+            [n, d] values. Episodes of unequal shapes are computed in groups.
+        loss: `loss(outputs, y) -> scalar`, used as it is, inside and outside; by default mean cross-entropy for
+            integer y and mean squared error for floating y.
+        vectorize: all tasks at once with `torch.vmap`, or one after another with `loop` (less memory, any layer).
+        params: values in place of the model's own, and of what the algorithm adds (`inner_lr/NAME` for Meta-SGD,
+            which otherwise draws its rates from a generator seeded with 0).
+        batch_norm: whose statistics normalise queries, see `raymeta.algorithms.problem`.
+
+    Raises:
+        NotTwiceDifferentiable: a layer lacks the derivative that is needed; its name and the remedy are in the text.
+        ConfigError: no episodes, or an option that does not fit the model or the loss.
+    """
+    if not episodes:
+        raise ConfigError("meta_gradient needs at least one episode")
+    if loss is not None and getattr(algorithm, "inner_loss_reduction", "mean") != "mean":
+        raise ConfigError("a loss of your own is used as it is: leave inner_loss_reduction at mean")
+    goal = "regression" if episodes[0].support.y.is_floating_point() else "classification"
+    problem = Problem(convert(model), goal=goal, loss=loss, vectorize=vectorize, batch_norm=batch_norm)
+    learned = _learned(problem, algorithm, params or {})
+    groups: dict[object, list[tuple[int, Episode]]] = defaultdict(list)
+    for index, episode in enumerate(episodes):
+        groups[tuple(None if t is None else t.shape for side in episode for t in side)].append((index, episode))
+    totals = [_group_sum(problem, algorithm, learned, group) for group in groups.values()]
+    return {
+        name: (torch.stack([total[name] for total in totals]).sum(0) / len(episodes)).to(value.dtype)
+        for name, value in learned.params.items()
+    }
+
+
+def _learned(problem: Problem, algorithm: Algorithm, values: Mapping[str, Tensor]) -> Learned:
+    learned = algorithm.init(problem, problem.initial_params(), torch.Generator().manual_seed(0))
+    if unknown := sorted(set(values) - set(learned.params)):
+        raise ConfigError(f"params holds {unknown[0]}, which is not learned; learned are {', '.join(learned.params)}")
+    return learned._replace(params=learned.params | {name: value.detach() for name, value in values.items()})
+
+
+def _group_sum(
+    problem: Problem, algorithm: Algorithm, learned: Learned, group: Sequence[tuple[int, Episode]]
+) -> Params:
+    """Float64 sum over episodes of equal shapes; their positions in the list are their keys."""
+    batch = stack_episodes([episode for _, episode in group])
+    keys = [TaskKey(0, "train", 0, index) for index, _ in group]
+    phase = Phase(training=True)
+    noise = {n: v.to(batch.support.x.device) for n, v in algorithm.noise(problem, keys, batch.support, phase).items()}
+    with exact_attention():
+        try:
+            return algorithm.contribution(problem, learned, batch, noise=noise, phase=phase).gradient
+        except RuntimeError as error:
+            raise explain_failure(problem.model, batch.support.x[0], error) from error

@@ -1,0 +1,95 @@
+"""A person's own model, by import path."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from raymeta.errors import ConfigError
+from raymeta.models.base import ModelSpec
+from raymeta.models.norm import convert
+from raymeta.models.shapes import require_outputs
+from raymeta.options import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Custom(ModelSpec):
+    """What `path` returns when called with input_shape, num_outputs (those that it accepts) and `options`.
+
+    Its fused norms are replaced by exact ones of the same names and values. Algorithms that need a head take its last
+    linear layer.
+    """
+
+    path: str
+    """`package.module:function` (or a class), importable where training runs; it returns an nn.Module"""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """further keyword arguments"""
+
+    def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
+        function = _find(self.path)
+        model = function(**_arguments(self.path, function, input_shape, num_outputs, self.options))
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model.path: {self.path} returned {type(model).__name__}, not a torch.nn.Module")
+        exact = convert(model)
+        require_outputs(f"model {self.path}", exact, input_shape, num_outputs)
+        return exact
+
+
+def _find(path: str) -> Callable[..., object]:
+    module_name, colon, name = path.partition(":")
+    if not (module_name and colon and name):
+        raise ConfigError(f"model.path: {path!r} is not of the form package.module:function")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"model.path: no module {error.name!r} for {path}: run where it can be imported, or add its folder to "
+            "PYTHONPATH"
+        ) from error
+    function: object = module
+    for part in name.split("."):
+        if not hasattr(function, part):
+            raise ConfigError(f"model.path: {module_name} has no {name}{_did_you_mean(part, dir(function))}")
+        function = getattr(function, part)
+    if not callable(function):
+        raise ConfigError(f"model.path: {path} is a {type(function).__name__}, not a function")
+    return function
+
+
+def _arguments(
+    path: str,
+    function: Callable[..., object],
+    input_shape: tuple[int, ...],
+    num_outputs: int | None,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    given = {"input_shape": input_shape, "num_outputs": num_outputs}
+    arguments = {name: value for name, value in given.items() if takes_any or name in parameters} | options
+    for name in arguments:
+        if not takes_any and name not in parameters:
+            raise ConfigError(f"model.options: {path} takes no {name}{_did_you_mean(name, list(parameters))}")
+    missing = [n for n, p in parameters.items() if n not in arguments and _required(p)]
+    if missing:
+        raise ConfigError(f"model.options: {path} also needs {', '.join(missing)}")
+    return arguments
+
+
+def _required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_KEYWORD,
+        parameter.VAR_POSITIONAL,
+    )
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,201 @@
+"""What torch cannot differentiate twice or vectorise, found before it fails or named after it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from raymeta.errors import NotTwiceDifferentiable
+from raymeta.tree import Params
+
+FIRST_ORDER = "set first_order: true (--algorithm.first_order true)"
+LOOP = "set vectorize: loop (--vectorize loop)"
+
+# Parts of torch's messages about a missing derivative, and about what vmap or grad cannot trace.
+_NO_DERIVATIVE = ("derivative for", "differentiate twice", "ouble backward")
+_NOT_TRACEABLE = (
+    "atching rule not implemented",
+    "vmap:",
+    "the broadcast shape",
+    "would mutate",
+    "in-place",
+    "data-dependent control flow",
+    "doesn't have storage",
+)
+
+
+@contextmanager
+def exact_attention() -> Iterator[None]:
+    """Inside, attention runs through operations that can be differentiated twice and vectorised.
+
+    It forces the math kernel of scaled_dot_product_attention, and turns the fast path of nn.MultiheadAttention and
+    nn.TransformerEncoderLayer off; both are as before afterwards. The setting is global to the process.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def require_twice_differentiable(model: nn.Module, forward_example: Tensor, second_order: bool, vectorize: str) -> None:
+    """Raise `NotTwiceDifferentiable` naming the layer and the remedy where `model` cannot be adapted as asked.
+
+    `forward_example` [n, *feature] is one support set's input. Layers known to fail are found by their type; then one
+    small meta-gradient is taken on zeros of that shape's size, so cost and memory are those of two tasks.
+    """
+    for name, module in model.named_modules():
+        found = _known_problem(module, second_order, vectorize)
+        if found is not None:
+            raise NotTwiceDifferentiable(f"{_label(name, module)} {found}")
+    call = _Call("", model, (forward_example,), {})
+    try:
+        _probe(call, second_order, vectorize)
+    except RuntimeError as error:  # includes NotImplementedError
+        explained = explain_failure(model, forward_example, error)
+        if explained is error:
+            raise
+        raise explained from error
+
+
+def explain_failure(model: nn.Module, example_input: Tensor, error: Exception) -> Exception:
+    """`NotTwiceDifferentiable` naming the first layer that fails alone, or `error` where torch meant something else.
+
+    The model runs once on `example_input` [n, *feature]; each module that it called, inner ones first, is then
+    differentiated twice or vectorised alone, on the inputs it got.
+    """
+    text = str(error)
+    if any(symptom in text for symptom in _NO_DERIVATIVE):
+        probes = ((True, "loop"), (True, "vmap"))
+    elif any(symptom in text for symptom in _NOT_TRACEABLE):
+        probes = ((False, "vmap"), (True, "vmap"))
+    else:
+        return error
+    calls = _record_calls(model, example_input)
+    for second_order, vectorize in probes:
+        for call in calls:
+            reason = _failure(call, second_order, vectorize)
+            if reason is not None:
+                return NotTwiceDifferentiable(_explanation(call, vectorize, reason))
+    return error
+
+
+class _Call(NamedTuple):
+    """One call of a module while the model ran: what it got."""
+
+    name: str
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def _explanation(call: _Call, vectorize: str, reason: str) -> str:
+    verb, remedy = ("differentiated twice", FIRST_ORDER) if vectorize == "loop" else ("vectorised over tasks", LOOP)
+    return f"{_label(call.name, call.module)} cannot be {verb} ({reason}): {_remedy(call.module, remedy)}"
+
+
+def _known_problem(module: nn.Module, second_order: bool, vectorize: str) -> str | None:
+    """What is wrong with a module of a type that torch is known to fail on, and the remedy."""
+    if isinstance(module, nn.EmbeddingBag) and second_order:
+        return f"has no second derivative: {_remedy(module, FIRST_ORDER)}"
+    if isinstance(module, nn.RNNBase | nn.LSTMCell) and vectorize == "vmap":
+        return f"has no vectorised form in torch: {_remedy(module, LOOP)}"
+    if isinstance(module, nn.RNNBase) and second_order and _uses_cudnn(module):
+        return (
+            "has no second derivative in cuDNN: train on the CPU, set torch.backends.cudnn.enabled = False, or "
+            + FIRST_ORDER
+        )
+    return None
+
+
+def _uses_cudnn(module: nn.Module) -> bool:
+    return torch.backends.cudnn.enabled and any(p.is_cuda for p in module.parameters())
+
+
+def _remedy(module: nn.Module, general: str) -> str:
+    if isinstance(module, nn.EmbeddingBag):
+        return f"use nn.Embedding and a mean over its second dimension instead, or {general}"
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return f"{general}, or write the cell with nn.Linear layers"
+    return f"{general}, or replace this layer"
+
+
+def _label(name: str, module: nn.Module) -> str:
+    return f"layer {name} ({type(module).__name__})" if name else f"the model ({type(module).__name__})"
+
+
+def _record_calls(model: nn.Module, x: Tensor) -> list[_Call]:
+    """The first call of each module in the order in which they returned, so inner modules come first."""
+    calls: dict[str, _Call] = {}
+
+    def remember(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            calls.setdefault(name, _Call(name, module, args, kwargs))
+
+        return hook
+
+    handles = [m.register_forward_hook(remember(n), with_kwargs=True) for n, m in model.named_modules()]
+    try:
+        with torch.no_grad(), exact_attention():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(calls.values())
+
+
+def _failure(call: _Call, second_order: bool, vectorize: str) -> str | None:
+    try:
+        _probe(call, second_order, vectorize)
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return None
+
+
+def _probe(call: _Call, second_order: bool, vectorize: str) -> None:
+    """One inner step on parameters and inputs of a called module, and with `second_order` the gradient through it.
+
+    With `vmap` on two tasks of the same inputs: parameters are shared before the step and differ after it.
+    """
+    leaves, spec = tree_flatten((call.args, call.kwargs))
+    tensors = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
+    params = {name: p.detach() for name, p in call.module.named_parameters()}
+    if not params and not any(t.is_floating_point() for t in tensors.values()):
+        return
+
+    def task(tensors: dict[int, Tensor]) -> Any:
+        def loss(variables: tuple[Params, dict[int, Tensor]]) -> Tensor:
+            own, floats = variables
+            values = dict(enumerate(leaves)) | tensors | floats
+            args, kwargs = tree_unflatten([values[i] for i in range(len(leaves))], spec)
+            outputs, _ = tree_flatten(functional_call(call.module, own, args, kwargs))
+            # Squares, since derivatives of a plain sum could vanish and hide what is missing.
+            return _sum_of_squares(outputs)
+
+        def query_loss(variables: tuple[Params, dict[int, Tensor]]) -> Tensor:
+            gradient = grad(loss)(variables)
+            if not second_order:
+                gradient = tree_map(torch.detach, gradient)
+            return loss(tree_map(lambda value, g: value - 0.1 * g, variables, gradient))
+
+        return grad(query_loss)((params, {i: t for i, t in tensors.items() if t.is_floating_point()}))
+
+    with exact_attention():
+        if vectorize == "vmap" and tensors:
+            torch.vmap(task, randomness="different")({i: torch.stack([t, t]) for i, t in tensors.items()})
+        else:
+            task(tensors)
+
+
+def _sum_of_squares(outputs: list[Any]) -> Tensor:
+    floats = [out for out in outputs if isinstance(out, Tensor) and out.is_floating_point()]
+    return sum((out.square().mean() for out in floats), torch.zeros(()))

@@ -1,0 +1,54 @@
+"""Multilayer perceptron."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Literal
+
+from pydantic import PositiveInt
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from raymeta.models.base import ModelSpec
+from raymeta.models.norm import make_norm, name_norms
+from raymeta.options import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MLP(ModelSpec):
+    """Fully connected layers on flattened inputs; the default is MAML's sinusoid network 1-40-40-1.
+
+    MAML's Omniglot network without convolutions is `hidden=(256, 128, 64, 64), norm="batch"`.
+    """
+
+    hidden: tuple[PositiveInt, ...] = (40, 40)
+    """sizes of the hidden layers; none gives a linear model"""
+    activation: Literal["relu", "tanh"] = "relu"
+    """after each hidden layer; `tanh` is smooth, for checks by finite differences"""
+    norm: Literal["batch", "layer", "none"] = "none"
+    """between a hidden layer, then without bias, and its activation"""
+    init: Literal["default", "truncated_normal"] = "default"
+    """torch's own, or MAML's: weights N(0, 0.01²) cut at two standard deviations, zero biases"""
+
+    def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
+        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        width = math.prod(input_shape)
+        for i, size in enumerate(self.hidden, start=1):
+            layers[f"linear{i}"] = nn.Linear(width, size, bias=self.norm == "none")
+            layers[f"norm{i}"] = make_norm(self.norm, size, groups=1)
+            layers[f"{self.activation}{i}"] = nn.ReLU() if self.activation == "relu" else nn.Tanh()
+            width = size
+        layers["head"] = nn.Identity() if num_outputs is None else nn.Linear(width, num_outputs)
+        model = nn.Sequential(layers)
+        if self.init == "truncated_normal":
+            model.apply(_truncated_normal)
+        name_norms(model)
+        return model
+
+
+def _truncated_normal(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.01, a=-0.02, b=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,59 @@
+"""Checks of input and output shapes that all architectures share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from raymeta.errors import ConfigError, RaymetaError
+
+
+def require_images(name: str, input_shape: Sequence[int], divisor: int = 1) -> tuple[int, int, int]:
+    """(channels, height, width) of images at least `divisor` high and wide, else `ConfigError`."""
+    shape = list(input_shape)
+    if len(shape) != 3:
+        raise ConfigError(
+            f"{name} needs images [channels, height, width]; this task set gives {shape}: use --model mlp"
+        )
+    channels, height, width = shape
+    if min(height, width) < divisor:
+        raise ConfigError(
+            f"{name} halves images until {divisor} x {divisor} pixels become one; this task set gives {shape}: use "
+            "larger images, or a network with fewer poolings (conv4 with downsample: stride takes any size)"
+        )
+    return channels, height, width
+
+
+def require_outputs(name: str, model: nn.Module, input_shape: Sequence[int], num_outputs: int | None) -> Tensor:
+    """Outputs of a copy of `model` in eval mode for two inputs of zeros; the model itself is not touched.
+
+    Raises `ConfigError` where it refuses `input_shape`, or returns anything but [n, num_outputs] ([n, d] where None).
+    """
+    outputs = _dry_run(name, copy.deepcopy(model).eval(), input_shape)
+    wanted = f"[n, {'d' if num_outputs is None else num_outputs}]"
+    if not isinstance(outputs, Tensor):
+        raise ConfigError(f"{name} returns {type(outputs).__name__} and not a tensor {wanted}")
+    if outputs.dim() != 2 or len(outputs) != 2 or outputs.shape[1] != (num_outputs or outputs.shape[1]):
+        given = ", ".join(["n", *map(str, outputs.shape[1:])]) if outputs.dim() and len(outputs) == 2 else outputs.shape
+        raise ConfigError(f"{name} returns [{given}] for inputs [n, {_list(input_shape)}], and {wanted} is needed")
+    return outputs
+
+
+def _dry_run(name: str, model: nn.Module, input_shape: Sequence[int]) -> object:
+    errors: list[Exception] = []
+    for dtype in (torch.get_default_dtype(), torch.int64):  # a model of token ids takes no floats
+        try:
+            with torch.no_grad():
+                return model(torch.zeros(2, *input_shape, dtype=dtype))
+        except RaymetaError:
+            raise
+        except Exception as error:  # a user's or torchvision's code may raise anything here
+            errors.append(error)
+    raise ConfigError(f"{name} cannot take inputs [n, {_list(input_shape)}]: {errors[0]}") from errors[0]
+
+
+def _list(shape: Sequence[int]) -> str:
+    return ", ".join(map(str, shape))

@@ -1,0 +1,264 @@
+"""List and show runs: `python -m raymeta.runs ls`, `python -m raymeta.runs show latest`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raymeta.errors import ConfigError, RaymetaError
+from raymeta.files import json_text
+from raymeta.runs.read import Run, find_runs, resolve_run
+from raymeta.runs.terminal import clean
+from raymeta.runs.tracker import score_text
+
+Row = dict[str, Any]
+
+_OWN_KEYS = ("id", "name", "status", "step", "steps", "attempt", "created", "updated", "host", "tags")
+_SUMMARY_KEYS = ("headline", "tasks_per_s", "wall_s")
+_HIGHLIGHTS = ("algorithm.name", "tasks.name", "model.name")
+_FILES = (
+    "run.json config.yaml command.txt env.json metrics.jsonl events.jsonl workers.jsonl summary.json eval/test.json"
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], None] = arguments.run
+    try:
+        run(arguments)
+        sys.stdout.flush()
+    except RaymetaError as error:
+        print(f"raymeta runs: {clean(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # `| head` has seen enough. What is still in the buffer goes nowhere, instead of failing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m raymeta.runs", description="List and show runs.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    ls = commands.add_parser("ls", help="list the runs of a folder, newest first")
+    ls.add_argument("directory", nargs="?", type=Path, default=Path("results"), metavar="DIR")
+    ls.add_argument("--sort", metavar="KEY", help="created, status, step, headline (best first), or algorithm.inner_lr")
+    ls.add_argument(
+        "--filter", action="append", default=[], metavar="KEY=VALUE", help="status=lost, algorithm.name=maml"
+    )
+    ls.add_argument("--json", action="store_true", help="a JSON list")
+    ls.set_defaults(run=_ls)
+    show = commands.add_parser("show", help="show one run")
+    show.add_argument("reference", metavar="RUN", help="id, beginning of an id, folder, or latest")
+    show.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
+    show.add_argument("--json", action="store_true", help="a JSON object")
+    show.set_defaults(run=_show)
+    return parser
+
+
+def _ls(arguments: argparse.Namespace) -> None:
+    runs = find_runs(arguments.directory)
+    rows = [_row(run) for run in runs]
+    for text in arguments.filter:
+        rows = _filtered(rows, text)
+    if arguments.sort is not None:
+        rows = _sorted(rows, arguments.sort)
+    if arguments.json:
+        print(json_text([_public(row) for row in rows], indent=2))
+    elif rows:
+        _table(rows)
+    elif runs:
+        print(f"none of the {len(runs)} runs in {arguments.directory}/ matches")
+    else:
+        print(f"no runs in {arguments.directory}/: start one with python -m raymeta.train")
+
+
+def _row(run: Run) -> Row:
+    """What can be listed, sorted and filtered: own keys, summary keys, and the configuration's dotted keys."""
+    row: Row = {key: run.info.get(key) for key in _OWN_KEYS}
+    row.update(id=run.id, name=run.name, status=run.status, config={})
+    try:
+        summary = run.summary or {}
+        row["config"] = _dotted(run.config)
+    except RaymetaError as error:  # one damaged run must not hide the others; the list says so in its place
+        summary = {}
+        row["problem"] = str(error)
+    row.update({key: summary.get(key) for key in _SUMMARY_KEYS})
+    return row
+
+
+def _public(row: Row) -> Row:
+    return {**row, "config": {key: row["config"].get(key) for key in _HIGHLIGHTS if key in row["config"]}}
+
+
+def _dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat.update(_dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _value(row: Row, key: str) -> Any:
+    return row[key] if key in _OWN_KEYS + _SUMMARY_KEYS else row["config"].get(key)
+
+
+def _require_key(rows: list[Row], key: str) -> None:
+    known = {*_OWN_KEYS, *_SUMMARY_KEYS, *(key for row in rows for key in row["config"])}
+    if rows and key not in known:
+        close = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ConfigError(f"no run has the key «{key}»{hint}")
+
+
+def _filtered(rows: list[Row], text: str) -> list[Row]:
+    key, equals, wanted = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--filter {text}: write KEY=VALUE, such as algorithm.name=maml or status=finished")
+    _require_key(rows, key)
+    return [row for row in rows if _matches(_value(row, key), wanted)]
+
+
+def _matches(value: object, wanted: str) -> bool:
+    if isinstance(value, list):
+        return any(_matches(item, wanted) for item in value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return value == float(wanted)
+        except ValueError:
+            return False
+    return wanted in (str(value), json.dumps(value, default=str))
+
+
+def _sorted(rows: list[Row], key: str) -> list[Row]:
+    _require_key(rows, key)
+
+    def rank(row: Row) -> tuple[int, float, str]:
+        value = _value(row, key)
+        if isinstance(value, dict):  # the headline: best first
+            score = float(value.get("value", math.nan))
+            value = -score if value.get("better") == "higher" else score
+        if isinstance(value, int | float) and not math.isnan(value):
+            return (0, value, "")
+        return (2, 0.0, "") if value is None or isinstance(value, float) else (1, 0.0, str(value))
+
+    newest_first = key in ("created", "updated")
+    return sorted(rows, key=lambda row: str(_value(row, key)), reverse=True) if newest_first else sorted(rows, key=rank)
+
+
+def _headline_text(headline: object) -> str:
+    if not isinstance(headline, dict):
+        return "-"
+    return score_text(str(headline.get("name")), float(headline.get("value", math.nan)), headline.get("ci95"))
+
+
+def _table(rows: list[Row]) -> None:
+    titles = ("run", "status", "steps", "headline", "algorithm", "tasks", "created")
+    cells = [
+        (
+            row["id"],
+            row["status"] + (" (damaged)" if "problem" in row else ""),
+            f"{row['step'] or 0:,}/{row['steps'] or 0:,}",
+            _headline_text(row["headline"]),
+            str(row["config"].get("algorithm.name", "-")),
+            str(row["config"].get("tasks.name", "-")),
+            _local(row["created"]),
+        )
+        for row in rows
+    ]
+    _print_table(titles, [tuple(" ".join(clean(cell).split()) for cell in line) for line in cells])
+
+
+def _print_table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for title in titles:
+            table.add_column(title, overflow="fold")
+        for line in lines:
+            table.add_row(*(Text(cell) for cell in line))
+        Console().print(table)
+        return
+    widths = [max(len(line[i]) for line in (titles, *lines)) for i in range(len(titles))]
+    for line in (titles, *lines):
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _local(created: object) -> str:
+    try:
+        return f"{datetime.fromisoformat(str(created)).astimezone():%Y-%m-%d %H:%M}"
+    except ValueError:
+        return "-"
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    run = resolve_run(arguments.reference, arguments.output)
+    if arguments.json:
+        whole = {**run.info, "id": run.id, "status": run.status, "path": str(run.path)}
+        print(json_text({**whole, "summary": run.summary, "config": run.config, "events": run.events()}, indent=2))
+        return
+    for title, lines in _sections(run).items():
+        print("\n".join([title, *(f"  {clean(line)}" for line in lines), ""]))
+
+
+def _sections(run: Run) -> dict[str, list[str]]:
+    info, config = run.info, _dotted(run.config)
+    reason = f": {info['reason']}" if info.get("reason") else ""
+    done = f"step {info.get('step') or 0:,} of {info.get('steps') or 0:,}, attempt {info.get('attempt', 1)}"
+    files = [name for name in _FILES.split() if (run.path / name).exists()]
+    events = [f"{_clock(event)}  {event.get('kind')}: {event.get('message')}" for event in run.events()[-8:]]
+    sections = {
+        clean(run.id): [f"{run.status}{reason}", _headline_line(run), done, f"created {_local(info.get('created'))}"],
+        "configuration": [f"{key}: {_yaml(value)}" for key, value in config.items() if _is_highlight(key)],
+        "last events": events,
+        "files": [str(run.path / name) for name in files],
+        "next": _next_commands(run),
+    }
+    return {title: lines for title, lines in sections.items() if lines}
+
+
+def _headline_line(run: Run) -> str:
+    headline = run.headline
+    if headline is None:
+        return "no headline yet"
+    return f"{headline.get('split')} {_headline_text(headline)} over {headline.get('episodes')} episodes"
+
+
+def _is_highlight(key: str) -> bool:
+    return key.startswith(("algorithm.", "tasks.", "model.")) or key in ("seed", "steps", "meta_batch_size")
+
+
+def _yaml(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").rstrip()
+
+
+def _clock(event: dict[str, Any]) -> str:
+    time = event.get("time")
+    return f"{datetime.fromtimestamp(time):%Y-%m-%d %H:%M:%S}" if isinstance(time, int | float) else "-"
+
+
+def _next_commands(run: Run) -> list[str]:
+    """Commands that make sense now, of those that are installed."""
+    path = shlex.quote(str(run.path))
+    ended_early = run.status in ("stopped", "failed", "lost")
+    wanted = [("train", f"--resume {path}") if ended_early else ("evaluate", path)]
+    wanted += [("report", f"{path} -o report.html"), ("dashboard", shlex.quote(str(run.path.parent)))]
+    return [f"python -m raymeta.{name} {rest}" for name, rest in wanted if find_spec(f"raymeta.{name}")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

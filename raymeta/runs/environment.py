@@ -1,0 +1,61 @@
+"""What a run was made with, for `env.json`: versions, devices and the commit. Nothing heavy is imported to find out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("raymeta", "torch", "torchvision", "numpy", "ray")
+_TIMEOUT_S = 10.0
+
+
+def environment() -> dict[str, Any]:
+    """Everything `env.json` holds; a value that cannot be found out is null.
+
+    Devices come from nvidia-smi, so that asking does not take GPU memory in the driver's process.
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{package: package_version(package) for package in PACKAGES},
+        "cpu_count": os.cpu_count(),
+        "cuda_devices": cuda_devices(),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "git_commit": git_commit(Path.cwd()),
+        "directory": str(Path.cwd()),
+    }
+
+
+def package_version(package: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cuda_devices() -> list[str]:
+    """Names, memory and driver of this machine's GPUs, one text each."""
+    listing = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    return [line.strip() for line in (listing or "").splitlines() if line.strip()]
+
+
+def git_commit(directory: Path) -> str | None:
+    """The commit checked out in `directory`, with `-dirty` after it if tracked files differ; None outside of git."""
+    return _output("git", "-C", str(directory), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _output(*command: str) -> str | None:
+    """What `command` prints; None if it is not installed, fails, or takes too long: the run matters more."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

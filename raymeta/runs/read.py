@@ -1,0 +1,251 @@
+"""Reading runs: plain files only, safe while the run is being written, and after its writer was killed.
+
+Only complete lines of a `.jsonl` file count: a killed writer leaves a torn last line. No pickle is ever loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from raymeta.errors import ConfigError, DataError, EnvironmentProblem
+from raymeta.files import restore_floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Status = Literal["running", "finished", "stopped", "failed", "lost"]
+STALE_S = 20.0
+"""A running run whose heartbeat is older than this is lost; the writer's heart beats every 5 s."""
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language, ten times as fast
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory. Files are read when asked for, so a `Run` of a running run stays current, `info` apart."""
+
+    path: Path
+    info: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """The run in folder `path`; an unreadable `run.json` makes a run that is `lost` and says why."""
+        try:
+            info = json.loads((path / "run.json").read_bytes())
+        except (OSError, ValueError) as error:
+            info = {"reason": f"run.json cannot be read: {error}"}
+        if not isinstance(info, dict):
+            info = {"reason": "run.json is not a JSON object"}
+        return cls(path, info)
+
+    @property
+    def id(self) -> str:
+        """The folder's name: unique in its output folder."""
+        return self.path.resolve().name
+
+    @property
+    def name(self) -> str:
+        return str(self.info.get("name") or self.id)
+
+    @property
+    def created(self) -> str:
+        """ISO 8601 in UTC; such texts sort by time."""
+        return str(self.info.get("created") or "")
+
+    @property
+    def status(self) -> Status:
+        """What `run.json` says, except that a run nobody is writing any more is `lost`."""
+        status = self.info.get("status")
+        if status in ("finished", "stopped", "failed"):
+            return status  # type: ignore[no-any-return]
+        return "running" if status == "running" and is_being_written(self.path, self.info) else "lost"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration; empty when the run died before it was written. Raises `DataError`."""
+        path = self.path / "config.yaml"
+        try:
+            config = yaml.load(path.read_bytes(), Loader=_Loader)
+        except FileNotFoundError:
+            return {}
+        except (OSError, yaml.YAMLError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        if not isinstance(config, dict):
+            raise DataError(f"{path} holds no mapping of options")
+        return config
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """`summary.json`, or None as long as there is none. Raises `DataError`."""
+        path = self.path / "summary.json"
+        try:
+            summary = restore_floats(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        if not isinstance(summary, dict):
+            raise DataError(f"{path} is not a JSON object")
+        return summary
+
+    @property
+    def headline(self) -> dict[str, Any] | None:
+        """The summary's headline {name, value, ci95, episodes, split, better}."""
+        headline = (self.summary or {}).get("headline")
+        return headline if isinstance(headline, dict) else None
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events of all attempts, oldest first: {time, attempt, step, kind, message, ...}."""
+        return read_rows(self.path / "events.jsonl")[0]
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Snapshots of the workers, oldest first: {time, attempt, step, workers: [...]}."""
+        return read_rows(self.path / "workers.jsonl")[0]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One row {step, attempt, time, metric: value, ...} a step, in order of step, see `current_rows`."""
+        return current_rows(restore_floats(read_rows(self.path / "metrics.jsonl")[0]))
+
+    def frame(self) -> pd.DataFrame:
+        """`metrics()` as a data frame. Raises `EnvironmentProblem` without pandas."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise EnvironmentProblem("a data frame needs pandas: pip install 'raymeta[frames]'") from error
+        rows = self.metrics()
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["step", "attempt", "time"])
+
+
+def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Complete rows of a `.jsonl` file from byte `offset`, and the offset from which to go on next time.
+
+    Lines that are torn (no end yet, or cut short by a kill and closed by the next attempt) are left out. A file that
+    does not exist has no rows. NaN and infinities are still text here, see `files.restore_floats`.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    end = data.rfind(b"\n") + 1
+    rows = (_row(line) for line in data[:end].split(b"\n"))
+    return [row for row in rows if row is not None], offset + end
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def current_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the run as it went on: an attempt's rows count up to where a newer attempt began.
+
+    Rows of one step (the step itself, its validation) are merged. The result is ordered by step.
+    """
+    rows = [row for row in rows if isinstance(row.get("step"), int)]
+    first: dict[int, int] = {}
+    for row in rows:
+        attempt = _attempt(row)
+        first[attempt] = min(row["step"], first.get(attempt, row["step"]))
+    superseded_from: dict[int, float] = {}
+    earliest = float("inf")
+    for attempt in sorted(first, reverse=True):
+        superseded_from[attempt] = earliest
+        earliest = min(earliest, first[attempt])
+    merged: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        if row["step"] < superseded_from[_attempt(row)]:
+            merged.setdefault(row["step"], {}).update(row)
+    return [merged[step] for step in sorted(merged)]
+
+
+def _attempt(row: dict[str, Any]) -> int:
+    attempt = row.get("attempt", 1)
+    return attempt if isinstance(attempt, int) else 1
+
+
+def is_being_written(directory: Path, info: dict[str, Any]) -> bool:
+    """Whether the writer named in `info` lives: a fresh heartbeat and, on this host, a process of that id."""
+    try:
+        age_s = time.time() - (directory / "run.json").stat().st_mtime
+    except OSError:
+        return False
+    return age_s < STALE_S and (info.get("host") != socket.gethostname() or _process_lives(info.get("pid")))
+
+
+def _process_lives(pid: object) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    if os.name == "nt":  # signal 0 would end the process there; the heartbeat alone has to tell
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it lives, and belongs to someone else
+        return True
+    return True
+
+
+def find_runs(output: Path) -> list[Run]:
+    """Runs directly under `output`, newest first; none if there is no such folder. Raises `DataError`."""
+    try:
+        paths = [path for path in output.iterdir() if (path / "run.json").is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{output} cannot be read: {error}") from error
+    return sorted((Run.open(path) for path in paths), key=lambda run: (run.created, run.id), reverse=True)
+
+
+def resolve_run(reference: str, output: Path) -> Run:
+    """The run a person means: `latest`, a path, a run's id, or the unique beginning of one.
+
+    Raises `ConfigError` for an unknown or ambiguous reference, `DataError` if there are no runs at all.
+    """
+    if reference != "latest" and (Path(reference) / "run.json").is_file():
+        return Run.open(Path(reference))
+    runs = find_runs(output)
+    if not runs:
+        raise DataError(f"no runs in {output}/: start one with python -m raymeta.train, or name another --output")
+    if reference == "latest":
+        return runs[0]
+    exact = [run for run in runs if run.id == reference]
+    matches = exact or [run for run in runs if reference and run.id.startswith(reference)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ConfigError(
+            f"«{reference}» is the beginning of {len(matches)} runs: {_listing(matches)}; write more of it"
+        )
+    raise ConfigError(f"no run «{reference}» in {output}/; the nearest are: {_listing(_nearest(reference, runs))}")
+
+
+def load_run(reference: str | Path, *, output: str | Path = "results") -> Run:
+    """The run in a folder, or the one that `resolve_run` finds in `output`: `load_run("latest").frame()`."""
+    return resolve_run(str(reference), Path(output))
+
+
+def _nearest(reference: str, runs: list[Run]) -> list[Run]:
+    containing = [run for run in runs if reference and (reference in run.id or reference in run.name)]
+    close = difflib.get_close_matches(reference, [run.id for run in runs], n=5, cutoff=0.5)
+    return containing or [run for run in runs if run.id in close] or runs
+
+
+def _listing(runs: list[Run]) -> str:
+    return ", ".join(run.id for run in runs[:5]) + (" ..." if len(runs) > 5 else "")

@@ -1,0 +1,86 @@
+"""Rows of a run: files of one JSON object a line, and which steps have a row in a long run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from raymeta.files import json_text, write_problem
+
+DENSE_STEPS = 2_000
+"""Up to this step every step has a row."""
+PLAIN_ROWS = 4_000
+"""Rows of a run of any length; validations come on top, so that a run stays under 5,000 rows with up to 999 of them."""
+_MIN_ROWS = 100  # of an attempt, when earlier attempts have used up the room
+
+
+def row_stride(first: int, steps: int, written: int = 0) -> int:
+    """Every how many steps beyond `DENSE_STEPS` have a row, in an attempt over `first..steps`.
+
+    `written` rows are there already, from earlier attempts; what room they leave is spread evenly.
+    """
+    start = max(first, DENSE_STEPS)
+    room = PLAIN_ROWS - written - max(0, min(DENSE_STEPS, steps) - first)
+    return max(1, math.ceil((steps - start) / max(room, _MIN_ROWS)))
+
+
+def keeps_row(step: int, *, stride: int, steps: int) -> bool:
+    """Whether `step` has a row: all early ones, then every `stride`-th, and the last."""
+    return step <= DENSE_STEPS or step % stride == 0 or step == steps
+
+
+class JsonLines:
+    """An append-only file of one JSON object a line, each handed to the system at once.
+
+    A torn last line, left by a killed writer or a full disk, is closed first, so that it harms no other line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+        self._torn = False
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Write one row. Raises `EnvironmentProblem` if it cannot be written whole."""
+        line = json_text(row).encode() + b"\n"
+        try:
+            if self._file is None:
+                self._torn = _is_torn(self.path)
+                self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  closed in `close`
+            data = memoryview(b"\n" + line if self._torn else line)
+            self._torn = True
+            while data:
+                data = data[self._file.write(data) :]
+            self._torn = False
+        except OSError as error:
+            raise write_problem(self.path, error) from error
+
+    def close(self) -> None:
+        """Put all rows on the disk."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        with file:
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise write_problem(self.path, error) from error
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except FileNotFoundError:
+        return False
+
+
+def count_rows(path: Path) -> int:
+    """Complete lines of a file; none if there is no file."""
+    return path.read_bytes().count(b"\n") if path.is_file() else 0

@@ -1,0 +1,171 @@
+"""What a run reports while it trains, and to whom: the names of all metrics, and the tracker every listener is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
+
+TRAIN_QUERY_LOSS: Final = "train/query_loss"
+TRAIN_QUERY_ACCURACY: Final = "train/query_accuracy"
+TRAIN_SUPPORT_LOSS: Final = "train/support_loss"
+OUTER_GRAD_NORM: Final = "outer/grad_norm"
+OUTER_LR: Final = "outer/lr"
+STEP_S: Final = "time/step_s"
+TASKS_PER_S: Final = "tasks_per_s"
+VAL_LOSS: Final = "val/loss"
+VAL_ACCURACY: Final = "val/accuracy"
+VAL_ACCURACY_CI95: Final = "val/accuracy_ci95"
+VAL_MSE: Final = "val/mse"
+VAL_MSE_CI95: Final = "val/mse_ci95"
+
+METRICS: Final = (
+    TRAIN_QUERY_LOSS,
+    TRAIN_QUERY_ACCURACY,
+    TRAIN_SUPPORT_LOSS,
+    OUTER_GRAD_NORM,
+    OUTER_LR,
+    STEP_S,
+    TASKS_PER_S,
+    VAL_LOSS,
+    VAL_ACCURACY,
+    VAL_ACCURACY_CI95,
+    VAL_MSE,
+    VAL_MSE_CI95,
+)
+"""Every metric there is; columns of `metrics.jsonl`, of data frames and of TensorBoard are these."""
+
+ScoreName = Literal["accuracy", "mse"]
+
+EVENT_KINDS: Final = (
+    "started",
+    "resumed",
+    "checkpoint",
+    "validation",
+    "best",
+    "worker_lost",
+    "worker_joined",
+    "warning",
+    "stopped",
+    "finished",
+    "failed",
+)
+"""Every kind of event there is."""
+
+
+class Scores(NamedTuple):
+    """One evaluation: the metric's mean over episodes, with the half-width of its 95 % interval.
+
+    `per_step` [inner steps + 1] holds the mean before adapting and after each inner step. Accuracies lie in [0, 1].
+    """
+
+    name: ScoreName
+    per_step: list[float]
+    value: float
+    ci95: float
+    episodes: int
+
+    def metrics(self) -> dict[str, float]:
+        """As metrics of the validation split."""
+        return {f"val/{self.name}": self.value, f"val/{self.name}_ci95": self.ci95}
+
+
+class WorkerRow(NamedTuple):
+    """One worker since the run began: tasks computed, its present rate, and how often it was started again."""
+
+    name: str
+    node: str
+    pid: int
+    tasks: int
+    tasks_per_s: float
+    restarts: int
+
+
+class Tracker(Protocol):
+    """A listener of a run. All calls come from the driver's thread."""
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """After every outer step; names are from `METRICS`."""
+
+    def event(self, kind: str, message: str, **fields: object) -> None:
+        """Something notable, of a kind in `EVENT_KINDS`; `fields` are details for programs."""
+
+    def validation(self, step: int, scores: Scores) -> None:
+        """Scores on the validation split after `step`; no `validation` event is sent besides."""
+
+    def workers(self, rows: Sequence[WorkerRow]) -> None:
+        """The state of all workers."""
+
+    def close(self) -> None:
+        """The run is over for this process; called once, last."""
+
+
+class Trackers:
+    """Several trackers as one. A tracker that raises is switched off, the others are told once, and the run goes on."""
+
+    def __init__(self, trackers: Iterable[Tracker]) -> None:
+        self._active = list(trackers)
+        self._all = tuple(self._active)
+
+    def add(self, tracker: Tracker) -> None:
+        """Tell `tracker` too, from now on."""
+        self._active.append(tracker)
+        self._all += (tracker,)
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._tell(lambda tracker: tracker.step(step, metrics))
+
+    def event(self, kind: str, message: str, **fields: object) -> None:
+        self._tell(lambda tracker: tracker.event(kind, message, **fields))
+
+    def validation(self, step: int, scores: Scores) -> None:
+        self._tell(lambda tracker: tracker.validation(step, scores))
+
+    def workers(self, rows: Sequence[WorkerRow]) -> None:
+        self._tell(lambda tracker: tracker.workers(rows))
+
+    def close(self) -> None:
+        """Close all of them, the switched-off ones too: they may hold files and threads."""
+        for tracker in self._all:
+            was_active = self._is_active(tracker)
+            self._remove(tracker)
+            try:
+                tracker.close()
+            except Exception as error:
+                if was_active:  # a switched-off one was reported already
+                    self._warn(tracker, error)
+
+    def _tell(self, call: Callable[[Tracker], None]) -> None:
+        for tracker in tuple(self._active):
+            if not self._is_active(tracker):  # switched off meanwhile, by a warning about another
+                continue
+            try:
+                call(tracker)
+            except Exception as error:
+                self._remove(tracker)
+                self._warn(tracker, error)
+
+    def _warn(self, tracker: Tracker, error: Exception) -> None:
+        text = (
+            f"{type(tracker).__name__} is switched off, the run goes on without it: "
+            f"{type(error).__name__}: {error or 'no message'}"
+        )
+        if self._active:
+            self.event("warning", text)
+        else:
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+    def _is_active(self, tracker: Tracker) -> bool:
+        return any(tracker is active for active in self._active)
+
+    def _remove(self, tracker: Tracker) -> None:
+        self._active = [active for active in self._active if active is not tracker]
+
+
+def score_text(name: str, value: float, ci95: float | None = None) -> str:
+    """For people: `accuracy 97.31 ± 0.42 %`, `mse 0.0312 ± 0.0021`."""
+    if name.endswith("accuracy"):
+        interval = "" if ci95 is None else f" ± {100 * ci95:.2f}"
+        return f"{name} {100 * value:.2f}{interval} %"
+    interval = "" if ci95 is None else f" ± {ci95:.3g}"
+    return f"{name} {value:.4g}{interval}"

@@ -1,0 +1,290 @@
+"""Writing a run directory: one writer, plain files, every row in the file before the next step begins.
+
+    run.json        {id, name, status, attempt, pid, host, created, updated, step, steps, tags, raymeta, reason}
+    config.yaml  command.txt  env.json
+    metrics.jsonl   {step, attempt, time, metric: value, ...}         one row a step, thinned in long runs
+    workers.jsonl   {time, attempt, step, workers: [...]}             snapshots
+    events.jsonl    {time, attempt, step, kind, message, ...}
+    summary.json    {headline {name, value, ci95, episodes, split, better}, params_sha256, tasks_per_s, wall_s}
+    eval/test.json
+
+`time` is in seconds since 1970, `created` and `updated` are ISO 8601 in UTC. NaN and infinities are the strings
+"NaN", "Infinity" and "-Infinity", as JSON has no such numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import secrets
+import shlex
+import socket
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from raymeta.errors import EnvironmentProblem
+from raymeta.files import write_json, write_problem, write_whole
+from raymeta.runs.environment import environment, package_version
+from raymeta.runs.read import Run, is_being_written
+from raymeta.runs.rows import JsonLines, count_rows, keeps_row, row_stride
+from raymeta.runs.tracker import Scores, WorkerRow
+
+HEARTBEAT_S = 5.0
+_SAVE_EVERY_S = 10.0
+_WORKERS_EVERY_S = 10.0
+_SUFFIX_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look alike
+
+
+class Headline(NamedTuple):
+    """The one number of a run, as it stands in `summary.json`."""
+
+    name: str
+    value: float
+    ci95: float
+    episodes: int
+    split: str
+    better: Literal["higher", "lower"]
+
+
+def new_run_directory(output: Path, name: str, now: datetime) -> Path:
+    """Create `output/2026-11-20_0915_NAME_k3f9/` exclusively, and `output/.gitignore` if there is none.
+
+    Raises `EnvironmentProblem` if `output` cannot be made or written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), open(output / ".gitignore", "x", encoding="utf-8") as file:
+            file.write("# Written by raymeta: runs stay out of git, and so does this file.\n*\n")
+    except OSError as error:
+        raise write_problem(output, error) from error
+    while True:
+        # Not a draw of the run: it only keeps two runs of the same minute apart.
+        suffix = "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(4))
+        directory = output / f"{now:%Y-%m-%d_%H%M}_{slug(name)}_{suffix}"
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise write_problem(directory, error) from error
+        return directory
+
+
+def slug(name: str) -> str:
+    """`name` as a piece of a folder's name: ASCII letters, digits and `._-`, at most 60, never empty."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    pieces = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_name)
+    return re.sub(r"\.{2,}", ".", pieces).strip("-._")[:60].rstrip("-._") or "run"
+
+
+class RunWriter:
+    """The single writer of a run directory, and a `Tracker`.
+
+    Opening a directory that holds a run goes on with it under the next `attempt`; rows that the new attempt computes
+    again supersede the old ones when read. Raises `EnvironmentProblem` if another writer is at work there, or if the
+    directory cannot be written. While it is open, a daemon thread touches `run.json` every `heartbeat_s` seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        steps: int,
+        name: str = "",
+        tags: Sequence[str] = (),
+        heartbeat_s: float = HEARTBEAT_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.directory = directory
+        self._clock = clock
+        previous = _open_directory(directory)
+        self._info = self._begin(previous, steps=steps, name=name, tags=tags)
+        self._metrics = JsonLines(directory / "metrics.jsonl")
+        self._workers = JsonLines(directory / "workers.jsonl")
+        self._events = JsonLines(directory / "events.jsonl")
+        self._rows_before = count_rows(self._metrics.path)
+        self._stride: int | None = None
+        self._began = clock()
+        self._workers_written: tuple[float, list[tuple[str, int]]] = (-math.inf, [])
+        self._save()
+        self._heartbeat = Heartbeat(directory / "run.json", heartbeat_s)
+
+    def _begin(self, previous: dict[str, Any], *, steps: int, name: str, tags: Sequence[str]) -> dict[str, Any]:
+        run_id = self.directory.resolve().name
+        return {
+            "id": run_id,
+            "name": name or previous.get("name") or run_id,
+            "status": "running",
+            "attempt": int(previous.get("attempt", 0)) + 1,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "created": previous.get("created") or _utc(self._clock()),
+            "step": int(previous.get("step", 0)),
+            "steps": steps,
+            "tags": list(tags) or previous.get("tags", []),
+            "raymeta": package_version("raymeta"),
+            "reason": "",
+        }
+
+    @property
+    def id(self) -> str:
+        return str(self._info["id"])
+
+    @property
+    def attempt(self) -> int:
+        """1 for a new run, one more for each resume."""
+        return int(self._info["attempt"])
+
+    # What was run
+
+    def write_config(self, text: str) -> None:
+        """`config.yaml`: the resolved configuration."""
+        write_whole(self.directory / "config.yaml", text)
+
+    def write_command(self, argv: Sequence[str]) -> None:
+        """`command.txt`: one shell line an attempt."""
+        path = self.directory / "command.txt"
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        write_whole(path, before + shlex.join(argv) + "\n")
+
+    def write_environment(self) -> None:
+        """`env.json`: versions, devices, commit."""
+        write_json(self.directory / "env.json", environment())
+
+    # What came of it
+
+    def write_summary(
+        self, headline: Headline, *, params_sha256: str, tasks_per_s: float, wall_s: float, **more: object
+    ) -> None:
+        """`summary.json`; other programs rely on these names."""
+        contract = {
+            "headline": headline._asdict(),
+            "params_sha256": params_sha256,
+            "tasks_per_s": tasks_per_s,
+            "wall_s": wall_s,
+        }
+        write_json(self.directory / "summary.json", {**more, **contract})
+
+    def write_evaluation(self, name: str, evaluation: Mapping[str, object]) -> None:
+        """`eval/NAME.json`, such as `eval/test.json`."""
+        folder = self.directory / "eval"
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise write_problem(folder, error) from error
+        write_json(folder / f"{name}.json", evaluation)
+
+    def finish(self, status: Literal["finished", "stopped", "failed"], reason: str = "") -> None:
+        """Say how the run ended; before this it reads as running, or as lost once this process is gone."""
+        self._heartbeat.stop()
+        self._info.update(status=status, reason=reason)
+        self._save()
+
+    # The tracker
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        steps = int(self._info["steps"])
+        self._info["step"] = step
+        # The first row of an attempt is always there: it tells readers which older rows it supersedes.
+        first = self._stride is None
+        if self._stride is None:
+            self._stride = row_stride(step, steps, self._rows_before)
+        validated = any(name.startswith("val/") for name in metrics)
+        if first or validated or keeps_row(step, stride=self._stride, steps=steps):
+            self._metric_row(step, metrics)
+        if self._clock() - self._saved >= _SAVE_EVERY_S:
+            self._save()
+
+    def validation(self, step: int, scores: Scores) -> None:
+        self._metric_row(step, scores.metrics())
+        message = f"{scores.name} {scores.value:.6g} ± {scores.ci95:.3g} over {scores.episodes} episodes"
+        self.event("validation", message, **{**scores._asdict(), "step": step})
+
+    def event(self, kind: str, message: str, **fields: object) -> None:
+        fixed = {"time": self._now(), "attempt": self.attempt, "step": fields.pop("step", self._info["step"])}
+        self._events.append({**fixed, "kind": kind, "message": message, **fields, **fixed})
+
+    def workers(self, rows: Sequence[WorkerRow]) -> None:
+        """Written when a worker comes, goes or is started again, else at growing intervals: about 1 % of the time
+        that passed, so that the file stays small."""
+        now = self._clock()
+        written_at, written = self._workers_written
+        members = [(row.name, row.restarts) for row in rows]
+        every_s = max(_WORKERS_EVERY_S, 0.01 * (now - self._began))
+        if members == written and now - written_at < every_s:
+            return
+        self._workers_written = (now, members)
+        stamp = {"time": self._now(), "attempt": self.attempt, "step": self._info["step"]}
+        self._workers.append({**stamp, "workers": [row._asdict() for row in rows]})
+
+    def close(self) -> None:
+        """Stop the heartbeat and put all rows on the disk; a run that nobody finished reads as stopped."""
+        self._heartbeat.stop()
+        try:
+            for file in (self._metrics, self._workers, self._events):
+                file.close()
+        finally:
+            if self._info["status"] == "running":
+                self.finish("stopped", "closed before it was finished")
+
+    def _metric_row(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._metrics.append({"step": step, "attempt": self.attempt, "time": self._now(), **metrics})
+
+    def _now(self) -> float:
+        return round(self._clock(), 3)
+
+    def _save(self) -> None:
+        self._saved = self._clock()
+        self._info["updated"] = _utc(self._saved)
+        write_json(self.directory / "run.json", self._info)
+
+
+class Heartbeat:
+    """A daemon thread that touches `path`, so that others can tell a working run from a dead one."""
+
+    def __init__(self, path: Path, every_s: float) -> None:
+        self._path = path
+        self._every_s = every_s
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="raymeta-heartbeat", daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            # A file server that is away for a while costs a beat, not the run.
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
+
+    def stop(self) -> None:
+        """No touch comes after this; may be called again."""
+        self._stopped.set()
+        self._thread.join(timeout=1.0)
+
+
+def _open_directory(directory: Path) -> dict[str, Any]:
+    """Make sure that no other writer is at work; returns the `run.json` of the attempt before, or nothing."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_problem(directory, error) from error
+    if not (directory / "run.json").is_file():
+        return {}
+    info = Run.open(directory).info
+    ours = info.get("pid") == os.getpid() and info.get("host") == socket.gethostname()
+    if info.get("status") == "running" and not ours and is_being_written(directory, info):
+        raise EnvironmentProblem(
+            f"{directory} is being written by process {info.get('pid')} on {info.get('host')}: "
+            f"wait for it or stop it first; a run has one writer"
+        )
+    return info
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,126 @@
+"""Omniglot: 1623 handwritten characters of 50 alphabets, 20 drawings each (Lake et al., Science 350:1332, 2015).
+
+python -m raymeta.tasks.omniglot download FOLDER    # fetch with torchvision, then pack
+python -m raymeta.tasks.omniglot pack TREE OUT.npz  # PNG files to one file that loads in seconds
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from raymeta.errors import RaymetaError
+from raymeta.keys import SPLITS
+from raymeta.options import STRICT
+from raymeta.tasks import omniglot_files
+from raymeta.tasks.class_splits import ClassSplits, cut, require_present
+from raymeta.tasks.image_classes import ClassImages, ImageTaskSet, Rotations, Splits
+from raymeta.tasks.image_files import Folder, data_folder
+
+_SIDE = 28
+_CLASSES_AT_ONCE = 25  # bounds the memory of unpacked drawings to some 10 MB
+VAL_ALPHABETS = (
+    "Alphabet_of_the_Magi",
+    "Blackfoot_(Canadian_Aboriginal_Syllabics)",
+    "Inuktitut_(Canadian_Aboriginal_Syllabics)",
+    "Ojibwe_(Canadian_Aboriginal_Syllabics)",
+    "Tagalog",
+)
+"""Background alphabets that validate under `lake`: those that Meta-Dataset chose (Triantafillou et al., ICLR 2020)."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Omniglot(ImageTaskSet):
+    """Omniglot as uint8 [n, 1, 28, 28], ink 255 on 0, resized by Lanczos.
+
+    Splits of the 1623 characters: `vinyals` 1028 / 172 / 423 (the list of the Matching and Prototypical Networks);
+    `lake` 883 / 81 / 659, where whole alphabets are apart: the background set without five validation alphabets
+    (`VAL_ALPHABETS`), these five, and the evaluation set; `random` 1100 / 100 / 423 by `split_seed` (the sizes of MAML).
+    """
+
+    root: Folder | None = None
+    """folder with omniglot_bits.npz, or with torchvision's omniglot-py tree; by default omniglot in $RAYMETA_DATA or
+    ~/.cache/raymeta"""
+    query_shot: PositiveInt = 5
+    """query images per class"""
+    split_scheme: Literal["vinyals", "lake", "random"] = "vinyals"
+    """which characters are for train, val and test: vinyals, lake (by alphabet), or random by split_seed"""
+    split_seed: int = Field(default=0, ge=0, lt=2**64)
+    """seed of the random split"""
+    rotations: Rotations = "classes"
+    """turns by 90 degrees: as classes of their own, one drawn per class and episode, or none"""
+
+    @property
+    def rotation_policy(self) -> Rotations:
+        return self.rotations
+
+    def load(self) -> Splits:
+        """Read the packed file or the PNG tree."""
+        root = data_folder(self.root, "omniglot")
+        drawings = omniglot_files.read(root)
+        row = {name: i for i, name in enumerate(drawings.names)}
+        require_present(
+            omniglot_files.vinyals_names(),
+            row,
+            str(root),
+            "Omniglot is incomplete there: it needs both images_background and images_evaluation",
+        )
+        splits = self._names(drawings.classes)
+        return {split: _images(drawings.bits[[row[name] for name in splits[split]]], splits[split]) for split in SPLITS}
+
+    def _names(self, classes: Sequence[str]) -> ClassSplits:
+        """Alphabet and character of the classes in each split."""
+        if self.split_scheme == "vinyals":
+            return omniglot_files.vinyals_names()
+        if self.split_scheme == "random":
+            return cut([name.split("/", 1)[1] for name in classes], 100, 423, self.split_seed)
+        splits: ClassSplits = {"train": [], "val": [], "test": []}
+        for name in classes:
+            lake_set, alphabet, character = name.split("/")
+            background = "val" if alphabet in VAL_ALPHABETS else "train"
+            splits["test" if lake_set == "images_evaluation" else background].append(f"{alphabet}/{character}")
+        return splits
+
+
+def _images(bits: np.ndarray, names: list[str]) -> ClassImages:
+    """Shrunk images of packed drawings [C, 20, 1379]."""
+    images = np.empty((len(names), omniglot_files.DRAWERS, _SIDE, _SIDE), np.uint8)
+    for start in range(0, len(names), _CLASSES_AT_ONCE):
+        part = bits[start : start + _CLASSES_AT_ONCE]
+        small = omniglot_files.shrink(part.reshape(-1, part.shape[-1]), _SIDE)
+        images[start : start + len(part)] = small.reshape(len(part), -1, _SIDE, _SIDE)
+    starts = np.arange(len(names) + 1, dtype=np.int64) * omniglot_files.DRAWERS
+    return ClassImages(images.reshape(-1, 1, _SIDE, _SIDE), starts, names)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m raymeta.tasks.omniglot", description="Get Omniglot.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    download = commands.add_parser("download", help="fetch Omniglot with torchvision and pack it")
+    download.add_argument("root", type=Path, nargs="?", default=data_folder(None, "omniglot"))
+    pack = commands.add_parser("pack", help="pack a tree of PNG files into one file")
+    pack.add_argument("tree", type=Path, help="folder with images_background and images_evaluation")
+    pack.add_argument("out", type=Path, help=f"file to write, called {omniglot_files.PACKED} to be found later")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "pack":
+            omniglot_files.pack(options.tree, options.out)
+        else:
+            options.out = omniglot_files.download(options.root)
+    except RaymetaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"wrote {options.out}; use it with --tasks omniglot --tasks.root {options.out.parent}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
