@@ -40,6 +40,7 @@ _HELD: dict[tuple[object, ...], Splits] = {}
 shot share one copy."""
 
 _EPISODE_FIELDS = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot", "rotations")
+"""Fields that leave the images as they are."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

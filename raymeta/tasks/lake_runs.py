@@ -20,6 +20,7 @@ from raymeta.errors import DataError
 from raymeta.tasks.image_files import UNREADABLE
 
 NUM_RUNS = 20
+_ROWS_AT_ONCE = 64
 
 Ink = NDArray[np.bool_]  # [height, width]
 Distance = Callable[[Ink, Ink], float]
@@ -62,9 +63,20 @@ def modified_hausdorff(a: Ink, b: Ink) -> float:
     The larger of the two mean distances from a point of one to the nearest point of the other, in pixels.
     """
     a_N2, b_M2 = (points - points.mean(axis=0) for points in (np.argwhere(a), np.argwhere(b)))
-    offset = a_N2[:, None] - b_M2
-    distance_NM = np.sqrt((offset * offset).sum(axis=-1))
-    return float(max(distance_NM.min(axis=1).mean(), distance_NM.min(axis=0).mean()))
+    # |a - b|^2 = |a|^2 - 2 a.b + |b|^2 as one matrix product, a few rows at a time so that they stay in the cache.
+    left_N4 = np.column_stack([a_N2, (a_N2 * a_N2).sum(axis=1), np.ones(len(a_N2))])
+    right_4M = np.column_stack([-2 * b_M2, np.ones(len(b_M2)), (b_M2 * b_M2).sum(axis=1)]).T
+    from_a = []
+    from_b = np.full(len(b_M2), np.inf)
+    for start in range(0, len(left_N4), _ROWS_AT_ONCE):
+        square = left_N4[start : start + _ROWS_AT_ONCE] @ right_4M
+        from_a.append(square.min(axis=1))
+        np.minimum(from_b, square.min(axis=0), out=from_b)
+    return max(_mean_root(np.concatenate(from_a)), _mean_root(from_b))
+
+
+def _mean_root(square: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.maximum(square, 0)).mean())  # rounding can leave a tiny negative
 
 
 def errors_of(runs: list[LakeRun], distance: Distance) -> list[float]:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from raymeta.errors import RaymetaError
-from raymeta.keys import SPLITS
+from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.tasks import omniglot_files
 from raymeta.tasks.class_splits import ClassSplits, cut, require_present
@@ -42,7 +43,7 @@ class Omniglot(ImageTaskSet):
 
     Splits of the 1623 characters: `vinyals` 1028 / 172 / 423 (the list of the Matching and Prototypical Networks);
     `lake` 883 / 81 / 659, where whole alphabets are apart: the background set without five validation alphabets
-    (`VAL_ALPHABETS`), these five, and the evaluation set; `random` 1100 / 100 / 423 by `split_seed` (the sizes of MAML).
+    (`VAL_ALPHABETS`), these five, and the evaluation set; `random` 1100 / 100 / 423 by `split_seed`, MAML's sizes.
     """
 
     root: Folder | None = None
@@ -84,12 +85,12 @@ class Omniglot(ImageTaskSet):
         splits: ClassSplits = {"train": [], "val": [], "test": []}
         for name in classes:
             lake_set, alphabet, character = name.split("/")
-            background = "val" if alphabet in VAL_ALPHABETS else "train"
+            background: Split = "val" if alphabet in VAL_ALPHABETS else "train"
             splits["test" if lake_set == "images_evaluation" else background].append(f"{alphabet}/{character}")
         return splits
 
 
-def _images(bits: np.ndarray, names: list[str]) -> ClassImages:
+def _images(bits: NDArray[np.uint8], names: list[str]) -> ClassImages:
     """Shrunk images of packed drawings [C, 20, 1379]."""
     images = np.empty((len(names), omniglot_files.DRAWERS, _SIDE, _SIDE), np.uint8)
     for start in range(0, len(names), _CLASSES_AT_ONCE):

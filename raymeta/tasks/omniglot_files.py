@@ -18,7 +18,7 @@ from PIL import Image
 from raymeta.errors import DataError, EnvironmentProblem
 from raymeta.files import write_whole
 from raymeta.keys import SPLITS
-from raymeta.tasks.class_splits import published
+from raymeta.tasks.class_splits import ClassSplits, published
 from raymeta.tasks.image_files import for_each_file, image_paths, subfolders
 
 PACKED = "omniglot_bits.npz"
@@ -105,7 +105,7 @@ def read_tree(tree: Path) -> Drawings:
 def _twenty(folder: Path) -> list[Path]:
     files = image_paths(folder)
     ends = [f"_{drawer:02d}.png" for drawer in range(1, DRAWERS + 1)]
-    if len(files) != DRAWERS or not all(p.name[4:] == end and p.name[:4].isdigit() for p, end in zip(files, ends)):
+    if [path.name[4:] for path in files] != ends or not all(path.name[:4].isdigit() for path in files):
         raise DataError(f"{folder} must hold the drawings NNNN_01.png to NNNN_20.png, but has {len(files)} images")
     return files
 
@@ -144,7 +144,7 @@ def pack(tree: Path, out: Path) -> None:
     write_whole(out, buffer.getvalue())
 
 
-def vinyals_names() -> dict[str, list[str]]:
+def vinyals_names() -> ClassSplits:
     """Alphabet and character of each split of Vinyals et al. (NeurIPS 2016)."""
     return {
         split: [f"{alphabet}/character{number:02d}" for alphabet, numbers in alphabets.items() for number in numbers]
