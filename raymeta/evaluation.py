@@ -169,7 +169,9 @@ def require_same_shapes(built: Built, checkpoint: Checkpoint) -> None:
     theirs = {name: tuple(value.shape) for name, value in checkpoint.learned.params.items()}
     if theirs != built.blueprint.layout.shapes:
         names = sorted(
-            n for n in {*theirs, *built.blueprint.layout.shapes} if theirs.get(n) != built.blueprint.layout.shapes.get(n)
+            n
+            for n in {*theirs, *built.blueprint.layout.shapes}
+            if theirs.get(n) != built.blueprint.layout.shapes.get(n)
         )
         raise ConfigError(
             f"the checkpoint does not fit this configuration: {names[0]} is {theirs.get(names[0])} in the checkpoint "

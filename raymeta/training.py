@@ -96,8 +96,8 @@ class Training:
     def execute(self) -> Run:
         """Train and evaluate; the run directory says how it ended, whatever happens."""
         name = run_name(self.config)
-        directory = self._resume.path if self._resume else new_run_directory(
-            Path(self.config.output), name, datetime.now()
+        directory = (
+            self._resume.path if self._resume else new_run_directory(Path(self.config.output), name, datetime.now())
         )
         writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags)
         tracker = Trackers([writer, *self._trackers(f"{name}  {directory}")])
@@ -181,9 +181,7 @@ class Training:
                 tracker.event("warning", f"{problem}: another checkpoint is scored")
             if checkpoint is not None:
                 learned, step = checkpoint.learned, checkpoint.step
-        return evaluate_learned(
-            self.config, self.built, learned, executor, run=writer.id, step=step, split="test"
-        )
+        return evaluate_learned(self.config, self.built, learned, executor, run=writer.id, step=step, split="test")
 
 
 def run_name(config: RunConfig) -> str:

@@ -1,0 +1,92 @@
+"""A command line as the command's own flags and configuration keys."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from raymeta.config import yaml_lines
+from raymeta.config.load import Override
+from raymeta.errors import ConfigError
+
+
+class Flag(NamedTuple):
+    """One of the command's own flags."""
+
+    names: tuple[str, ...]
+    takes: Literal["nothing", "one", "many", "maybe"]
+    help: str
+    metavar: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.names[-1].lstrip("-").replace("-", "_")
+
+
+class Arguments(NamedTuple):
+    """Values of the flags by key (True, a text, or a list), and the configuration keys in order."""
+
+    flags: dict[str, Any]
+    overrides: list[Override]
+
+
+_NUMBER = re.compile(r"-\.?\d")
+
+
+def split_arguments(argv: Sequence[str], flags: Sequence[Flag]) -> Arguments:
+    """Flags and configuration keys of `argv`: `--KEY VALUE`, `--KEY=VALUE`, `KEY=VALUE`; in keys `-` equals `_`.
+
+    Raises `ConfigError` for a value without its key, or a flag without its value.
+    """
+    by_name = {name.lstrip("-").replace("-", "_"): flag for flag in flags for name in flag.names}
+    values: dict[str, Any] = {}
+    overrides: list[Override] = []
+    rest = list(argv)
+    while rest:
+        token = rest.pop(0)
+        name, equals, inline = token.partition("=")
+        if not token.startswith("-"):
+            if not equals:
+                raise ConfigError(f"command line: {token!r} belongs to no option: write --KEY VALUE or KEY=VALUE")
+            overrides.append(_override(name, inline))
+            continue
+        key = name.lstrip("-").replace("-", "_")
+        flag = by_name.get(key) if name.startswith("--") or len(name) == 2 else None
+        if flag is None and not name.startswith("--"):
+            raise ConfigError(f"command line: there is no flag {name}{_nearest(name, flags)}")
+        has_value = bool(equals) or bool(rest and not _is_option(rest[0]))
+        if flag is not None and flag.takes == "nothing":
+            values[flag.key] = True
+            continue
+        if flag is not None and not has_value and flag.takes != "maybe":
+            raise ConfigError(f"command line: {name} needs a value: {flag.help}")
+        text = inline if equals else rest.pop(0) if has_value else None
+        if flag is None:
+            overrides.append(_override(name, "true" if text is None else text))
+        elif flag.takes == "many":
+            values.setdefault(flag.key, []).append(text)
+        else:
+            values[flag.key] = True if text is None else text
+    return Arguments(values, overrides)
+
+
+def _is_option(token: str) -> bool:
+    if _NUMBER.match(token):
+        return False
+    return token.startswith("-") or bool(re.match(r"[A-Za-z_][\w.-]*=", token))
+
+
+def _override(name: str, text: str) -> Override:
+    key = name.lstrip("-").replace("-", "_")
+    try:
+        value = yaml_lines.parse(text, "value").value if text[:1] in ("[", "{") else yaml_lines.scalar(text)
+    except ConfigError as error:
+        raise ConfigError(f"command line {name}: {error}") from error
+    return Override(key, value, f"command line --{key}")
+
+
+def _nearest(name: str, flags: Sequence[Flag]) -> str:
+    close = difflib.get_close_matches(name, [n for flag in flags for n in flag.names], n=1, cutoff=0.4)
+    return f": did you mean {close[0]}?" if close else ""
