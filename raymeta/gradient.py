@@ -14,7 +14,7 @@ from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
 from raymeta.models.differentiable import exact_attention, explain_failure
 from raymeta.models.norm import convert
-from raymeta.tasks.base import Episode, stack_episodes
+from raymeta.tasks.base import Episode, Goal, stack_episodes
 from raymeta.tree import Params
 
 
@@ -54,7 +54,7 @@ def meta_gradient(
         raise ConfigError("meta_gradient needs at least one episode")
     if loss is not None and getattr(algorithm, "inner_loss_reduction", "mean") != "mean":
         raise ConfigError("a loss of your own is used as it is: leave inner_loss_reduction at mean")
-    goal = "regression" if episodes[0].support.y.is_floating_point() else "classification"
+    goal: Goal = "regression" if episodes[0].support.y.is_floating_point() else "classification"
     problem = Problem(convert(model), goal=goal, loss=loss, vectorize=vectorize, batch_norm=batch_norm)
     learned = _learned(problem, algorithm, params or {})
     groups: dict[object, list[tuple[int, Episode]]] = defaultdict(list)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from raymeta.config.build import Built, build, initial_state, open_executor, schedule_of
-from raymeta.config.load import dump, load_config
+from raymeta.config.load import Override, dump, load_config
 from raymeta.config.schema import RunConfig
+from raymeta.config.variants import name_of
 from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.engine.driver import RunState, StopReason, train_loop
 from raymeta.engine.executors.base import Executor
+from raymeta.errors import ConfigError
 from raymeta.evaluation import Evaluation, evaluate_learned, require_same_shapes
 from raymeta.runs.read import Run, load_run
 from raymeta.runs.tensorboard import TensorBoard
@@ -52,15 +54,25 @@ def meta_train(
 
 
 FREE_ON_RESUME = frozenset(
-    "steps workers address output time_limit device test_episodes keep_checkpoints checkpoint_every tags name".split()
+    [
+        "steps",
+        "workers",
+        "address",
+        "output",
+        "time_limit",
+        "device",
+        "test_episodes",
+        "keep_checkpoints",
+        "checkpoint_every",
+        "tags",
+        "name",
+    ]
 )
 """Options that a resumed run may change. All others change its result, so they belong to a new run."""
 
 
-def resumed_config(run: Run, options: Mapping[str, Any]) -> RunConfig:
+def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override]) -> RunConfig:
     """A run's configuration with the options that may change; raises `ConfigError` for the others."""
-    from raymeta.errors import ConfigError
-
     before = load_config(files=[run.path / "config.yaml"]).config
     after = load_config(files=[run.path / "config.yaml"], overrides=options).config
     changed = [key for key in type(after).model_fields if getattr(before, key) != getattr(after, key)]
@@ -100,12 +112,11 @@ class Training:
             self._resume.path if self._resume else new_run_directory(Path(self.config.output), name, datetime.now())
         )
         writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags)
-        tracker = Trackers([writer, *self._trackers(f"{name}  {directory}")])
+        tracker = Trackers([writer, TensorBoard(directory / "tb"), *self._trackers(f"{name}  {directory}")])
         try:
             writer.write_config(dump(self.config))
             writer.write_command(self._command)
             writer.write_environment()
-            tracker.add(TensorBoard(directory / "tb"))
             self._run(writer, tracker)
         except BaseException as error:
             message = f"{type(error).__name__}: {error}"
@@ -186,8 +197,6 @@ class Training:
 
 def run_name(config: RunConfig) -> str:
     """The run's name: given, or the preset's, or put together from task set and algorithm."""
-    from raymeta.config.variants import name_of
-
     if config.name or config.preset:
         return config.name or str(config.preset)
     return f"{name_of(config.tasks)}-{name_of(config.algorithm)}"

@@ -129,7 +129,8 @@ class Algorithm(ABC):
 
         phase = phase._replace(way=problem.way_of(episodes))
         with torch.no_grad():
-            return problem.map_over_tasks(one, episodes, noise)
+            result: dict[str, Tensor] = problem.map_over_tasks(one, episodes, noise)
+        return result
 
     def fold_state(self, state: Params, mean: Params) -> Params:
         """The next state from this step's mean: running statistics move by `RUNNING_MOMENTUM`."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from raymeta.errors import ConfigError
 from raymeta.models.norm import BatchNorm, reference_rows, running_statistics
-from raymeta.tasks.base import Episode, Examples, Goal
+from raymeta.tasks.base import Episode, Examples, Goal, one_task
 from raymeta.tree import Params
 
 BatchNormPolicy = Literal["transductive", "support", "running"]
@@ -152,7 +152,7 @@ class Problem:
                 f"no head to adapt: the model has no {'nn.Linear layer' if self._head is None else self._head}; "
                 "name its last layer with model.head"
             )
-        return names[-1]
+        return str(names[-1])
 
     @cached_property
     def _body(self) -> nn.Module:
@@ -195,8 +195,8 @@ class Problem:
 def tasks_of(episodes: Episode, noise: dict[str, Tensor]) -> Iterator[tuple[Episode, dict[str, Tensor]]]:
     """The tasks of a batch one after another."""
     for t in range(len(episodes.support.x)):
-        sides = (Examples(*(None if v is None else v[t] for v in side)) for side in episodes)  # type: ignore[arg-type]
-        yield Episode(*sides), {name: value[t] for name, value in noise.items()}
+        episode = Episode(one_task(episodes.support, t), one_task(episodes.query, t))
+        yield episode, {name: value[t] for name, value in noise.items()}
 
 
 def _vmap(function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:

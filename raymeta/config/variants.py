@@ -106,7 +106,8 @@ def variant_class(section: Section, name: str) -> type[Any]:
         raise ConfigError(
             f"{section} {name} must be a dataclass derived from {_BASES[section].replace(':', '.')}, but {path} is not"
         )
-    return cls
+    result: type[Any] = cls
+    return result
 
 
 def _import(path: str) -> Any:

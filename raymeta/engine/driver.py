@@ -128,8 +128,7 @@ def train_loop(
         improved = False
         if schedule.validate_every and (state.step % schedule.validate_every == 0 or last):
             improved = _validate(state, executor, schedule, tracker)
-            metrics |= state.validation
-        tracker.step(state.step, metrics)
+            tracker.step(state.step, metrics)
         if improved or last or state.step % schedule.checkpoint_every == 0:
             store.save(state.checkpoint(), best=improved)
             tracker.event("checkpoint", f"checkpoint of step {state.step}", step=state.step, best=improved)
@@ -161,7 +160,7 @@ def map_reduce(executor: Executor, schedule: Schedule, state: RunState) -> Total
 def outer_step(state: RunState, blueprint: Blueprint, total: Total, schedule: Schedule) -> dict[str, float]:
     """Divide the sums once by the number of tasks and step the outer optimiser; returns the step's metrics."""
     mean = torch.from_numpy(total.vector / total.num_tasks)
-    gradient, folded = mean.split([blueprint.layout.size, blueprint.state_layout.size])
+    gradient, folded = torch.split(mean, [blueprint.layout.size, blueprint.state_layout.size])
     lr = state.outer.options.lr_at(state.step, schedule.steps)
     norm = state.outer.step(blueprint.layout.unflatten(gradient), lr=lr)
     means: Params = blueprint.state_layout.unflatten(folded)

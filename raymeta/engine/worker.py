@@ -136,7 +136,7 @@ class Worker:
         if self._version is not None and self._version[0] is payload:
             return self._version[1]
         owned = torch.tensor(payload, device=self.device)
-        params, state = owned.split([self.blueprint.layout.size, self.blueprint.state_layout.size])
+        params, state = torch.split(owned, [self.blueprint.layout.size, self.blueprint.state_layout.size])
         learned = Learned(self.blueprint.layout.unflatten(params), self.blueprint.state_layout.unflatten(state))
         self._version = (payload, learned)
         return learned

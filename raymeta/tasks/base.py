@@ -94,6 +94,6 @@ def stack_episodes(episodes: Sequence[Episode]) -> Episode:
     return Episode(stack([e.support for e in episodes]), stack([e.query for e in episodes]))
 
 
-def first_task(examples: Examples) -> Examples:
-    """The first task's examples of a batch, without the task dimension."""
-    return Examples(examples.x[0], examples.y[0], None if examples.class_id is None else examples.class_id[0])
+def one_task(examples: Examples, t: int) -> Examples:
+    """The examples of task `t` of a batch, without the task dimension."""
+    return Examples(examples.x[t], examples.y[t], None if examples.class_id is None else examples.class_id[t])

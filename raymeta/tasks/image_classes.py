@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split, TaskKey
 from raymeta.options import STRICT
-from raymeta.tasks.base import Episode, Examples, Goal, Size, TaskSet, first_task
+from raymeta.tasks.base import Episode, Examples, Goal, Size, TaskSet, one_task
 
 Rotations = Literal["none", "episode", "classes"]
 
@@ -106,7 +106,7 @@ class ImageTaskSet(TaskSet):
 
     def episode(self, key: TaskKey) -> Episode:
         support, query = self.episodes([key])
-        return Episode(first_task(support), first_task(query))
+        return Episode(one_task(support, 0), one_task(query, 0))
 
     def episodes(self, keys: Sequence[TaskKey]) -> Episode:
         split = keys[0].split

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from raymeta.keys import Split, TaskKey
 from raymeta.options import STRICT
-from raymeta.tasks.base import Episode, Examples, Goal, Size, TaskSet, first_task
+from raymeta.tasks.base import Episode, Examples, Goal, Size, TaskSet, one_task
 
 AMPLITUDE, PHASE, X_RANGE = (0.1, 5.0), (0.0, np.pi), (-5.0, 5.0)
 
@@ -51,7 +51,7 @@ class Sinusoid(TaskSet):
 
     def episode(self, key: TaskKey) -> Episode:
         support, query = self.episodes([key])
-        return Episode(first_task(support), first_task(query))
+        return Episode(one_task(support, 0), one_task(query, 0))
 
     def episodes(self, keys: Sequence[TaskKey]) -> Episode:
         size = self.size(keys[0].split)

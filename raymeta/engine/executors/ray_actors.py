@@ -97,11 +97,11 @@ class RayExecutor:
             seat.in_flight = 0
         try:
             while todo or calls:
-                while todo and (seat := self._idle_seat()) is not None:
+                while todo and (idle := self._idle_seat()) is not None:
                     position = todo.popleft()
-                    ref = seat.actor.run.remote(job, payload_ref, shards[position])
-                    calls[ref] = _Call(seat, seat.actor, position)
-                    seat.in_flight += 1
+                    ref = idle.actor.run.remote(job, payload_ref, shards[position])
+                    calls[ref] = _Call(idle, idle.actor, position)
+                    idle.in_flight += 1
                 ready, _ = ray.wait(list(calls), num_returns=1)
                 for ref in ready:
                     call = calls.pop(ref)

@@ -1,0 +1,61 @@
+"""`raymeta COMMAND` is `python -m raymeta.COMMAND`."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib import import_module
+
+from raymeta import __version__
+
+COMMANDS = {
+    "train": "meta-train a model, in this process or on Ray workers",
+    "evaluate": "score a run on held-out tasks; compare runs on the same tasks",
+    "runs": "list and show runs (ls, show)",
+    "config": "check, explain and compare configurations",
+    "presets": "list the configurations that come with raymeta",
+    "doctor": "check this machine: torch, GPU, Ray, disk, data",
+    "omniglot": "download Omniglot, or pack its images into one file",
+    "transfer": "pre-train on CIFAR-10, fine-tune on CIFAR-100 at several label fractions",
+}
+_MODULES = {"omniglot": "raymeta.tasks.omniglot"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Dispatch to a command's module; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(f"raymeta {__version__}")
+        return 0
+    name = argv[0]
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f": did you mean {close[0]}?" if close else f"; commands are {', '.join(COMMANDS)}"
+        print(f"raymeta: there is no command {name}{hint}", file=sys.stderr)
+        return 2
+    module = import_module(_MODULES.get(name, f"raymeta.{name}" + (".__main__" if name in ("runs", "config") else "")))
+    code: int = module.main(argv[1:])
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"raymeta {__version__}: meta-learning on Ray",
+            "",
+            "usage: raymeta COMMAND [OPTIONS]     (the same as python -m raymeta.COMMAND)",
+            "",
+            *lines,
+            "",
+            "`raymeta COMMAND --help` tells more. First steps: raymeta train --workers 2",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

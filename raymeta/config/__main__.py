@@ -1,0 +1,136 @@
+"""Look at configurations: `python -m raymeta.config check|explain|diff|schema`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from raymeta.command_line import run_command
+from raymeta.config.describe import REQUIRED, Option, all_keys, run_options, schema_of, section_options
+from raymeta.config.load import dump, load_config
+from raymeta.config.preset_files import preset_names
+from raymeta.config.schema import RunOptions
+from raymeta.config.variants import SECTIONS, registry, variant_class
+from raymeta.config.yaml_lines import parse
+from raymeta.engine.outer import OuterOptions
+from raymeta.errors import ConfigError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="raymeta config", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    check = commands.add_parser("check", help="check configuration files, presets or runs")
+    check.add_argument("sources", nargs="+", metavar="FILE|PRESET|RUN")
+    explain = commands.add_parser("explain", help="meaning, range and default of an option; all without one")
+    explain.add_argument("key", nargs="?")
+    diff = commands.add_parser("diff", help="options in which two configurations differ")
+    diff.add_argument("sources", nargs=2, metavar="FILE|PRESET|RUN")
+    commands.add_parser("schema", help="print a JSON schema for editors")
+    arguments = parser.parse_args(argv)
+    actions = {
+        "check": lambda: _check(arguments.sources),
+        "explain": lambda: _explain(arguments.key),
+        "diff": lambda: _diff(*arguments.sources),
+        "schema": _schema,
+    }
+    return run_command("config", actions[arguments.command])
+
+
+def _resolved(source: str) -> dict[str, Any]:
+    """The resolved, flattened configuration of a file, a run's folder or a preset."""
+    path = Path(source)
+    if path.is_dir():
+        path = path / "config.yaml"
+    if not path.exists() and source in preset_names():
+        loaded = load_config(preset=source)
+    else:
+        loaded = load_config(files=[path])
+    return _flat(parse(dump(loaded.config), source).value)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _check(sources: list[str]) -> int:
+    problems = []
+    for source in sources:
+        try:
+            _resolved(source)
+            print(f"{source}: good")
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return 0
+
+
+def _explain(key: str | None) -> int:
+    if key is None:
+        print("\n".join(all_keys()))
+        return 0
+    key = key.lstrip("-").replace("-", "_")
+    found = _options_named(key)
+    if key in SECTIONS:
+        print(f"{key}: one of {', '.join(registry(key))}, or an import path such as mypackage.module:MyClass")
+    elif not found:
+        close = difflib.get_close_matches(key, all_keys(), n=3, cutoff=0.4)
+        raise ConfigError(f"there is no option {key}" + (f": did you mean {' or '.join(close)}?" if close else ""))
+    for owner, option in found:
+        default = "required" if option.default is REQUIRED else f"default {option.default}"
+        print(f"{option.key}{f' ({owner})' if owner else ''}: {option.text()}; {default}")
+    return 0
+
+
+def _options_named(key: str) -> list[tuple[str, Option]]:
+    if key in run_options():
+        return [("", run_options()[key])]
+    section, _, name = key.partition(".")
+    if section == "outer":
+        return [("", option) for n, option in section_options("outer").items() if n == name]
+    if section not in SECTIONS:
+        return []
+    variants = [(variant, section_options(section, variant)) for variant in registry(section)]
+    return [(variant, options[name]) for variant, options in variants if name in options]
+
+
+def _diff(first: str, second: str) -> int:
+    a, b = _resolved(first), _resolved(second)
+    keys = [key for key in {**a, **b} if a.get(key, "absent") != b.get(key, "absent")]
+    for key in keys:
+        print(f"{key}: {a.get(key, '(absent)')} -> {b.get(key, '(absent)')}")
+    if not keys:
+        print("no difference")
+    return 0
+
+
+def _schema() -> int:
+    top = schema_of(RunOptions)
+    properties = {**top["properties"], "outer": schema_of(OuterOptions)}
+    for section in SECTIONS:
+        variants: list[dict[str, Any]] = [{"type": "string"}]
+        for name in registry(section):
+            schema = schema_of(variant_class(section, name))
+            variants.append({**schema, "properties": {"name": {"const": name}, **schema.get("properties", {})}})
+        properties[section] = {"anyOf": variants}
+    content = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "raymeta configuration",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }
+    print(json.dumps(content, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Score runs on held-out tasks: `python -m raymeta.evaluate RUN [RUN ...]`. Several runs are compared in pairs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from raymeta.command_line import dashed, run_command
+from raymeta.evaluation import TEST_SEED, Evaluation, meta_test, paired_difference
+from raymeta.files import write_json
+from raymeta.keys import Split
+from raymeta.runs.read import Run, resolve_run
+from raymeta.runs.tracker import score_text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(dashed(sys.argv[1:] if argv is None else argv))
+    return run_command("evaluate", lambda: _evaluate(arguments), verbose=arguments.verbose)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="raymeta evaluate", description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, its id, or `latest`")
+    parser.add_argument("--episodes", type=_positive, default=600, help="episodes to score [600]")
+    parser.add_argument("--split", choices=get_args(Split), default="test", help="split of the classes [test]")
+    parser.add_argument("--seed", type=int, default=TEST_SEED, help="seed of the episodes, the same for every run [0]")
+    parser.add_argument("--inner-steps", type=int, help="inner steps, in place of the run's own")
+    parser.add_argument("--way", type=int, help="classes in an episode, in place of the run's own")
+    parser.add_argument("--shot", type=int, help="support examples per class, in place of the run's own")
+    parser.add_argument("--query-shot", type=int, help="query examples per class, in place of the run's own")
+    parser.add_argument("--workers", type=int, default=0, help="Ray workers; 0 is this process [0]")
+    parser.add_argument("--tasks.root", dest="root", help="where the data is, in place of the run's own")
+    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of runs given by id [results]")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    runs = [resolve_run(reference, arguments.output) for reference in arguments.runs]
+    evaluations = [_score(run, arguments) for run in runs]
+    pairs = [(evaluations[0], other, paired_difference(evaluations[0], other)) for other in evaluations[1:]]
+    if arguments.json:
+        content = {
+            "runs": [{"run": e.run, **e.to_json()} for e in evaluations],
+            "paired": [{"first": a.run, "second": b.run, "difference": d, "ci95": c} for a, b, (d, c) in pairs],
+        }
+        print(json.dumps(content, indent=2))
+        return 0
+    for evaluation in evaluations:
+        print(_text(evaluation))
+    for first, second, (difference, ci95) in pairs:
+        name = f"{first.summary.name} difference" if first.summary.name == "mse" else "difference in accuracy"
+        print(f"{second.run} − {first.run}: {score_text(name, difference, ci95)} (paired, same episodes)")
+    return 0
+
+
+def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
+    keys = {"tasks.way": arguments.way, "tasks.shot": arguments.shot, "tasks.query_shot": arguments.query_shot}
+    overrides: dict[str, Any] = {key: value for key, value in keys.items() if value is not None}
+    if arguments.root is not None:
+        overrides["tasks.root"] = arguments.root
+    evaluation = meta_test(
+        run,
+        episodes=arguments.episodes,
+        split=arguments.split,
+        seed=arguments.seed,
+        inner_steps=arguments.inner_steps,
+        workers=arguments.workers,
+        **overrides,
+    )
+    s = evaluation.settings
+    name = f"{s['split']}-{s['way']}w{s['shot']}s-{s['inner_steps']}steps-{arguments.episodes}ep-seed{s['seed']}.json"
+    (run.path / "eval").mkdir(exist_ok=True)
+    write_json(run.path / "eval" / name, evaluation.to_json())
+    return evaluation
+
+
+def _text(evaluation: Evaluation) -> str:
+    summary, s = evaluation.summary, evaluation.settings
+    steps = "  ".join(
+        score_text("", value).strip() if summary.name == "mse" else f"{100 * value:.2f}" for value in summary.per_step
+    )
+    return (
+        f"{evaluation.run}\n"
+        f"  {s['split']} {score_text(summary.name, summary.value, summary.ci95)} over {summary.episodes} episodes\n"
+        f"  by inner step: {steps}\n"
+        f"  {s['way']}-way {s['shot']}-shot, {s['query_shot']} queries per class, {s['inner_steps']} inner steps, "
+        f"batch norm {s['batch_norm']}, seed {s['seed']}, checkpoint of step {s['checkpoint_step']}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

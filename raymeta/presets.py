@@ -1,0 +1,32 @@
+"""List the presets, or print one: `python -m raymeta.presets [NAME]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from raymeta.command_line import run_command
+from raymeta.config.preset_files import DEFAULT, description, preset_names, preset_path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="raymeta presets", description=__doc__)
+    parser.add_argument("name", nargs="?", help="preset to print")
+    arguments = parser.parse_args(argv)
+    return run_command("presets", lambda: _show(arguments.name))
+
+
+def _show(name: str | None) -> int:
+    if name is not None:
+        print(preset_path(name).read_text(encoding="utf-8"), end="")
+        return 0
+    names = preset_names()
+    width = max(map(len, names))
+    for preset in names:
+        print(f"{preset:{width}}  {description(preset)}{' [default]' if preset == DEFAULT else ''}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

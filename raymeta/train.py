@@ -1,0 +1,151 @@
+"""Meta-train a model: `python -m raymeta.train [-c FILE] [--preset NAME] [--KEY VALUE ...]`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raymeta.command_line import run_command
+from raymeta.config.arguments import Arguments, Flag, split_arguments
+from raymeta.config.describe import run_options, section_options
+from raymeta.config.load import dump, load_config
+from raymeta.config.preset_files import DEFAULT, preset_names
+from raymeta.config.schema import RunConfig
+from raymeta.config.variants import SECTIONS, registry
+from raymeta.engine.driver import StopReason
+from raymeta.errors import ConfigError
+from raymeta.runs.read import Run, resolve_run
+from raymeta.runs.terminal import open_terminal
+from raymeta.runs.tracker import Tracker, score_text
+from raymeta.training import Training, resumed_config, run_name, worker_text
+
+FLAGS = (
+    Flag(("-c", "--config"), "many", "configuration file on top of the preset; may be repeated", "FILE"),
+    Flag(("--resume",), "maybe", "continue a run (a path, an id, or `latest`)", "[RUN]"),
+    Flag(("--dry-run",), "nothing", "check configuration and data, build the model, and stop"),
+    Flag(("--print-config",), "nothing", "print the resolved configuration as YAML, and stop"),
+    Flag(("-q", "--quiet"), "nothing", "only warnings and the result"),
+    Flag(("-v", "--verbose"), "nothing", "show tracebacks"),
+    Flag(("--log-format",), "one", "auto, live, plain or json", "MODE"),
+    Flag(("--no-color",), "nothing", "no colours (as NO_COLOR)"),
+    Flag(("-h", "--help"), "nothing", "show this text"),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    verbose = "-v" in argv or "--verbose" in argv
+    return run_command("train", lambda: _train(argv), verbose=verbose)
+
+
+def _train(argv: Sequence[str]) -> int:
+    arguments = split_arguments(argv, FLAGS)
+    flags = arguments.flags
+    if flags.get("help"):
+        print(help_text())
+        return 0
+    config, notes, resume = _configuration(arguments)
+    if flags.get("print_config"):
+        print(dump(config), end="")
+        return 0
+    training = Training(
+        config,
+        resume=resume,
+        notes=notes,
+        command=["raymeta", "train", *argv],
+        trackers=lambda title: [_terminal(flags, title, config.steps)],
+    )
+    if flags.get("dry_run"):
+        print(
+            f"{run_name(config)}: configuration and data are good; would train {config.steps} steps "
+            f"{worker_text(config)}, {training.built.blueprint.layout.size:,} parameters"
+        )
+        return 0
+    run = training.execute()
+    print(result_text(run, training.reason))
+    return 130 if training.reason == "signal" else 0
+
+
+def _configuration(arguments: Arguments) -> tuple[RunConfig, list[str], Run | None]:
+    flags, overrides = arguments
+    if "resume" not in flags:
+        loaded = load_config(files=[Path(f) for f in flags.get("config", [])], overrides=overrides)
+        return loaded.config, loaded.notes, None
+    if flags.get("config"):
+        raise ConfigError("--resume continues a run with its own configuration: leave -c out")
+    reference = "latest" if flags["resume"] is True else flags["resume"]
+    output = next((o.value for o in reversed(overrides) if o.key == "output"), "results")
+    run = resolve_run(reference, Path(str(output)))
+    kept = [o for o in overrides if o.key != "output"]  # it only says where to look
+    return resumed_config(run, kept), [], run
+
+
+def _terminal(flags: Mapping[str, Any], title: str, steps: int) -> Tracker:
+
+    if flags.get("no_color"):
+        os.environ["NO_COLOR"] = "1"
+    return open_terminal(flags.get("log_format", "auto"), quiet=bool(flags.get("quiet")), title=title, steps=steps)
+
+
+def result_text(run: Run, reason: StopReason) -> str:
+    """The end of a run for people: the headline, where the run is, and what to do next."""
+    path = shlex.quote(str(run.path))
+    if reason == "signal":
+        return f"stopped with a checkpoint saved in {path}\ncontinue with:  raymeta train --resume {path}"
+    summary = run.summary or {}
+    headline, steps = summary["headline"], summary["by_inner_step"]
+    name = headline["name"]
+    lines = [
+        f"{headline['split']} {score_text(name, headline['value'], headline['ci95'])} "
+        f"over {headline['episodes']} episodes, after {len(steps) - 1} inner steps",
+    ]
+    if len(steps) > 1:
+        lines.append(f"before adapting {score_text(name, steps[0])}, after {score_text(name, steps[-1])}")
+    which = "best on validation" if summary["scored_checkpoint"] != summary["steps"] else "the last"
+    lines += [
+        f"scored: the checkpoint of step {summary['scored_checkpoint']} of {summary['steps']} ({which}); "
+        f"batch norm {summary['batch_norm']}; {summary['tasks_per_s']:.0f} tasks/s",
+        f"run:    {path}",
+        f"next:   raymeta runs show {path}",
+        f"        raymeta evaluate {path} --episodes 1000",
+        f"        tensorboard --logdir {path}/tb",
+    ]
+    return "\n".join(lines)
+
+
+def help_text() -> str:
+    """Flags, presets, and every option with its meaning, range and default."""
+    lines = [
+        "usage: raymeta train [-c FILE] [--preset NAME] [--KEY VALUE ...]",
+        "",
+        f"Without file and preset: {DEFAULT}. Presets: {', '.join(preset_names())}.",
+        "Options are configuration keys (--KEY VALUE, --KEY=VALUE or KEY=VALUE; - equals _).",
+        "",
+        "flags",
+        *(f"  {', '.join(f.names)} {f.metavar:8} {f.help}" for f in FLAGS),
+        "",
+        "options",
+        *(_option_line(option) for option in run_options().values()),
+        "",
+        "outer (defaults depend on the algorithm)",
+        *(_option_line(option) for option in section_options("outer").values()),
+    ]
+    for section in SECTIONS:
+        lines += ["", f"--{section} NAME: {', '.join(registry(section))}"]
+        for name in registry(section):
+            lines += [f"  {name}", *(f"  {_option_line(o)}" for o in section_options(section, name).values())]
+    return "\n".join(lines)
+
+
+def _option_line(option: Any) -> str:
+    default = "" if option.default.__class__ is object else f" [{option.default}]"
+    return f"  --{option.key}  {option.text()}{default}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
