@@ -30,8 +30,8 @@ class TaskKey(NamedTuple):
     def generator(self, stream: Stream = "episode") -> np.random.Generator:
         """Generator of this task's draws.
 
-        `episode` draws classes, images and labels; `torch` seeds dropout; `noise` draws what else an algorithm needs (order of
-        mini-batches, a new head). Changing one never shifts another.
+        `episode` draws classes, images and labels; `noise` draws what else an algorithm needs (the order of
+        mini-batches, a new head); `torch` seeds dropout. Changing one never shifts another.
         """
         key = np.array([self.seed, STREAMS.index(stream)], dtype=np.uint64)
         counter = np.array([0, self.index, self.step, SPLITS.index(self.split)], dtype=np.uint64)

@@ -54,20 +54,11 @@ def meta_train(
 
 
 FREE_ON_RESUME = frozenset(
-    [
-        "steps",
-        "workers",
-        "address",
-        "output",
-        "time_limit",
-        "device",
-        "test_episodes",
-        "keep_checkpoints",
-        "checkpoint_every",
-        "tags",
-        "name",
-    ]
-)
+    {
+        "steps", "workers", "address", "output", "time_limit", "device", "test_episodes", "keep_checkpoints",
+        "checkpoint_every", "tags", "name",
+    }
+)  # fmt: skip
 """Options that a resumed run may change. All others change its result, so they belong to a new run."""
 
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.nn import functional as F
 
 from raymeta.algorithms.base import Adaptation, Algorithm, Noise
 from raymeta.algorithms.problem import Learned, Phase, Problem
@@ -46,7 +45,7 @@ class ProtoNet(Algorithm):
 
 def prototypes(z_SD: Tensor, y_S: Tensor, way: int) -> Tensor:
     """Class means [W, D] of support features, as a product with normalised one-hot labels (no indexing: vmap)."""
-    onehot_SW = F.one_hot(y_S, way).to(z_SD.dtype)
+    onehot_SW = (y_S[:, None] == torch.arange(way, device=y_S.device)).to(z_SD.dtype)  # F.one_hot fails under vmap
     return (onehot_SW / onehot_SW.sum(0)).T @ z_SD.flatten(1)
 
 

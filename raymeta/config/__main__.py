@@ -46,10 +46,8 @@ def _resolved(source: str) -> dict[str, Any]:
     path = Path(source)
     if path.is_dir():
         path = path / "config.yaml"
-    if not path.exists() and source in preset_names():
-        loaded = load_config(preset=source)
-    else:
-        loaded = load_config(files=[path])
+    is_preset = not path.exists() and source in preset_names()
+    loaded = load_config(preset=source) if is_preset else load_config(files=[path])
     return _flat(parse(dump(loaded.config), source).value)
 
 

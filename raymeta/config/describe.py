@@ -30,13 +30,13 @@ REQUIRED = object()
 
 
 @cache
-def schema_of(cls: type[Any]) -> dict[str, Any]:
+def schema_of(cls: Any) -> dict[str, Any]:
     """JSON schema of an option class."""
     return cls.model_json_schema() if issubclass(cls, BaseModel) else TypeAdapter(cls).json_schema()
 
 
 @cache
-def options_of(cls: type[Any], prefix: str = "") -> dict[str, Option]:
+def options_of(cls: Any, prefix: str = "") -> dict[str, Option]:
     """The options of a class by their name in it."""
     if issubclass(cls, BaseModel):
         defaults = {n: f.get_default(call_default_factory=True) for n, f in cls.model_fields.items()}
@@ -52,7 +52,7 @@ def options_of(cls: type[Any], prefix: str = "") -> dict[str, Option]:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    default = field.default
+    default: Any = field.default
     if hasattr(default, "is_required"):  # pydantic's FieldInfo
         return REQUIRED if default.is_required() else default.get_default(call_default_factory=True)
     if default is not dataclasses.MISSING:

@@ -299,7 +299,7 @@ def _unknown(section: str | None, name: str | None, key: str) -> str:
     dotted = f"{section}.{key}" if section else key
     known = section_options(section, name) if section else run_options()
     if section in SECTIONS:
-        owners = [other for other in variants_with(section, key) if other != name]  # type: ignore[arg-type]
+        owners = [other for other in variants_with(section, key) if other != name]
         if owners:
             return f"{dotted} belongs to {', '.join(owners)}; this run uses {name}"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""What a run is: its settings, and the task set, model, algorithm and outer optimiser that have options of their own."""
+"""What a run is: its settings, and the task set, model, algorithm and outer optimiser with options of their own."""
 
 from __future__ import annotations
 

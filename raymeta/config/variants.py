@@ -82,7 +82,8 @@ def import_path(section: Section, name: str) -> str:
 
 def base_class(section: Section) -> type[Any]:
     """The abstract class that all variants of `section` derive from."""
-    return _import(_BASES[section])
+    base: type[Any] = _import(_BASES[section])
+    return base
 
 
 def variant_class(section: Section, name: str) -> type[Any]:
