@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -92,7 +93,7 @@ class Algorithm(ABC):
         """One task's (meta-gradient, new state, metrics): `task_loss` differentiated with respect to all parameters."""
 
         def loss_of(params: Params) -> tuple[Tensor, tuple[dict[str, Tensor], Params]]:
-            with collect_statistics() as statistics:
+            with collect_statistics() if learned.state else nullcontext({}) as statistics:
                 loss, metrics = self.task_loss(
                     problem, learned._replace(params=params), episode, noise=noise, phase=phase
                 )
