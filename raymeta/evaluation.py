@@ -76,6 +76,7 @@ def evaluate_learned(
     num_episodes = config.test_episodes if episodes is None else episodes
     scores = score_episodes(
         learned,
+        blueprint=built.blueprint,
         executor=executor,
         split=split,
         num_episodes=num_episodes,

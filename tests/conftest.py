@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 DATA = Path(os.environ.get("RAYMETA_TEST_DATA", Path(__file__).parents[1] / "../shared/data")).resolve()
+
+# Before anything imports them: one thread each, and a Ray that needs no token for a cluster of this test alone.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +24,13 @@ def omniglot_root() -> Path:
     if not (root / "omniglot_bits.npz").exists():
         pytest.skip(f"no omniglot_bits.npz in {root}; set RAYMETA_TEST_DATA")
     return root
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[Any]:
+    """One Ray instance for all tests that need one; actors may exceed the cores."""
+    import ray
+
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()

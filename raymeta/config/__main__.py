@@ -91,7 +91,9 @@ def _explain(key: str | None) -> int:
 def _options_named(key: str) -> list[tuple[str, Option]]:
     if key in run_options():
         return [("", run_options()[key])]
-    section, _, name = key.partition(".")
+    section, dot, name = key.partition(".")
+    if not dot and section not in SECTIONS:  # `inner_lr`: wherever it occurs
+        return [found for s in (*SECTIONS, "outer") for found in _options_named(f"{s}.{key}")]
     if section == "outer":
         return [("", option) for n, option in section_options("outer").items() if n == name]
     if section not in SECTIONS:
@@ -116,7 +118,8 @@ def _schema() -> int:
     for section in SECTIONS:
         variants: list[dict[str, Any]] = [{"type": "string"}]
         for name in registry(section):
-            schema = schema_of(variant_class(section, name))
+            cls: Any = variant_class(section, name)
+            schema = schema_of(cls)
             variants.append({**schema, "properties": {"name": {"const": name}, **schema.get("properties", {})}})
         properties[section] = {"anyOf": variants}
     content = {

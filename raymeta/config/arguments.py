@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from raymeta.config import yaml_lines
-from raymeta.config.load import Override
+from raymeta.config.describe import all_keys, run_options
+from raymeta.config.layers import Override
+from raymeta.config.variants import SECTIONS
 from raymeta.errors import ConfigError
 
 
@@ -47,8 +49,8 @@ def split_arguments(argv: Sequence[str], flags: Sequence[Flag]) -> Arguments:
     while rest:
         token = rest.pop(0)
         name, equals, inline = token.partition("=")
-        if not token.startswith("-"):
-            if not equals:
+        if not name.strip("-") or not token.startswith("-"):
+            if not equals or not name.strip("-"):
                 raise ConfigError(f"command line: {token!r} belongs to no option: write --KEY VALUE or KEY=VALUE")
             overrides.append(_override(name, inline))
             continue
@@ -58,13 +60,16 @@ def split_arguments(argv: Sequence[str], flags: Sequence[Flag]) -> Arguments:
             raise ConfigError(f"command line: there is no flag {name}{_nearest(name, flags)}")
         has_value = bool(equals) or bool(rest and not _is_option(rest[0]))
         if flag is not None and flag.takes == "nothing":
+            if equals:
+                raise ConfigError(f"command line: {name} takes no value: leave out {equals}{inline}")
             values[flag.key] = True
             continue
         if flag is not None and not has_value and flag.takes != "maybe":
             raise ConfigError(f"command line: {name} needs a value: {flag.help}")
         text = inline if equals else rest.pop(0) if has_value else None
         if flag is None:
-            overrides.append(_override(name, "true" if text is None else text))
+            _require_no_misspelt_flag(name, key, flags)
+            overrides.append(_override(name, text))
         elif flag.takes == "many":
             values.setdefault(flag.key, []).append(text)
         else:
@@ -78,13 +83,24 @@ def _is_option(token: str) -> bool:
     return token.startswith("-") or bool(re.match(r"[A-Za-z_][\w.-]*=", token))
 
 
-def _override(name: str, text: str) -> Override:
+def _override(name: str, text: str | None) -> Override:
     key = name.lstrip("-").replace("-", "_")
-    try:
-        value = yaml_lines.parse(text, "value").value if text[:1] in ("[", "{") else yaml_lines.scalar(text)
-    except ConfigError as error:
-        raise ConfigError(f"command line {name}: {error}") from error
-    return Override(key, value, f"command line --{key}")
+    if text is None:  # a switch
+        return Override(key, True, f"command line --{key} (without a value)")
+    origin = f"command line --{key}"
+    if text[:1] in ("[", "{") or (len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"):
+        return Override(key, yaml_lines.parse(text, origin).value, origin)
+    return Override(key, yaml_lines.scalar(text), origin, text)
+
+
+def _require_no_misspelt_flag(name: str, key: str, flags: Sequence[Flag]) -> None:
+    """Other misspelt keys are told with the rest of the configuration's mistakes."""
+    if key.partition(".")[0] in (*run_options(), *SECTIONS, "outer"):
+        return
+    own = {flag.key: flag for flag in flags}
+    close = difflib.get_close_matches(key, [*own, *all_keys()], n=1)
+    if close and close[0] in own:
+        raise ConfigError(f"command line: there is no option {name}: did you mean {own[close[0]].names[-1]}?")
 
 
 def _nearest(name: str, flags: Sequence[Flag]) -> str:

@@ -32,7 +32,17 @@ REQUIRED = object()
 @cache
 def schema_of(cls: Any) -> dict[str, Any]:
     """JSON schema of an option class."""
-    return cls.model_json_schema() if issubclass(cls, BaseModel) else TypeAdapter(cls).json_schema()
+    schema = cls.model_json_schema() if issubclass(cls, BaseModel) else TypeAdapter(cls).json_schema()
+    for name, piece in schema.get("properties", {}).items():
+        if "description" not in piece and (meaning := _inherited_meaning(cls, name)):
+            piece["description"] = meaning
+    return schema
+
+
+def _inherited_meaning(cls: type[Any], name: str) -> str | None:
+    """The text under the field in a base class: pydantic reads only the class at hand."""
+    fields = (base.__dict__.get("__pydantic_fields__", {}) for base in cls.__mro__)
+    return next((f[name].description for f in fields if name in f and f[name].description), None)
 
 
 @cache
@@ -57,7 +67,8 @@ def _default(field: dataclasses.Field[Any]) -> Any:
         return REQUIRED if default.is_required() else default.get_default(call_default_factory=True)
     if default is not dataclasses.MISSING:
         return default
-    return REQUIRED if field.default_factory is dataclasses.MISSING else field.default_factory()
+    factory = field.default_factory
+    return factory() if callable(factory) else REQUIRED
 
 
 def _range(schema: dict[str, Any]) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,21 +15,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from raymeta.config import yaml_lines
 from raymeta.config.describe import all_keys, run_options, section_options, variants_with
+from raymeta.config.layers import Layer, Layers, Override, override_layer, read_layer
 from raymeta.config.preset_files import DEFAULT, preset_path
 from raymeta.config.schema import RunConfig, RunOptions
-from raymeta.config.variants import SECTIONS, import_path, name_of, section_of, variant_class
+from raymeta.config.variants import SECTIONS, name_of, section_of, variant_class
+from raymeta.config.yaml_lines import KeyPath
 from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
 
-KeyPath = tuple[str, ...]
-
-
-class Override(NamedTuple):
-    """One key from the command line or from Python: `key` is dotted, `value` already a value."""
-
-    key: str
-    value: Any
-    origin: str
+__all__ = ["Loaded", "Override", "dump", "load_config"]
 
 
 class Loaded(NamedTuple):
@@ -34,21 +31,6 @@ class Loaded(NamedTuple):
 
     config: RunConfig
     notes: list[str]
-
-
-@dataclasses.dataclass
-class _Layers:
-    """What the layers so far say: nested values, where each came from, and what was noticed."""
-
-    values: dict[str, Any] = dataclasses.field(default_factory=dict)
-    origins: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
-    errors: list[str] = dataclasses.field(default_factory=list)
-
-    def origin(self, path: KeyPath) -> str:
-        while path and path not in self.origins:
-            path = path[:-1]
-        return self.origins.get(path, "configuration")
 
 
 def load_config(
@@ -59,31 +41,48 @@ def load_config(
 ) -> Loaded:
     """Merge the layers and check everything.
 
-    Switching a variant starts from the new variant's own defaults; what is dropped is told in the notes. A mapping of
-    overrides holds dotted keys; its values may be instances of algorithms, task sets and model specifications.
+    A preset named by an override counts before `preset`, and that before the last file that names one. Switching a
+    variant starts from the new variant's own defaults; what is dropped is told in the notes. A mapping of overrides
+    holds dotted keys; its values may be instances of algorithms, task sets and model specifications.
 
     Raises `ConfigError` with all mistakes at once, each with its origin, the option's meaning and its range.
     """
-    layers = _Layers()
-    parsed = [_read(path, layers) for path in files]
+    layers = Layers()
+    from_files = _read_all(files)
     listed = _as_overrides(overrides)
-    named = [o for o in listed if o.key == "preset" and o.value is not None]
-    preset = named[-1].value if named else preset
-    listed = [o for o in listed if o.key != "preset"]
-    for content, _ in parsed:
-        preset = preset or content.get("preset")
-    if preset is None and not files:
-        preset = DEFAULT
-    if preset is not None:
-        content, lines = _read(preset_path(str(preset)), layers, f"preset {preset}")
-        _merge(layers, content, lines, f"preset {preset}")
-        layers.values["preset"] = str(preset)
-    for path, (content, lines) in zip(files, parsed, strict=True):
-        _merge(layers, content, lines, str(path))
+    presets = [layer.content.pop("preset") for layer in from_files if "preset" in layer.content]
+    presets += [preset] if preset is not None else [DEFAULT] if not files else []
+    presets += [o.value for o in listed if o.key == "preset"]
+    if presets and presets[-1] is not None:
+        name = str(presets[-1])
+        layers.add(read_layer(preset_path(name), f"preset {name}"))
+        layers.values["preset"] = name
+    for layer in from_files:
+        layers.add(layer)
     # Variants first, so that the order of options on a command line does not matter.
     for override in sorted(listed, key=lambda o: o.key not in SECTIONS and not o.key.endswith(".name")):
-        _merge(layers, *_nested(override), override.origin)
+        if override.key != "preset":
+            layers.add(override_layer(override))
     return Loaded(_checked(layers), layers.notes)
+
+
+def _read_all(files: Sequence[Path]) -> list[Layer]:
+    """The layers of all files, or one `ConfigError` for all that cannot be read."""
+    layers, errors = [], []
+    for path in files:
+        try:
+            layers.append(read_layer(path))
+        except ConfigError as error:
+            errors.append(str(error))
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return layers
+
+
+def _as_overrides(overrides: Mapping[str, Any] | Sequence[Override]) -> list[Override]:
+    if isinstance(overrides, Mapping):
+        return [Override(key, value, f"option {key}") for key, value in overrides.items()]
+    return list(overrides)
 
 
 def dump(config: RunConfig) -> str:
@@ -108,93 +107,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _read(path: Path, layers: _Layers, where: str | None = None) -> tuple[dict[str, Any], dict[KeyPath, int]]:
-    where = where or str(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; presets are named with --preset") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    parsed = yaml_lines.parse(text, where)
-    layers.errors += parsed.problems
-    if parsed.value is None:
-        return {}, {}
-    if not isinstance(parsed.value, dict):
-        raise ConfigError(f"{where}: a configuration is a mapping of options, not a {type(parsed.value).__name__}")
-    return parsed.value, parsed.lines
-
-
-def _as_overrides(overrides: Mapping[str, Any] | Sequence[Override]) -> list[Override]:
-    if isinstance(overrides, Mapping):
-        return [Override(key, value, f"option {key}") for key, value in overrides.items()]
-    return list(overrides)
-
-
-def _nested(override: Override) -> tuple[dict[str, Any], dict[KeyPath, int]]:
-    value = override.value
-    for key in reversed(override.key.split(".")):
-        value = {key: value}
-    return value, {}
-
-
-def _merge(layers: _Layers, content: dict[str, Any], lines: dict[KeyPath, int], where: str) -> None:
-    """Put a layer on top of what is there."""
-    for key, value in content.items():
-        if key in SECTIONS:
-            if isinstance(value, str):
-                value = {"name": value}
-            _switch(layers, key, value, where)
-        if isinstance(value, dict):
-            below = layers.values.get(key)
-            layers.values[key] = _deep(below if isinstance(below, dict) else {}, value)
-        else:
-            layers.values[key] = value
-        _remember(layers, (key,), value, lines, where)
-
-
-def _deep(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _deep(merged[key], value) if both else value
-    return merged
-
-
-def _remember(layers: _Layers, path: KeyPath, value: Any, lines: dict[KeyPath, int], where: str) -> None:
-    layers.origins[path] = f"{where}:{lines[path]}" if path in lines else where
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _remember(layers, (*path, str(key)), item, lines, where)
-
-
-def _switch(layers: _Layers, section: str, value: Any, where: str) -> None:
-    """Forget the old variant's options where a layer names another variant."""
-    before = layers.values.get(section)
-    name = value.get("name") if isinstance(value, dict) else _name_or_none(value)
-    if before is None or name is None:
-        return
-    old = before.get("name") if isinstance(before, dict) else _name_or_none(before)
-    if old is None or import_path(section, str(old)) == import_path(section, str(name)):  # type: ignore[arg-type]
-        if not isinstance(value, dict):
-            layers.values.pop(section)
-        return
-    layers.values.pop(section)
-    dropped = [f"{section}.{key}" for key in before if key != "name"] if isinstance(before, dict) else []
-    if section == "algorithm" and isinstance(layers.values.get("outer"), dict):
-        dropped += [f"outer.{key}" for key in layers.values.pop("outer")]
-    if dropped:
-        layers.notes.append(
-            f"{where} switches {section} from {old} to {name}, which starts from its own defaults; "
-            f"dropped: {', '.join(dropped)}"
-        )
-
-
-def _name_or_none(value: Any) -> str | None:
-    return name_of(value) if section_of(value) else None
-
-
-def _checked(layers: _Layers) -> RunConfig:
+def _checked(layers: Layers) -> RunConfig:
     values = dict(layers.values)
     parts: dict[str, Any] = {}
     for section in SECTIONS:
@@ -217,7 +130,7 @@ def _checked(layers: _Layers) -> RunConfig:
         raise ConfigError("\n".join(str(e["msg"]) for e in error.errors())) from error
 
 
-def _known(layers: _Layers, key: str) -> bool:
+def _known(layers: Layers, key: str) -> bool:
     if key in RunOptions.model_fields:
         return True
     keys = all_keys()
@@ -232,14 +145,21 @@ def _known(layers: _Layers, key: str) -> bool:
     return False
 
 
-def _variant(layers: _Layers, section: str, value: Any) -> Any:
+def _variant(layers: Layers, section: str, value: Any) -> Any:
     if value is None:
         layers.errors.append(f"{section} is missing: name one, for instance `{section}: {_EXAMPLES[section]}`")
         return None
     if section_of(value) == section:
+        if not dataclasses.is_dataclass(value):
+            layers.errors.append(
+                f"{layers.origin((section,))}: {type(value).__name__} must be a dataclass, so that a run can record "
+                "its options: put @dataclass(frozen=True, kw_only=True) above it"
+            )
         return value
     if not isinstance(value, dict):
-        layers.errors.append(f"{layers.origin((section,))}: {section} is a name or a mapping of options")
+        layers.errors.append(
+            f"{layers.origin((section,))}: {section} is a name or a mapping of options, not a {type(value).__name__}"
+        )
         return None
     options = dict(value)
     name = options.pop("name", None)
@@ -257,33 +177,53 @@ def _variant(layers: _Layers, section: str, value: Any) -> Any:
 _EXAMPLES = {"tasks": "glyphs", "model": "conv4", "algorithm": "maml"}
 
 
-def _validated(layers: _Layers, cls: type[Any], values: dict[str, Any], section: str | None, name: str | None) -> Any:
+def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: str | None, name: str | None) -> Any:
     """An instance of `cls`, or None after noting every mistake."""
     options = section_options(section, name) if section else run_options()
     prefix: KeyPath = (section,) if section else ()
-    good = {}
+    good, sound = {}, True
     for key, value in values.items():
         path = (*prefix, key)
         if key not in options:
             layers.errors.append(f"{layers.origin(path)}: {_unknown(section, name, key)}")
-        elif isinstance(value, bool) and "true or false" not in options[key].range and "number" in options[key].range:
-            layers.errors.append(f"{layers.origin(path)}: {'.'.join(path)} {value} is no number: {options[key].text()}")
-        else:
-            good[key] = value
+            sound = False
+            continue
+        if isinstance(value, bool | int | float) and options[key].range.startswith("text"):
+            value = layers.texts.get(path, value)  # `--name 2026` is text, whatever it looks like
+        if isinstance(value, float) and not math.isfinite(value):
+            where, dotted = layers.origin(path), ".".join(path)
+            layers.errors.append(f"{where}: {dotted} {value} should be a finite number. It is {options[key].text()}")
+            sound = False
+            continue
+        good[key] = value
     try:
-        return TypeAdapter(cls).validate_python(good)
+        instance = _strictly(cls, good)
     except ValidationError as error:
         for problem in error.errors():
             layers.errors.append(_explained(layers, problem, prefix, options, good))
     except ConfigError as error:
         layers.errors.append(f"{layers.origin(prefix)}: {error}")
+    else:
+        return instance if sound else None
     return None
 
 
+def _strictly(cls: type[Any], values: dict[str, Any]) -> Any:
+    """`cls(**values)` without conversions such as "yes" to true or "007" to 7, as far as values are what files hold.
+
+    JSON is the mode of pydantic that is strict about types and still takes a list for a tuple.
+    """
+    try:
+        text = json.dumps(values, default=os.fspath)
+    except TypeError:  # a Python caller's objects, which mean what they are
+        return TypeAdapter(cls).validate_python(values)
+    return TypeAdapter(cls).validate_json(text, strict=True)
+
+
 def _explained(
-    layers: _Layers, problem: Any, prefix: KeyPath, options: Mapping[str, Any], values: dict[str, Any]
+    layers: Layers, problem: Any, prefix: KeyPath, options: Mapping[str, Any], values: dict[str, Any]
 ) -> str:
-    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     loc = [str(part) for part in problem["loc"] if not isinstance(part, str) or part in options]
     key = loc[0] if loc else None
     if key is None:
@@ -292,7 +232,12 @@ def _explained(
     dotted = ".".join(path)
     if problem["type"] in ("missing", "missing_keyword_only_argument"):
         return f"{layers.origin(prefix)}: {dotted} is missing: {options[key].text()}"
-    return f"{layers.origin(path)}: {dotted} {values.get(key)!r}: {message}. It is {options[key].text()}"
+    colon = "" if message.startswith("should") else ":"
+    return f"{layers.origin(path)}: {dotted} {values.get(key)!r}{colon} {message}. It is {options[key].text()}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _unknown(section: str | None, name: str | None, key: str) -> str:
@@ -301,7 +246,7 @@ def _unknown(section: str | None, name: str | None, key: str) -> str:
     if section in SECTIONS:
         owners = [other for other in variants_with(section, key) if other != name]
         if owners:
-            return f"{dotted} belongs to {', '.join(owners)}; this run uses {name}"
+            return f"{dotted} belongs to {_listed(owners)}; this run uses {name}"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean {section + '.' if section else ''}{close[0]}? " if close else ""
     return f"there is no option {dotted}: {hint}{name or section} has {', '.join(known) or 'no options'}"

@@ -92,7 +92,7 @@ def variant_class(section: Section, name: str) -> type[Any]:
     Raises `ConfigError` for an unknown name, a path that cannot be imported, or a class of another kind.
     """
     path = import_path(section, name)
-    if ":" not in path:
+    if not all(path.partition(":")):
         close = difflib.get_close_matches(name.replace("-", "_"), registry(section), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(

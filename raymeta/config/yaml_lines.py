@@ -60,8 +60,14 @@ def parse(text: str, where: str) -> Parsed:
 
     Raises `ConfigError` with line and column where it is no YAML.
     """
-    loader = _Loader(text)
     parsed = Parsed(None, {}, {}, [])
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            f"{where}:{line}: this is no YAML: it has the control character {error.character!r}"
+        ) from error
     try:
         node = loader.get_single_node()
         value = None if node is None else _value(node, (), where, parsed, ())

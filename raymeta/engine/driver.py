@@ -114,7 +114,7 @@ def train_loop(
             reason = "time_limit"
             break
         started = clock()
-        total = map_reduce(executor, schedule, state)
+        total = map_reduce(executor, blueprint, schedule, state)
         if total.non_finite:
             store.save(state.checkpoint())
             raise _non_finite(total, state.step, store)
@@ -127,8 +127,8 @@ def train_loop(
         last = state.step == schedule.steps
         improved = False
         if schedule.validate_every and (state.step % schedule.validate_every == 0 or last):
-            improved = _validate(state, executor, schedule, tracker)
-            tracker.step(state.step, metrics)
+            improved = _validate(state, blueprint, executor, schedule, tracker)
+        tracker.step(state.step, metrics)
         if improved or last or state.step % schedule.checkpoint_every == 0:
             store.save(state.checkpoint(), best=improved)
             tracker.event("checkpoint", f"checkpoint of step {state.step}", step=state.step, best=improved)
@@ -136,13 +136,13 @@ def train_loop(
             reported = clock()
             tracker.workers(executor.workers())
     if reason == "time_limit" and schedule.validate_every and state.step % schedule.validate_every:
-        store.save(state.checkpoint(), best=_validate(state, executor, schedule, tracker))
+        store.save(state.checkpoint(), best=_validate(state, blueprint, executor, schedule, tracker))
     elif reason != "steps":
         store.save(state.checkpoint())
     return reason
 
 
-def map_reduce(executor: Executor, schedule: Schedule, state: RunState) -> Total:
+def map_reduce(executor: Executor, blueprint: Blueprint, schedule: Schedule, state: RunState) -> Total:
     """Sum one step's shards, computed wherever, in the fixed order."""
     shards = plan(
         seed=schedule.seed,
@@ -152,7 +152,7 @@ def map_reduce(executor: Executor, schedule: Schedule, state: RunState) -> Total
         shard_size=schedule.shard_size,
     )
     fold = Fold(len(shards))
-    for position, result in executor.map(Job("gradient"), payload_of(state.outer.learned), shards):
+    for position, result in executor.map(Job("gradient"), payload_of(state.outer.learned, blueprint), shards):
         fold.add(position, Total.of(result))
     return fold.total()
 
@@ -169,16 +169,17 @@ def outer_step(state: RunState, blueprint: Blueprint, total: Total, schedule: Sc
     return metrics | {names.OUTER_GRAD_NORM: norm, names.OUTER_LR: lr}
 
 
-def payload_of(learned: Learned) -> FloatArray:
-    """Everything learned as one flat vector [P + S]."""
-    every = [value.reshape(-1) for value in (*learned.params.values(), *learned.state.values())]
-    flat: FloatArray = torch.cat(every).numpy()
+def payload_of(learned: Learned, blueprint: Blueprint) -> FloatArray:
+    """Everything learned as one flat vector [P + S] in the blueprint's order (a file's order may be another)."""
+    parts = [blueprint.layout.flatten(learned.params), blueprint.state_layout.flatten(learned.state)]
+    flat: FloatArray = torch.cat([part.to(parts[0].dtype) for part in parts]).numpy()
     return flat
 
 
 def score_episodes(
     learned: Learned,
     *,
+    blueprint: Blueprint,
     executor: Executor,
     split: Split,
     num_episodes: int,
@@ -189,15 +190,16 @@ def score_episodes(
     """Adapt to `num_episodes` episodes of `split` and score each; the same episodes for every model and checkpoint."""
     shards = plan(seed=seed, split=split, step=0, num_tasks=num_episodes, shard_size=shard_size)
     job = Job("scores", inner_steps)
-    results = dict(executor.map(job, payload_of(learned), shards))
+    results = dict(executor.map(job, payload_of(learned, blueprint), shards))
     ordered = [results[position].scores for position in range(len(shards))]
     return EpisodeScores({n: np.concatenate([s[n] for s in ordered]) for n in ordered[0]}, split, seed)
 
 
-def _validate(state: RunState, executor: Executor, schedule: Schedule, tracker: Trackers) -> bool:
+def _validate(state: RunState, blueprint: Blueprint, executor: Executor, schedule: Schedule, tracker: Trackers) -> bool:
     """Score the validation split; whether it is the best so far."""
     scores = score_episodes(
         state.outer.learned,
+        blueprint=blueprint,
         executor=executor,
         split="val",
         num_episodes=schedule.validation_episodes,

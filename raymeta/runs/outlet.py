@@ -65,16 +65,17 @@ class Outlet(io.TextIOBase):
         """Nothing to do: every text is delivered as soon as the stream takes it."""
 
     def drain(self) -> None:
-        """Wait until everything is delivered, for a second at most; nothing is delivered afterwards."""
+        """Wait until everything is delivered, for two seconds at most; nothing is delivered afterwards."""
         atexit.unregister(self.drain)
-        with contextlib.suppress(queue.Full):
-            self._pending.put_nowait(None)
-        self._thread.join(_DRAIN_S)
+        if not self._dead:
+            with contextlib.suppress(queue.Full):
+                self._pending.put(None, timeout=_DRAIN_S)
+            self._thread.join(_DRAIN_S)
         self._dead = True
 
     def _deliver(self) -> None:
         try:
-            while (text := self._pending.get()) is not None:
+            while (text := self._pending.get()) is not None and not self._dead:
                 self._put(text)
         except (OSError, ValueError):  # a broken pipe; a stream that was closed in this process
             self._dead = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,7 +55,12 @@ class TensorBoard:
 
     def _open(self, first_step: int) -> SummaryWriter:
         self._step = first_step
-        self._writer = SummaryWriter(str(self._directory), purge_step=first_step if self._resumed else None)
+        # Event files are named by the second: a quick resume must not overwrite the file of the attempt before.
+        self._writer = SummaryWriter(
+            str(self._directory),
+            purge_step=first_step if self._resumed else None,
+            filename_suffix=f".{os.getpid()}-{first_step}",
+        )
         for kind, message in self._early:
             self._writer.add_text(f"events/{kind}", message, first_step)
         return self._writer

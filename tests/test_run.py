@@ -1,0 +1,259 @@
+"""Whole runs: the same bits for any number of workers, after a kill, and after stop and resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import raymeta
+from raymeta.config.build import build, initial_state, schedule_of
+from raymeta.config.load import load_config
+from raymeta.engine.checkpoint import CheckpointStore
+from raymeta.engine.driver import train_loop
+from raymeta.engine.executors.local import LocalExecutor
+from raymeta.engine.executors.ray_actors import RayExecutor
+from raymeta.runs.tracker import Trackers
+from raymeta.tree import params_sha256
+
+SMALL: dict[str, Any] = {
+    "model.width": 8,
+    "meta_batch_size": 8,
+    "shard_size": 2,
+    "validate_every": 0,
+    "test_episodes": 8,
+    "checkpoint_every": 5,
+    "steps": 20,
+}
+
+
+def bits(config: Any, executor: str | int, directory: Path) -> tuple[str, list[Any]]:
+    """SHA-256 of the parameters after training, and the workers' rows."""
+    built = build(config)
+    workers = int(executor)
+    pool = LocalExecutor(built.blueprint) if workers == 0 else RayExecutor(built.blueprint, workers)
+    state = initial_state(config, built)
+    try:
+        train_loop(
+            state,
+            blueprint=built.blueprint,
+            executor=pool,
+            schedule=schedule_of(config),
+            store=CheckpointStore(directory),
+            tracker=Trackers([]),
+        )
+        return params_sha256(state.outer.learned.params), pool.workers()
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize("tasks", ["glyphs", "omniglot"])
+def test_bits_are_equal_for_any_number_of_workers(
+    tasks: str, local_ray: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    options: dict[str, Any] = dict(SMALL)
+    preset = "glyphs-5w1s-maml"
+    if tasks == "omniglot":
+        preset, options["tasks.root"] = "omniglot-5w1s-maml", str(request.getfixturevalue("omniglot_root"))
+    config = load_config(preset=preset, overrides=options).config
+    expected, _ = bits(config, 0, tmp_path / "0")
+    for workers in (1, 2, 3):
+        got, rows = bits(config, workers, tmp_path / str(workers))
+        assert got == expected
+        assert len(rows) == workers
+        assert all(row.tasks > 0 for row in rows), "every worker computed shards"
+        assert sum(row.tasks for row in rows) == 20 * 8
+
+
+def test_a_killed_worker_is_replaced_and_changes_nothing(local_ray: Any, tmp_path: Path) -> None:
+    config = load_config(overrides={**SMALL, "steps": 8}).config
+    expected, _ = bits(config, 0, tmp_path / "quiet")
+    built = build(config)
+    events: list[str] = []
+    pool = RayExecutor(built.blueprint, 2, notify=lambda kind, message: events.append(kind))
+    state = initial_state(config, built)
+
+    class Killer:
+        """A tracker that kills a worker's process after the third step."""
+
+        def step(self, step: int, metrics: Any) -> None:
+            if step == 3:
+                os.kill(pool.workers()[0].pid, signal.SIGKILL)
+
+        def event(self, kind: str, message: str, **fields: object) -> None: ...
+
+        def validation(self, step: int, scores: Any) -> None: ...
+
+        def workers(self, rows: Any) -> None: ...
+
+        def close(self) -> None: ...
+
+    try:
+        train_loop(
+            state,
+            blueprint=built.blueprint,
+            executor=pool,
+            schedule=schedule_of(config),
+            store=CheckpointStore(tmp_path / "killed"),
+            tracker=Trackers([Killer()]),
+        )
+        rows = pool.workers()
+    finally:
+        pool.close()
+    assert params_sha256(state.outer.learned.params) == expected
+    assert events == ["worker_lost"]
+    assert sum(row.restarts for row in rows) == 1
+
+
+def test_a_shard_that_raises_repeatedly_ends_the_run_with_its_error(local_ray: Any) -> None:
+    from raymeta.engine.driver import payload_of
+    from raymeta.engine.worker import Job
+    from raymeta.errors import WorkerFailed
+    from raymeta.keys import Shard
+
+    built = build(load_config(overrides=SMALL).config)
+    pool = RayExecutor(built.blueprint, 1)
+    try:
+        short = payload_of(built.initial, built.blueprint)[:-1]  # a parameter is missing
+        with pytest.raises(WorkerFailed, match=r"step 4, tasks 0 to 1.*raised 3 times"):
+            list(pool.map(Job("gradient"), short, [Shard(0, "train", 4, 0, 2)]))
+        results = list(
+            pool.map(Job("gradient"), payload_of(built.initial, built.blueprint), [Shard(0, "train", 4, 0, 2)])
+        )
+    finally:
+        pool.close()
+    assert [position for position, _ in results] == [0], "the pool goes on after an error"
+
+
+def test_workers_never_write_into_shared_memory(local_ray: Any) -> None:
+    from raymeta.engine.driver import payload_of
+    from raymeta.engine.worker import Job, Worker
+    from raymeta.keys import Shard
+
+    built = build(load_config(overrides=SMALL).config)
+    before = payload_of(built.initial, built.blueprint)
+    shared = local_ray.get(local_ray.put(before))  # a read-only view of the object store
+    assert not shared.flags.writeable
+    for job in (Job("gradient"), Job("scores")):
+        Worker(built.blueprint).run(job, shared, Shard(0, "train", 0, 0, 2))
+    assert (shared == before).all()
+
+
+def command(output: Path, *options: str) -> list[str]:
+    settings = [f"{key}={value}" for key, value in SMALL.items()]
+    return [
+        sys.executable,
+        "-m",
+        "raymeta.train",
+        "--output",
+        str(output),
+        "--log-format",
+        "plain",
+        *settings,
+        *options,
+    ]
+
+
+def only_run(output: Path) -> Path:
+    (run,) = (path for path in output.iterdir() if path.is_dir())
+    return run
+
+
+def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
+    quiet = raymeta.meta_train(output=str(tmp_path / "quiet"), **{**SMALL, "steps": 30})
+    process = subprocess.Popen(command(tmp_path / "killed", "--steps", "30"), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:  # kill it between two checkpoints
+        runs = [p for p in (tmp_path / "killed").glob("*/metrics.jsonl") if p.read_text().count("\n") >= 8]
+        if runs:
+            break
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    run = raymeta.load_run(only_run(tmp_path / "killed"))
+    assert run.status == "lost"
+    assert run.summary is None
+    resumed = subprocess.run(
+        [sys.executable, "-m", "raymeta.train", "--resume", "latest", "--output", str(tmp_path / "killed")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    after = json.loads((run.path / "summary.json").read_text())
+    assert after["params_sha256"] == (quiet.summary or {})["params_sha256"]
+    assert after["headline"] == (quiet.summary or {})["headline"]
+    assert [row["step"] for row in raymeta.load_run(run.path).metrics()] == list(range(1, 31))
+
+
+def test_stopped_by_a_signal_saves_and_exits_130(tmp_path: Path) -> None:
+    process = subprocess.Popen(command(tmp_path, "--steps", "100000"), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(tmp_path.glob("*/metrics.jsonl")):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"--resume" in out
+    run = raymeta.load_run(only_run(tmp_path))
+    assert run.status == "stopped"
+    assert CheckpointStore(run.path / "checkpoints").load_last()[0].step > 0  # type: ignore[union-attr]
+
+
+def test_a_run_killed_before_its_first_checkpoint_resumes_from_step_0(tmp_path: Path) -> None:
+    quiet = raymeta.meta_train(output=str(tmp_path / "quiet"), **{**SMALL, "steps": 6})
+    run = raymeta.meta_train(output=str(tmp_path / "other"), **{**SMALL, "steps": 6})
+    for path in (run.path / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    resumed = raymeta.meta_train(resume=run.path)
+    assert (resumed.summary or {})["params_sha256"] == (quiet.summary or {})["params_sha256"]
+
+
+def test_a_time_limit_ends_the_run_normally(tmp_path: Path) -> None:
+    run = raymeta.meta_train(
+        output=str(tmp_path), **{**SMALL, "steps": 100000, "time_limit": "2s", "validate_every": 1000}
+    )
+    assert run.status == "finished"
+    summary = run.summary or {}
+    assert summary["stopped_by"] == "time_limit"
+    assert 0 < summary["steps"] < 100000
+    assert summary["headline"]["episodes"] == 8
+    assert set(summary["headline"]) == {"name", "value", "ci95", "episodes", "split", "better"}
+
+
+def test_the_headline_scores_the_checkpoint_best_on_validation(tmp_path: Path) -> None:
+    run = raymeta.meta_train(output=str(tmp_path), **{**SMALL, "steps": 12, "validate_every": 3})
+    rows = [row for row in run.metrics() if "val/accuracy" in row]
+    assert [row["step"] for row in rows] == [3, 6, 9, 12]
+    best = max(rows, key=lambda row: row["val/accuracy"])["step"]
+    assert (run.summary or {})["scored_checkpoint"] == best
+    evaluation = raymeta.meta_test(run, episodes=8)
+    assert evaluation.headline.value == (run.summary or {})["headline"]["value"]
+    assert evaluation.settings["checkpoint_step"] == best
+
+
+def test_a_loaded_checkpoint_predicts_what_the_live_parameters_did(tmp_path: Path) -> None:
+    """Files order tensors by name and the model does not; the best step is the last one here, so both are scored."""
+    run = raymeta.meta_train(output=str(tmp_path), **{**SMALL, "steps": 30, "validate_every": 30, "outer.lr": 0.01})
+    live = (run.summary or {})["by_inner_step"]
+    assert raymeta.meta_test(run, episodes=8).summary.per_step == live
+
+
+def test_evaluation_is_paired_and_independent_of_workers_and_shards(local_ray: Any, tmp_path: Path) -> None:
+    run = raymeta.meta_train(output=str(tmp_path), **{**SMALL, "steps": 4})
+    alone = raymeta.meta_test(run, episodes=10)
+    shared = raymeta.meta_test(run, episodes=10, workers=2)
+    assert (alone.scores.main == shared.scores.main).all()
+    assert alone.scores.main.shape == (10, 4)  # before adapting and after three inner steps
+    other = raymeta.meta_test(run, episodes=10, inner_steps=0)
+    assert (other.scores.main[:, 0] == alone.scores.main[:, 0]).all()
+    assert other.settings["episodes_sha256"] == alone.settings["episodes_sha256"]
