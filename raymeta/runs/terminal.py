@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, TextIO
+from typing import Literal, TextIO, get_args
 
 from raymeta.errors import ConfigError
 from raymeta.files import json_text
@@ -44,6 +44,8 @@ def open_terminal(
 
     `auto` is `live` on a terminal and `plain` elsewhere. `quiet` leaves warnings, lost workers and failures.
     """
+    if mode not in get_args(Mode):
+        raise ConfigError(f"log format «{mode}» is none of {', '.join(get_args(Mode))}")
     stream = sys.stderr if stream is None else stream
     outlet = Outlet(stream)
     progress = Progress(title, steps)
@@ -53,11 +55,9 @@ def open_terminal(
         return JsonTerminal(outlet, progress, quiet=quiet, clock=clock, now=now)
     if mode == "plain" or quiet:
         return PlainTerminal(outlet, progress, quiet=quiet, clock=clock, now=now)
-    if mode == "live":
-        from raymeta.runs.live import LiveTerminal  # rich: only where it is shown
+    from raymeta.runs.live import LiveTerminal  # rich: only where it is shown
 
-        return LiveTerminal(outlet, progress, clock=clock, capture_stderr=stream is sys.stderr)
-    raise ConfigError(f"log format «{mode}» is none of auto, live, plain, json")
+    return LiveTerminal(outlet, progress, clock=clock, capture_stderr=stream is sys.stderr)
 
 
 class Progress:
