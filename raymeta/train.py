@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from raymeta.command_line import run_command
 from raymeta.config.arguments import Arguments, Flag, split_arguments
@@ -19,7 +19,7 @@ from raymeta.config.variants import SECTIONS, registry
 from raymeta.engine.driver import StopReason
 from raymeta.errors import ConfigError
 from raymeta.runs.read import Run, resolve_run
-from raymeta.runs.terminal import open_terminal
+from raymeta.runs.terminal import Mode, open_terminal
 from raymeta.runs.tracker import Tracker, score_text
 from raymeta.training import Training, resumed_config, run_name, worker_text
 
@@ -49,6 +49,8 @@ def _train(argv: Sequence[str]) -> int:
     if flags.get("help"):
         print(help_text())
         return 0
+    if (mode := flags.get("log_format", "auto")) not in get_args(Mode):
+        raise ConfigError(f"--log-format {mode} is none of {', '.join(get_args(Mode))}")
     config, notes, resume = _configuration(arguments)
     if flags.get("print_config"):
         print(dump(config), end="")

@@ -306,6 +306,8 @@ def test_a_torn_line_is_skipped_until_it_is_whole_and_reading_goes_on_there(tmp_
     with open(path, "ab") as file:
         file.write(b'\xbc"}\n{"a": 3}\n')
     assert read_rows(path, offset)[0] == [{"a": "ü"}, {"a": 3}]
+    path.write_bytes(b'{"a": 1}\n{"a": 2}')  # whole by chance: read once its end is there, not twice
+    assert read_rows(path) == ([{"a": 1}], 9)
 
 
 def test_appending_after_a_torn_line_begins_a_new_one(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -51,6 +50,8 @@ class Algorithm(ABC):
     """Base of all methods: frozen dataclasses whose fields are their hyper-parameters."""
 
     goals: ClassVar[tuple[Goal, ...]] = ("classification", "regression")
+    uses_queries: ClassVar[bool] = True
+    """whether training needs query examples"""
     outer: ClassVar[Mapping[str, Any]] = {}
     """outer-optimiser settings that replace the general defaults for this method"""
 
@@ -93,10 +94,11 @@ class Algorithm(ABC):
         """One task's (meta-gradient, new state, metrics): `task_loss` differentiated with respect to all parameters."""
 
         def loss_of(params: Params) -> tuple[Tensor, tuple[dict[str, Tensor], Params]]:
-            with collect_statistics() if learned.state else nullcontext({}) as statistics:
-                loss, metrics = self.task_loss(
-                    problem, learned._replace(params=params), episode, noise=noise, phase=phase
-                )
+            now = learned._replace(params=params)
+            if not learned.state:
+                return _without_state(self.task_loss(problem, now, episode, noise=noise, phase=phase))
+            with collect_statistics() as statistics:
+                loss, metrics = self.task_loss(problem, now, episode, noise=noise, phase=phase)
             return loss, (metrics, {name: statistics[name] for name in learned.state})
 
         gradient, (_, (metrics, state)) = grad_and_value(loss_of, has_aux=True)(learned.params)
@@ -136,6 +138,13 @@ class Algorithm(ABC):
     def fold_state(self, state: Params, mean: Params) -> Params:
         """The next state from this step's mean: running statistics move by `RUNNING_MOMENTUM`."""
         return {name: value.lerp(mean[name].to(value.dtype), RUNNING_MOMENTUM) for name, value in state.items()}
+
+
+def _without_state(
+    loss_and_metrics: tuple[Tensor, dict[str, Tensor]],
+) -> tuple[Tensor, tuple[dict[str, Tensor], Params]]:
+    loss, metrics = loss_and_metrics
+    return loss, (metrics, {})
 
 
 def training_metrics(

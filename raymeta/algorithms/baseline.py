@@ -37,6 +37,7 @@ class Baseline(Algorithm):
     """
 
     goals: ClassVar[tuple[Goal, ...]] = ("classification",)
+    uses_queries: ClassVar[bool] = False
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3}
 
     head: Literal["linear", "cosine"] = "linear"

@@ -206,6 +206,7 @@ def _vmap(function: Callable[..., Any], episodes: Episode, noise: dict[str, Tens
     def call(support: dict[str, Tensor], query: dict[str, Tensor], noise: dict[str, Tensor]) -> Any:
         return function(Episode(Examples(**support), Examples(**query)), noise)
 
+    support, query = sides
     if not noise:  # vmap refuses an empty argument
-        return torch.vmap(lambda s, q: call(s, q, {}), randomness="different")(*sides)
-    return torch.vmap(call, randomness="different")(*sides, noise)
+        return torch.vmap(lambda s, q: call(s, q, {}), randomness="different")(support, query)
+    return torch.vmap(call, randomness="different")(support, query, noise)

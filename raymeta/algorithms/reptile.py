@@ -44,6 +44,7 @@ class Reptile(Algorithm):
     The query set is not used in training; give `tasks.train_shot` the paper's training shots.
     """
 
+    uses_queries: ClassVar[bool] = False
     outer: ClassVar[dict[str, Any]] = {"optimizer": "sgd", "lr": 1.0, "schedule": "linear", "final_lr": 0.0}
 
     inner_lr: NonNegativeFloat = 1e-3

@@ -9,6 +9,7 @@ import torch
 
 from raymeta.algorithms.problem import Learned, Problem
 from raymeta.config.schema import RunConfig
+from raymeta.config.variants import name_of
 from raymeta.engine.driver import RunState, Schedule
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.local import LocalExecutor
@@ -35,6 +36,10 @@ def build(config: RunConfig) -> Built:
     Raises `DataError` and `ConfigError` before anything is started.
     """
     config.tasks.check()
+    if config.algorithm.uses_queries and config.tasks.size("train").query_shot == 0:
+        raise ConfigError(
+            f"{name_of(config.algorithm)} learns from query examples, but tasks.train_query_shot is 0: raise it"
+        )
     num_outputs = config.algorithm.num_outputs(config.tasks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

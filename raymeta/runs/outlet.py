@@ -29,8 +29,9 @@ class Outlet(io.TextIOBase):
         self._stream = stream
         self._codec = getattr(stream, "encoding", None) or "utf-8"
         self._plain_ascii = not _encodes(self._codec, "±▁█")
-        # Written past the stream's own buffer, whose lock a blocked thread would hold when the interpreter ends.
-        # Streams that only look like files (a notebook's, a test's) are written the ordinary way.
+        # Written past the stream's own buffer: a thread that waits for a full pipe must not hold the buffer's lock,
+        # which others need to write a traceback, to fork or to exit. Streams that only look like files (a
+        # notebook's, a test's) are written the ordinary way.
         self._descriptor = _descriptor(stream)
         self._pending: queue.Queue[str | None] = queue.Queue(_PENDING)
         self._dead = False
@@ -41,11 +42,6 @@ class Outlet(io.TextIOBase):
     @property
     def encoding(self) -> str:  # type: ignore[override]
         return self._codec
-
-    @property
-    def dead(self) -> bool:
-        """Whether the stream turned out to be closed."""
-        return self._dead
 
     def writable(self) -> bool:
         return True

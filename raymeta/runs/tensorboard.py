@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar, text
 
 from raymeta.runs.tracker import Scores, WorkerRow
 
 _DENSE_STEPS = 2_000
+_FLUSH_S = 5.0
 
 
 class TensorBoard:
@@ -18,14 +22,18 @@ class TensorBoard:
 
     In a folder that holds events of an earlier attempt, the first step makes TensorBoard drop what that attempt wrote
     from there on. Steps beyond 2,000 are thinned in proportion: of step s, every (s // 1000)-th is written.
+
+    Events are written from the caller's thread: tensorboardX's usual writer has one of its own, which on a full disk
+    would die with a traceback that nobody could catch.
     """
 
     def __init__(self, directory: Path) -> None:
         self._resumed = any(directory.glob("events.out.tfevents.*"))
         self._directory = directory
-        self._writer: SummaryWriter | None = None
+        self._writer: EventsWriter | None = None
         self._early: list[tuple[str, str]] = []  # events before the first step is known
         self._step = 0
+        self._flushed = 0.0
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         self._step = step
@@ -39,7 +47,7 @@ class TensorBoard:
         if self._writer is None:
             self._early.append((kind, message))
         else:
-            self._writer.add_text(f"events/{kind}", message, self._step)
+            self._write(Event(summary=text(f"events/{kind}", message), step=self._step))
 
     def workers(self, rows: Sequence[WorkerRow]) -> None:
         """Not shown: `workers.jsonl` and the dashboard have them."""
@@ -49,18 +57,24 @@ class TensorBoard:
             self._writer.close()
 
     def _scalars(self, step: int, metrics: Mapping[str, float]) -> None:
-        writer = self._writer or self._open(step)
+        if self._writer is None:
+            self._open(step)
         for name, value in metrics.items():
-            writer.add_scalar(name, value, step)
+            self._write(Event(summary=scalar(name, value), step=step))
 
-    def _open(self, first_step: int) -> SummaryWriter:
-        self._step = first_step
+    def _write(self, event: Event) -> None:
+        assert self._writer is not None
+        event.wall_time = time.time()
+        self._writer.write_event(event)
+        if event.wall_time - self._flushed > _FLUSH_S:
+            self._flushed = event.wall_time
+            self._writer.flush()
+
+    def _open(self, first_step: int) -> None:
+        self._directory.mkdir(exist_ok=True)
         # Event files are named by the second: a quick resume must not overwrite the file of the attempt before.
-        self._writer = SummaryWriter(
-            str(self._directory),
-            purge_step=first_step if self._resumed else None,
-            filename_suffix=f".{os.getpid()}-{first_step}",
-        )
+        self._writer = EventsWriter(str(self._directory / "events"), f".{os.getpid()}-{first_step}")
+        if self._resumed:
+            self._write(Event(session_log=SessionLog(status=SessionLog.START), step=first_step))
         for kind, message in self._early:
-            self._writer.add_text(f"events/{kind}", message, first_step)
-        return self._writer
+            self._write(Event(summary=text(f"events/{kind}", message), step=first_step))

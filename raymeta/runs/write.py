@@ -34,7 +34,7 @@ from raymeta.files import write_json, write_problem, write_whole
 from raymeta.runs.environment import environment, package_version
 from raymeta.runs.read import Run, is_being_written
 from raymeta.runs.rows import JsonLines, count_rows, keeps_row, row_stride
-from raymeta.runs.tracker import Scores, WorkerRow
+from raymeta.runs.tracker import Scores, WorkerRow, score_text
 
 HEARTBEAT_S = 5.0
 _SAVE_EVERY_S = 10.0
@@ -204,7 +204,7 @@ class RunWriter:
 
     def validation(self, step: int, scores: Scores) -> None:
         self._metric_row(step, scores.metrics())
-        message = f"{scores.name} {scores.value:.6g} ± {scores.ci95:.3g} over {scores.episodes} episodes"
+        message = f"{score_text(scores.name, scores.value, scores.ci95)} over {scores.episodes:,} episodes"
         self.event("validation", message, **{**scores._asdict(), "step": step})
 
     def event(self, kind: str, message: str, **fields: object) -> None:

@@ -148,9 +148,13 @@ class RayExecutor:
 
     def _new_actor(self) -> Any:
         # Restarts are ours: Ray would queue the lost calls behind a restart while another worker could take them.
-        gpus = 1 if self.blueprint.device != "cpu" and self._ray.cluster_resources().get("GPU") else 0
+        gpus = 1 if self.blueprint.device != "cpu" and self._resources().get("GPU") else 0
         options = {"num_cpus": self.blueprint.threads, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         return self._ray.remote(Worker).options(**options).remote(self._blueprint_ref)
+
+    def _resources(self) -> dict[str, float]:
+        ray: Any = self._ray
+        return dict(ray.cluster_resources())
 
     def _wait_until_ready(self) -> None:
         """Wait for every worker, so that each one computes shards from the first step."""
@@ -159,7 +163,7 @@ class RayExecutor:
         while refs:
             ready, _ = self._ray.wait(list(refs), num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
-                have, want = self._ray.cluster_resources().get("CPU", 0), self.num_workers * self.blueprint.threads
+                have, want = self._resources().get("CPU", 0), self.num_workers * self.blueprint.threads
                 raise EnvironmentProblem(
                     f"{len(refs)} of {self.num_workers} workers did not start within {START_TIMEOUT_S:.0f} s: they ask "
                     f"for {want} CPUs and the cluster has {have:.0f} in all. Lower --workers, or free resources"
