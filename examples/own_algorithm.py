@@ -25,5 +25,6 @@ class Ridge(raymeta.Algorithm):
 
 
 if __name__ == "__main__":  # named by its import path, so that `raymeta evaluate` finds it again
-    run = raymeta.meta_train(algorithm="own_algorithm:Ridge", steps=10, validate_every=0, test_episodes=50)
+    options = {"name": "glyphs-ridge", "algorithm": "own_algorithm:Ridge"}
+    run = raymeta.meta_train(**options, steps=10, validate_every=0, test_episodes=50)
     print(run.summary["headline"])

@@ -20,5 +20,6 @@ def network(input_shape, num_outputs, width=64):
 
 if __name__ == "__main__":
     model = {"name": "custom", "path": "own_model:network", "options": {"width": 128}}
-    run = raymeta.meta_train(model=model, algorithm="protonet", steps=30, validate_every=0, test_episodes=100)
+    options = {"name": "glyphs-own-model", "model": model, "algorithm": "protonet"}
+    run = raymeta.meta_train(**options, steps=30, validate_every=0, test_episodes=100)
     print(run.summary["headline"])

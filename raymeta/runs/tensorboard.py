@@ -74,7 +74,8 @@ class TensorBoard:
         self._directory.mkdir(exist_ok=True)
         # Event files are named by the second: a quick resume must not overwrite the file of the attempt before.
         self._writer = EventsWriter(str(self._directory / "events"), f".{os.getpid()}-{first_step}")
-        if self._resumed:
+        if self._resumed:  # both together make TensorBoard drop later steps of earlier files
+            self._write(Event(file_version="brain.Event:2", step=first_step))
             self._write(Event(session_log=SessionLog(status=SessionLog.START), step=first_step))
         for kind, message in self._early:
             self._write(Event(summary=text(f"events/{kind}", message), step=first_step))

@@ -1,0 +1,80 @@
+"""The outer optimiser: schedules are pure functions, clipping does what it says, decay spares learned rates."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from raymeta.algorithms.problem import Learned
+from raymeta.engine.outer import OuterOptimizer, OuterOptions
+
+
+def optimizer(**options: object) -> OuterOptimizer:
+    params = {"w": torch.tensor([1.0, -2.0]), "inner_lr/w": torch.tensor([0.1, 0.1])}
+    return OuterOptimizer(Learned(params, {}), OuterOptions(**options))  # type: ignore[arg-type]
+
+
+def gradient(*values: float) -> dict[str, torch.Tensor]:
+    return {
+        "w": torch.tensor(values, dtype=torch.float64),
+        "inner_lr/w": torch.zeros(2, dtype=torch.float64),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [
+        ({"schedule": "constant"}, {0: 1.0, 50: 1.0, 100: 1.0}),
+        ({"schedule": "linear", "final_lr": 0.0}, {0: 1.0, 25: 0.75, 100: 0.0}),
+        ({"schedule": "cosine", "final_lr": 0.2}, {0: 1.0, 50: 0.6, 100: 0.2}),
+        ({"schedule": "step", "step_every": 10, "step_factor": 0.5}, {0: 1.0, 9: 1.0, 10: 0.5, 35: 0.125}),
+    ],
+)
+def test_schedules(options: dict[str, object], rates: dict[int, float]) -> None:
+    outer = OuterOptions(lr=1.0, **options)  # type: ignore[arg-type]
+    for step, rate in rates.items():
+        assert outer.lr_at(step, 100) == pytest.approx(rate, abs=1e-12)
+
+
+def test_sgd_with_reptiles_delta_moves_to_the_adapted_parameters() -> None:
+    """Feeding φ − θ to SGD with rate 1 gives θ; with rate ε it gives φ + ε(θ − φ)."""
+    theta = torch.tensor([0.5, 0.5])
+    for rate in (1.0, 0.25):
+        outer = optimizer(optimizer="sgd", lr=1.0)
+        phi = outer.params["w"].detach().clone()
+        outer.step(gradient(*(phi - theta).tolist()), lr=rate)
+        torch.testing.assert_close(outer.params["w"].detach(), phi + rate * (theta - phi))
+
+
+def test_clipping() -> None:
+    for options, expected in (
+        ({"clip_norm": 1.0}, (0.6, 0.8)),
+        ({"clip_value": 3.5}, (3.0, 3.5)),
+        ({}, (3.0, 4.0)),
+    ):
+        outer = optimizer(optimizer="sgd", lr=1.0, **options)
+        norm = outer.step(gradient(3.0, 4.0), lr=1.0)
+        assert norm == pytest.approx(5.0), "the norm before clipping is reported"
+        moved = torch.tensor([1.0, -2.0]) - outer.params["w"].detach()
+        torch.testing.assert_close(moved, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_weight_decay_spares_learned_rates(kind: str) -> None:
+    outer = optimizer(optimizer=kind, lr=0.1, weight_decay=0.5)
+    outer.step(gradient(0.0, 0.0), lr=0.1)
+    assert (outer.params["w"].detach().abs() < torch.tensor([1.0, 2.0])).all()
+    assert torch.equal(outer.params["inner_lr/w"].detach(), torch.tensor([0.1, 0.1]))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_restored_state_goes_on_with_the_same_bits(kind: str) -> None:
+    options = {"optimizer": kind, "lr": 0.1} | ({"momentum": 0.9} if kind == "sgd" else {})
+    through, stopped = optimizer(**options), optimizer(**options)
+    for outer in (through, stopped):
+        outer.step(gradient(3.0, 4.0), lr=0.1)
+    resumed = optimizer(**options)
+    resumed.load(stopped.learned, stopped.state_tensors())
+    for outer in (through, resumed):
+        outer.step(gradient(-1.0, 2.0), lr=0.05)
+    assert torch.equal(through.params["w"], resumed.params["w"])
