@@ -77,8 +77,8 @@ def draw_episode(figure: Any, episode: Episode, guesses: list[np.ndarray]) -> No
     way, shots = int(y.max()) + 1, len(y) // (int(y.max()) + 1)
     right = [int((guess == y).sum()) for guess in (guesses[0], guesses[-1])]
     figure.suptitle(
-        f"An unseen task: {way} new characters, one example of each\n"
-        f"right before adapting: {right[0]} of {len(y)}, after {len(guesses) - 1} inner steps: {right[1]} of {len(y)}",
+        f"A test task, predictions before → after {len(guesses) - 1} inner steps on the first row\n"
+        f"right before: {right[0]} of {len(y)}, after: {right[1]} of {len(y)}",
         fontsize=10,
     )
     axes = figure.subplots(shots + 1, way)
@@ -113,7 +113,7 @@ def draw_validation(ax: Axes, run: Run, chance: float) -> None:
     ax.plot(step, value, color=RIGHT, marker="o", markersize=3.5)
     _chance(ax, chance)
     ax.set(xlabel="outer step", ylabel="accuracy in %", ylim=(0, 100), xlim=(0, None))
-    ax.set_title(f"Validation, {run.config['validation_episodes']} tasks with new classes", fontsize=10, loc="left")
+    ax.set_title(f"Validation: {run.config['validation_episodes']} tasks with new classes", fontsize=10, loc="left")
 
 
 def draw_adaptation(ax: Axes, evaluation: Evaluation) -> None:
@@ -125,9 +125,9 @@ def draw_adaptation(ax: Axes, evaluation: Evaluation) -> None:
     for k, (m, c) in enumerate(zip(mean, ci95, strict=True)):
         ax.annotate(f"{m:.1f} ± {c:.1f}", (k, m + c), (0, 3), textcoords="offset points", ha="center", fontsize=8)
     _chance(ax, 1 / evaluation.settings["way"])
-    ax.set(xlabel="inner step (0: before adapting)", ylabel="accuracy in %", ylim=(0, 108), yticks=range(0, 101, 25))
+    ax.set(xlabel="inner step (0: before adapting)", ylabel="accuracy in %", ylim=(0, 100), xlim=(-0.5, len(mean)))
     ax.set_xticks(range(len(mean)))
-    ax.set_title(f"Test, {len(scores)} tasks with new classes, 95 % intervals", fontsize=10, loc="left")
+    ax.set_title(f"Test: {len(scores)} tasks with other new classes, 95 % intervals", fontsize=10, loc="left")
 
 
 def _chance(ax: Axes, chance: float) -> None:

@@ -19,9 +19,8 @@ class Cubics(raymeta.TaskSet):
         return 0
 
     def episode(self, key):  # everything random comes from the key
-        u = torch.from_numpy(key.generator().uniform(-1, 1, 4 + self.shot + 20)).float()
-        x = u[4:, None]
-        y = 2 * x ** torch.arange(4) @ u[:4, None]
+        w, x = torch.from_numpy(key.generator().uniform(-1, 1, (4 + self.shot + 20, 1))).float().tensor_split([4])
+        y = 2 * x ** torch.arange(4) @ w
         return Episode(Examples(x[: self.shot], y[: self.shot]), Examples(x[self.shot :], y[self.shot :]))
 
 

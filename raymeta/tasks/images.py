@@ -31,8 +31,6 @@ class Images(ImageTaskSet):
 
     root: Folder
     """folder with one sub-folder per class, or with train, val and test folders that hold them"""
-    query_shot: PositiveInt = 5
-    """query images per class"""
     split_ratio: tuple[Share, Share, Share] = (0.64, 0.16, 0.20)
     """shares of the classes for train, val and test; validation and test are rounded to whole classes"""
     split_seed: int = Field(default=0, ge=0, lt=2**64)

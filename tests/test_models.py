@@ -1,0 +1,86 @@
+"""Models: shapes, parameter counts, features, and the errors of what does not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from raymeta.errors import ConfigError
+from raymeta.models.backbones import Backbone
+from raymeta.models.base import ModelSpec
+from raymeta.models.conv4 import Conv4
+from raymeta.models.custom import Custom
+from raymeta.models.mlp import MLP
+from raymeta.models.resnet12 import ResNet12
+
+SPECS: list[tuple[ModelSpec, tuple[int, ...]]] = [
+    (MLP(), (1,)),
+    (MLP(hidden=(8,), norm="layer"), (3, 4)),
+    (Conv4(width=8), (1, 28, 28)),
+    (Conv4(width=8, downsample="pool", pooling="flatten"), (3, 32, 32)),
+    (Conv4(width=8, norm="group"), (1, 28, 28)),
+    (Conv4(width=8, norm="none"), (1, 28, 28)),
+    (ResNet12(widths=(4, 5, 6, 7)), (3, 32, 32)),
+    (Backbone(arch="resnet18"), (3, 64, 64)),
+]
+
+
+@pytest.mark.parametrize(("spec", "shape"), SPECS, ids=lambda v: type(v).__name__ if isinstance(v, ModelSpec) else "")
+def test_outputs_and_features(spec: ModelSpec, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model, features = spec.build(shape, 5), spec.build(shape, None)
+    x = torch.rand(3, *shape)
+    assert model(x).shape == (3, 5)
+    assert features(x).dim() == 2
+    assert isinstance(model.get_submodule("head"), nn.Linear)
+
+
+def test_strided_conv4_is_mamls_omniglot_network() -> None:
+    """Four 3x3 convolutions of 64 without bias, a gain and a shift after each, and a head of 64 inputs."""
+    model = Conv4().build((1, 28, 28), 5)
+    expected = 9 * 64 + 3 * 9 * 64 * 64 + 4 * 2 * 64 + 64 * 5 + 5
+    assert sum(p.numel() for p in model.parameters()) == expected
+    wide = Conv4(pooling="flatten").build((1, 28, 28), 5)
+    assert wide.get_submodule("head").in_features == 2 * 2 * 64
+
+
+def test_features_of_pooled_conv4_are_64_on_omniglot() -> None:
+    model = Conv4(downsample="pool", pooling="flatten").build((1, 28, 28), None)
+    assert model(torch.rand(2, 1, 28, 28)).shape == (2, 64)
+
+
+def test_truncated_normal_init() -> None:
+    model = MLP(init="truncated_normal").build((1,), 1)
+    weights = torch.cat([p.reshape(-1) for n, p in model.named_parameters() if n.endswith("weight")])
+    biases = torch.cat([p.reshape(-1) for n, p in model.named_parameters() if n.endswith("bias")])
+    assert float(weights.abs().max()) <= 0.02
+    assert 0.007 < float(weights.std()) < 0.01
+    assert not biases.any()
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "text"),
+    [
+        (Conv4(), (1,), "--model mlp"),
+        (Conv4(downsample="pool"), (1, 8, 8), "8"),
+        (Backbone(arch="resnet19"), (3, 32, 32), "resnet"),
+        (Custom(path="nowhere.at:all"), (1,), "nowhere"),
+        (Custom(path="math:nothing"), (1,), "nothing"),
+        (Custom(path="math:sqrt"), (1,), "sqrt"),
+    ],
+)
+def test_what_does_not_fit_is_told(spec: ModelSpec, shape: tuple[int, ...], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        spec.build(shape, 5)
+
+
+def net(num_outputs: int, width: int = 7) -> nn.Module:
+    """A user's own model."""
+    return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, num_outputs))
+
+
+def test_custom_models_get_the_arguments_they_take() -> None:
+    model = Custom(path=f"{__name__}:net", options={"width": 9}).build((3,), 5)
+    assert model(torch.rand(2, 3)).shape == (2, 5)
+    assert model[0].out_features == 9  # type: ignore[index,union-attr]
