@@ -39,18 +39,20 @@ def results_table() -> str:
     """One row for each trained preset that was recorded."""
     contents = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     rows = [_row(path, content) for path, content in contents.items() if "preset" in content]
-    head = ["| preset | held-out result | published | outer steps, ours / theirs |", "|---|---|---|---|"]
+    head = ["| preset | before adapting | after | published | outer steps, ours / theirs |", "|---|---|---|---|---|"]
     return "\n".join(head + rows)
 
 
 def _row(path: Path, content: dict[str, Any]) -> str:
     summary, published = content["summary"], content["published"]
     headline = summary["headline"]
-    ours = _score(headline["name"], headline["value"], headline["ci95"])
-    value = "no table" if published["value"] is None else _score(headline["name"], published["value"])
+    ours, steps = _score(headline["name"], headline["value"], headline["ci95"]), summary["by_inner_step"]
+    before = _score(headline["name"], steps[0]) if len(steps) > 1 else "no inner loop"
+    after = f", {len(steps) - 1} inner steps" if len(steps) > 1 else ""
+    value = "a curve" if published["value"] is None else _score(headline["name"], published["value"])
     theirs = "not stated" if published["steps"] is None else f"{published['steps']:,}"
     return (
-        f"| [{content['preset']}]({path.relative_to(HOME).as_posix()}) | {ours}, {headline['episodes']} tasks "
+        f"| [{content['preset']}]({path.relative_to(HOME).as_posix()}) | {before} | {ours}{after} "
         f"| {value} ({published['source'].partition(' plot ')[0]}) | {summary['steps']:,} / {theirs} |"
     )
 

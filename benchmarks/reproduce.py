@@ -16,6 +16,7 @@ from typing import Any
 
 from record import record
 
+from raymeta.config import yaml_lines
 from raymeta.config.load import load_config
 from raymeta.runs.read import Run
 from raymeta.runs.terminal import open_terminal
@@ -60,7 +61,8 @@ def main() -> int:
     ):
         if value is not None:
             options[key] = value
-    extra = dict(text.split("=", 1) for text in arguments.set)
+    pairs = (text.split("=", 1) for text in arguments.set)
+    extra = {key: yaml_lines.scalar(value) for key, value in pairs}
     config = load_config(preset=arguments.preset, overrides={**options, **extra}).config
     training = Training(
         config,
@@ -72,7 +74,7 @@ def main() -> int:
     return 0
 
 
-def _content(run: Run, preset: str, extra: dict[str, str], time_limit_s: float | None) -> dict[str, Any]:
+def _content(run: Run, preset: str, extra: dict[str, object], time_limit_s: float | None) -> dict[str, Any]:
     summary, published = run.summary or {}, PUBLISHED[preset]
     headline = summary["headline"]
     better = 1 if headline["better"] == "higher" else -1

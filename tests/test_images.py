@@ -34,10 +34,10 @@ def folder(root: Path, classes: int = 20, images: int = 4, size: tuple[int, int]
 
 
 def test_defaults_of_images(tmp_path: Path) -> None:
-    tasks = Images(root=str(folder(tmp_path, classes=25, size=(100, 90))))
+    tasks = Images(root=str(folder(tmp_path, classes=40, size=(100, 90))))
     tasks.check()
     assert (tasks.way, tasks.shot) == (5, 1)
-    assert [tasks.num_classes(split) for split in SPLITS] == [16, 4, 5]
+    assert [tasks.num_classes(split) for split in SPLITS] == [26, 6, 8]
     assert tasks.input_shape == (3, 84, 84)
 
 

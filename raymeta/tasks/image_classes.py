@@ -135,7 +135,7 @@ class ImageTaskSet(TaskSet):
         num_base = len(pool.names)
         num_classes = num_base * (4 if self.rotation_policy == "classes" else 1)
         u = np.stack([key.generator().random(way * (3 + 2 * per_class)) for key in keys])
-        u_classes, u_turns, u_images = np.split(u, [2 * way, 3 * way], axis=1)
+        u_classes, u_turns, u_images = u[:, : 2 * way], u[:, 2 * way : 3 * way], u[:, 3 * way :]
         class_id = distinct(u_classes, np.full(len(keys), num_classes))
         counts = pool.counts[class_id % num_base]
         picks = distinct(u_images.reshape(-1, 2 * per_class), counts.ravel()).reshape(len(keys), way, per_class)
@@ -149,7 +149,7 @@ class ImageTaskSet(TaskSet):
             if self.num_classes(split) < way:
                 raise DataError(
                     f"the {split} split has {self.num_classes(split)} classes, but {way}-way episodes were asked: "
-                    f"lower tasks.{'train_way' if split == 'train' and self.train_way else 'way'} "
+                    f"lower {self._option('way', split)} "
                     "or give it more classes"
                 )
             pool = self.splits[split]
@@ -158,9 +158,15 @@ class ImageTaskSet(TaskSet):
                 raise DataError(
                     f"{len(few)} of {len(pool.names)} classes of the {split} split have fewer images than the "
                     f"{shot} support + {query_shot} query images an episode needs: {', '.join(few[:5])}"
-                    f"{', ...' if len(few) > 5 else ''}. Lower tasks.shot or tasks.query_shot, "
+                    f"{', ...' if len(few) > 5 else ''}. Lower {self._option('shot', split)} or "
+                    f"{self._option('query_shot', split)}, "
                     "or remove these classes"
                 )
+
+    def _option(self, name: str, split: Split) -> str:
+        """The option that decides `name` in `split`."""
+        own = split == "train" and getattr(self, f"train_{name}") is not None
+        return f"tasks.train_{name}" if own else f"tasks.{name}"
 
 
 def distinct(u: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -186,6 +192,7 @@ def distinct(u: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.int64]:
 def _examples(x: NDArray[np.uint8], class_id: NDArray[np.int64]) -> Examples:
     """Images [T, way, shot, C, H, W] as examples [T, way * shot, ...] in [0, 1], class after class."""
     tasks, way, shot = x.shape[:3]
-    flat = torch.from_numpy(x.reshape(tasks, way * shot, *x.shape[3:])).float().div_(255)
+    bright = np.divide(x, 255, dtype=np.float32, order="C")  # one pass, where torch would copy, convert and divide
+    flat = torch.from_numpy(bright.reshape(tasks, way * shot, *x.shape[3:]))
     y = torch.arange(way).repeat_interleave(shot).expand(tasks, -1)
     return Examples(flat, y, torch.from_numpy(class_id.repeat(shot, axis=1)))
