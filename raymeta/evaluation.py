@@ -16,6 +16,7 @@ from raymeta.algorithms.problem import Learned
 from raymeta.config.build import Built, build, open_executor
 from raymeta.config.load import dump, load_config
 from raymeta.config.schema import RunConfig
+from raymeta.config.variants import name_of
 from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
 from raymeta.engine.driver import EpisodeScores, score_episodes
 from raymeta.engine.executors.base import Executor
@@ -134,7 +135,7 @@ def meta_test(
     require_same_shapes(built, checkpoint)
     executor = open_executor(config, built.blueprint)
     try:
-        return evaluate_learned(
+        evaluation = evaluate_learned(
             config,
             built,
             checkpoint.learned,
@@ -148,6 +149,9 @@ def meta_test(
         )
     finally:
         executor.close()
+    if inner_steps is not None and evaluation.settings["inner_steps"] != inner_steps:
+        raise ConfigError(f"{name_of(config.algorithm)} takes no inner steps: leave --inner-steps out")
+    return evaluation
 
 
 def run_config(run: Run, overrides: Mapping[str, Any]) -> RunConfig:

@@ -187,10 +187,16 @@ class Training:
 
 
 def run_name(config: RunConfig) -> str:
-    """The run's name: given, or the preset's, or put together from task set and algorithm."""
-    if config.name or config.preset:
-        return config.name or str(config.preset)
+    """The run's name: given, or the preset's where its variants are still those, or made of task set and algorithm."""
+    if config.name:
+        return config.name
+    if config.preset and _variants(load_config(preset=config.preset).config) == _variants(config):
+        return config.preset
     return f"{name_of(config.tasks)}-{name_of(config.algorithm)}"
+
+
+def _variants(config: RunConfig) -> list[str]:
+    return [name_of(part) for part in (config.tasks, config.model, config.algorithm)]
 
 
 def worker_text(config: RunConfig) -> str:

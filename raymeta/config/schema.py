@@ -100,7 +100,7 @@ class RunOptions(BaseModel):
     address: str | None = None
     """Ray cluster to join: `auto` or ray://HOST:PORT; starts Ray on this machine unless given"""
     output: str = Field(default="results", min_length=1)
-    """folder, or URL of storage, that receives the run's own folder"""
+    """folder that receives the run's own folder"""
     time_limit: Seconds | None = None
     """seconds after which the run saves and stops"""
 
