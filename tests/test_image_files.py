@@ -34,7 +34,7 @@ def test_a_file_of_the_right_size_is_kept_as_it_is(tmp_path: Path) -> None:
 def test_crop_takes_the_middle_and_squash_the_whole(tmp_path: Path) -> None:
     pixels = np.repeat(np.array([0] * 8 + [255] * 16 + [0] * 8, np.uint8)[None], 16, axis=0)  # 16 x 32, centre white
     path = save(Image.fromarray(pixels), tmp_path / "wide.png")
-    assert (read_one(path, 8, 1) == 255).all()
+    assert (read_one(path, 8, 1) > 235).all()  # Lanczos sees a little of what lies beyond the square
     squashed = read_one(path, 8, 1, "squash")
     assert squashed[0, 0].tolist()[0] < 20
     assert squashed[0, 0].tolist()[4] > 235

@@ -26,9 +26,9 @@ _REMEDY = (
 
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, TypeError, AttributeError, ImportError, LookupError),
-    *(MemoryError, OverflowError, pickle.UnpicklingError),
+    *(MemoryError, OverflowError, SystemError, pickle.UnpicklingError),
 )
-"""What unpickling a damaged file can raise (Python's documentation of pickle names most of them)."""
+"""What unpickling a damaged file can raise (its documentation names most, flipped bits found the rest)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
@@ -20,6 +23,11 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".t
 SIDE_LIMIT = 84  # pixels; what few-shot papers use, and 60,000 colour images of it take 1.3 GB
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for a file it cannot decode."""
+BROKEN_ARCHIVE = (
+    *(*UNREADABLE, zipfile.BadZipFile, zlib.error, EOFError, LookupError),
+    *(RuntimeError, TypeError, tokenize.TokenError),  # by damaged flags, a lone array, an array's damaged header
+)
+"""What reading images or arrays from a damaged zip archive can raise, found by flipping bits."""
 
 Channels = Literal[1, 3]
 Fit = Literal["crop", "squash"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raymeta.errors import DataError
-from raymeta.tasks.image_files import UNREADABLE
+from raymeta.tasks.image_files import BROKEN_ARCHIVE
 
 NUM_RUNS = 20
 _ROWS_AT_ONCE = 64
@@ -39,7 +39,7 @@ def read_lake_runs(archive: Path) -> list[LakeRun]:
     try:
         with zipfile.ZipFile(archive) as file:
             return [_read_run(file, f"run{number:02d}") for number in range(1, NUM_RUNS + 1)]
-    except (*UNREADABLE, KeyError, zipfile.BadZipFile) as error:
+    except BROKEN_ARCHIVE as error:
         raise DataError(
             f"{archive} is not Lake's archive of runs: {error}. Get all_runs.zip from "
             "github.com/brendenlake/omniglot (folder python/one-shot-classification)"

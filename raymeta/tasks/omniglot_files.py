@@ -6,8 +6,6 @@ Both are read into the same bits, so the images that follow are equal whichever 
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +17,7 @@ from raymeta.errors import DataError, EnvironmentProblem
 from raymeta.files import write_whole
 from raymeta.keys import SPLITS
 from raymeta.tasks.class_splits import ClassSplits, published
-from raymeta.tasks.image_files import for_each_file, image_paths, subfolders
+from raymeta.tasks.image_files import BROKEN_ARCHIVE, for_each_file, image_paths, subfolders
 
 PACKED = "omniglot_bits.npz"
 SIDE = 105
@@ -65,7 +63,7 @@ def read_packed(path: Path) -> Drawings:
     try:
         with np.load(path) as file:
             bits, classes, char_id = file["bits"], file["classes"], file["char_id"]
-    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except BROKEN_ARCHIVE as error:
         raise _damaged(path, str(error)) from error
     if bits.dtype != np.uint8 or bits.shape != (len(classes), DRAWERS, _ROW_BYTES) or len(char_id) != len(classes):
         raise _damaged(path, f"bits are {bits.dtype} {bits.shape} for {len(classes)} classes")

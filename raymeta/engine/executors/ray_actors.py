@@ -113,7 +113,7 @@ class RayExecutor:
                         failures[call.position] += 1
                         _raise_if_repeated(error, shards[call.position], failures[call.position])
                         todo.append(call.position)
-                    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+                    except ray.exceptions.RayError as error:  # died, unavailable, out of memory, or its result was lost
                         todo.appendleft(call.position)
                         self._replace(call, error)
                     else:
@@ -173,7 +173,7 @@ class RayExecutor:
                 seat.pid = self._ray.get(ready[0])
             except self._ray.exceptions.RayTaskError as error:
                 raise _cause(error) from None
-            except self._ray.exceptions.RayActorError as error:
+            except self._ray.exceptions.RayError as error:
                 raise WorkerFailed(f"{seat.name} could not start: {_first_lines(error)}") from error
 
     def _replace(self, call: _Call, error: Exception) -> None:
