@@ -46,7 +46,7 @@ class _Cifar100(ImageTaskSet):
     def load(self) -> Splits:
         """Read both files."""
         folder = _find(data_folder(self.root, "cifar100"))
-        names: list[str] = _read(folder / "meta", "fine_label_names")[0]
+        names: list[str] = read_values(folder / "meta", "fine_label_names")[0]
         splits: ClassSplits = published(self.split_list)
         require_present(splits, dict.fromkeys(names), str(folder / "meta"), _REMEDY)
         images, labels = _read_images(folder, len(names))
@@ -80,7 +80,7 @@ def _read_images(folder: Path, num_names: int) -> tuple[NDArray[np.uint8], NDArr
     """Images [n, 3, 32, 32] and fine labels [n] of the training file, then of the test file."""
     parts = []
     for path in (folder / "train", folder / "test"):
-        data, labels = (np.asarray(value) for value in _read(path, "data", "fine_labels"))
+        data, labels = (np.asarray(value) for value in read_values(path, "data", "fine_labels"))
         if data.dtype != np.uint8 or data.ndim != 2 or data.shape != (len(labels), 3 * 32 * 32):
             raise _damaged(path, f"its data is {data.dtype} {data.shape} for {len(labels)} labels")
         if labels.dtype.kind != "i" or not ((labels >= 0) & (labels < num_names)).all():
@@ -115,7 +115,7 @@ class _ContainersOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _read(path: Path, *names: str) -> list[Any]:
+def read_values(path: Path, *names: str) -> list[Any]:
     """The values called `names` in the pickled dictionary `path`."""
     try:
         with path.open("rb") as file:
