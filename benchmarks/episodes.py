@@ -20,9 +20,9 @@ from record import record
 from raymeta.keys import plan
 from raymeta.tasks.omniglot import Omniglot
 
-REQUIRED = 5_000  # 5-way 1-shot episodes with one query image per class, in shards of 32
+REQUIRED = 5_000  # 5-way 1-shot episodes with one query image per class, in shards of the default size
 CASES = [(5, 1, 1), (5, 1, 15), (5, 5, 5), (20, 1, 1)]  # way, shot, query_shot
-SHARD_SIZES = (32, 4, 1)
+SHARD_SIZES = (8, 32, 1)  # 8 is the default
 REPETITIONS = 9
 SECONDS = 0.5  # of each repetition
 

@@ -194,5 +194,5 @@ def _examples(x: NDArray[np.uint8], class_id: NDArray[np.int64]) -> Examples:
     tasks, way, shot = x.shape[:3]
     bright = np.divide(x, 255, dtype=np.float32, order="C")  # one pass, where torch would copy, convert and divide
     flat = torch.from_numpy(bright.reshape(tasks, way * shot, *x.shape[3:]))
-    y = torch.from_numpy(np.arange(way).repeat(shot)).expand(tasks, -1)
+    y = torch.from_numpy(np.arange(way, dtype=np.int64).repeat(shot)).expand(tasks, -1)
     return Examples(flat, y, torch.from_numpy(class_id.repeat(shot, axis=1)))
