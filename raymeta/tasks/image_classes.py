@@ -186,7 +186,8 @@ def distinct(u: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.int64]:
                 pick = picks[row, i] = int(highest[row, i])
             seen.add(pick)
     order = u[:, k:].argsort(axis=1, kind="stable")
-    return picks[np.arange(len(picks))[:, None], order]
+    shuffled: NDArray[np.int64] = picks[np.arange(len(picks))[:, None], order]
+    return shuffled
 
 
 def _examples(x: NDArray[np.uint8], class_id: NDArray[np.int64]) -> Examples:
