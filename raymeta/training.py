@@ -21,7 +21,8 @@ from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.engine.driver import RunState, StopReason, train_loop
 from raymeta.engine.executors.base import Executor
 from raymeta.errors import ConfigError
-from raymeta.evaluation import Evaluation, evaluate_learned, require_same_shapes
+from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, require_same_shapes
+from raymeta.inspection import write_episodes
 from raymeta.runs.read import Run, load_run
 from raymeta.runs.tensorboard import TensorBoard
 from raymeta.runs.tracker import Tracker, Trackers
@@ -74,6 +75,10 @@ def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override]) ->
             f"{', '.join(sorted(FREE_ON_RESUME))}"
         )
     return after
+
+
+EPISODES_KEPT = 4
+"""Test episodes written out in full: the worst ones."""
 
 
 class Training:
@@ -183,7 +188,13 @@ class Training:
                 tracker.event("warning", f"{problem}: another checkpoint is scored")
             if checkpoint is not None:
                 learned, step = checkpoint.learned, checkpoint.step
-        return evaluate_learned(self.config, self.built, learned, executor, run=writer.id, step=step, split="test")
+        evaluation = evaluate_learned(
+            self.config, self.built, learned, executor, run=writer.id, step=step, split="test"
+        )
+        worst = evaluation.scores.worst(EPISODES_KEPT)
+        folder = writer.directory / "eval" / "episodes"
+        write_episodes(folder, self.built.blueprint, learned, split="test", seed=TEST_SEED, indices=worst)
+        return evaluation
 
 
 def run_name(config: RunConfig) -> str:

@@ -24,7 +24,7 @@ LAYERS = [
     {"runs"},
     {"engine"},
     {"config", "gradient", "command_line"},
-    {"evaluation"},
+    {"evaluation", "inspection"},
     {"training"},
     {"train", "evaluate", "presets", "doctor", "transfer"},
 ]

@@ -241,6 +241,21 @@ def test_the_headline_scores_the_checkpoint_best_on_validation(tmp_path: Path) -
     assert evaluation.settings["checkpoint_step"] == best
 
 
+def test_the_worst_episodes_are_written_out(tmp_path: Path) -> None:
+    """What is written agrees with the scores: the same accuracy by inner step, the lowest ones first."""
+    run = raymeta.meta_train(output=str(tmp_path), **{**SMALL, "steps": 2})
+    folder = run.path / "eval" / "episodes"
+    scores = raymeta.meta_test(run, episodes=8).scores
+    assert len(list(folder.glob("*.png"))) == len(list(folder.glob("*.json"))) == 4
+    for index in scores.worst(4):
+        content = json.loads((folder / f"episode-{index:04d}.json").read_text())
+        right = [sum(p == y for p, y in zip(row, content["query_y"], strict=True)) for row in content["predicted"]]
+        assert [r / len(content["query_y"]) for r in right] == pytest.approx(scores.main[index].tolist())
+    assert scores.main[scores.worst(4), -1].max() <= min(
+        scores.main[i, -1] for i in range(8) if i not in scores.worst(4)
+    )
+
+
 def test_a_loaded_checkpoint_predicts_what_the_live_parameters_did(tmp_path: Path) -> None:
     """Files order tensors by name and the model does not; the best step is the last one here, so both are scored."""
     run = raymeta.meta_train(output=str(tmp_path), **{**SMALL, "steps": 30, "validate_every": 30, "outer.lr": 0.01})
