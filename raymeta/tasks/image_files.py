@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from raymeta.errors import DataError
 from raymeta.tasks.image_classes import ClassImages
@@ -32,8 +32,13 @@ BROKEN_ARCHIVE = (
 Channels = Literal[1, 3]
 Fit = Literal["crop", "squash"]
 
-Folder = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, PurePath) else value)]
-"""A folder in the configuration: text, or a `Path` in Python."""
+Folder = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, PurePath) else value),
+    AfterValidator(lambda value: str(Path(value).expanduser().absolute())),
+]
+"""A folder in the configuration: text, or a `Path` in Python; absolute, since workers and resumed runs may start in
+another directory."""
 
 
 def data_folder(root: str | None, name: str) -> Path:
