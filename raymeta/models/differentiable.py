@@ -1,4 +1,4 @@
-"""What torch cannot differentiate twice or vectorise, found before it fails or named after it did."""
+"""What torch cannot differentiate twice or vectorise, named after it failed."""
 
 from __future__ import annotations
 
@@ -47,26 +47,6 @@ def exact_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def require_twice_differentiable(model: nn.Module, forward_example: Tensor, second_order: bool, vectorize: str) -> None:
-    """Raise `NotTwiceDifferentiable` naming the layer and the remedy where `model` cannot be adapted as asked.
-
-    `forward_example` [n, *feature] is one support set's input. Layers known to fail are found by their type; then one
-    small meta-gradient is taken on zeros of that shape's size, so cost and memory are those of two tasks.
-    """
-    for name, module in model.named_modules():
-        found = _known_problem(module, second_order, vectorize)
-        if found is not None:
-            raise NotTwiceDifferentiable(f"{_label(name, module)} {found}")
-    call = _Call("", model, (forward_example,), {})
-    try:
-        _probe(call, second_order, vectorize)
-    except RuntimeError as error:  # includes NotImplementedError
-        explained = explain_failure(model, forward_example, error)
-        if explained is error:
-            raise
-        raise explained from error
-
-
 def explain_failure(model: nn.Module, example_input: Tensor, error: Exception) -> Exception:
     """`NotTwiceDifferentiable` naming the first layer that fails alone, or `error` where torch meant something else.
 
@@ -101,24 +81,6 @@ class _Call(NamedTuple):
 def _explanation(call: _Call, vectorize: str, reason: str) -> str:
     verb, remedy = ("differentiated twice", FIRST_ORDER) if vectorize == "loop" else ("vectorised over tasks", LOOP)
     return f"{_label(call.name, call.module)} cannot be {verb} ({reason}): {_remedy(call.module, remedy)}"
-
-
-def _known_problem(module: nn.Module, second_order: bool, vectorize: str) -> str | None:
-    """What is wrong with a module of a type that torch is known to fail on, and the remedy."""
-    if isinstance(module, nn.EmbeddingBag) and second_order:
-        return f"has no second derivative: {_remedy(module, FIRST_ORDER)}"
-    if isinstance(module, nn.RNNBase | nn.LSTMCell) and vectorize == "vmap":
-        return f"has no vectorised form in torch: {_remedy(module, LOOP)}"
-    if isinstance(module, nn.RNNBase) and second_order and _uses_cudnn(module):
-        return (
-            "has no second derivative in cuDNN: train on the CPU, set torch.backends.cudnn.enabled = False, or "
-            + FIRST_ORDER
-        )
-    return None
-
-
-def _uses_cudnn(module: nn.Module) -> bool:
-    return torch.backends.cudnn.enabled and any(p.is_cuda for p in module.parameters())
 
 
 def _remedy(module: nn.Module, general: str) -> str:
