@@ -18,8 +18,8 @@ from raymeta.config.load import dump, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
-from raymeta.engine.driver import EpisodeScores, score_episodes
 from raymeta.engine.executors.base import Executor
+from raymeta.engine.scoring import EpisodeScores, begin_scoring
 from raymeta.errors import CheckpointError, ConfigError
 from raymeta.keys import Split
 from raymeta.runs.read import Run, load_run
@@ -75,7 +75,7 @@ def evaluate_learned(
 ) -> Evaluation:
     """Score `learned` on episodes of `split` with workers that are already there."""
     num_episodes = config.test_episodes if episodes is None else episodes
-    scores = score_episodes(
+    scores = begin_scoring(
         learned,
         blueprint=built.blueprint,
         executor=executor,
@@ -84,7 +84,7 @@ def evaluate_learned(
         seed=seed,
         shard_size=config.shard_size,
         inner_steps=inner_steps,
-    )
+    ).collect()
     size = config.tasks.size(split)
     tasks = yaml.safe_load(dump(config))["tasks"]
     settings = {

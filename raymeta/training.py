@@ -17,8 +17,9 @@ from raymeta.config.build import Built, build, initial_state, open_executor, sch
 from raymeta.config.load import Override, dump, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
+from raymeta.engine.books import RunState
 from raymeta.engine.checkpoint import CheckpointStore
-from raymeta.engine.driver import RunState, StopReason, train_loop
+from raymeta.engine.driver import StopReason, train_loop
 from raymeta.engine.executors.base import Executor
 from raymeta.errors import ConfigError
 from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, require_same_shapes
@@ -56,8 +57,10 @@ def meta_train(
 
 FREE_ON_RESUME = frozenset(
     {
-        "steps", "workers", "address", "output", "time_limit", "device", "test_episodes", "keep_checkpoints",
-        "checkpoint_every", "tags", "name",
+        "steps", "workers", "min_workers", "max_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type",
+        "node_labels", "placement", "aggregate", "shard_timeout", "worker_wait", "address", "autoscaling", "device",
+        "overlap_validation", "output", "time_limit", "test_episodes", "keep_checkpoints", "checkpoint_every", "tags",
+        "name",
     }
 )  # fmt: skip
 """Options that a resumed run may change. All others change its result, so they belong to a new run."""
@@ -130,6 +133,9 @@ class Training:
             tracker.event("warning", note)
         self._restore(state, store, tracker)
         executor = open_executor(self.config, self.built.blueprint, tracker.event)
+        if self.config.workers:
+            place = executor.describe()
+            tracker.event("cluster", cluster_text(place), **place)
         began = time.perf_counter()
         try:
             with stop_signals(tracker) as stop_requested:
@@ -212,7 +218,16 @@ def _variants(config: RunConfig) -> list[str]:
 
 def worker_text(config: RunConfig) -> str:
     """How many workers, in words."""
-    return f"{config.workers} Ray workers" if config.workers else "in this process"
+    if config.workers == "auto":
+        return "as many Ray workers as there is room for"
+    plural = "s" * (config.workers != 1)
+    return f"{config.workers} Ray worker{plural}" if config.workers else "this process"
+
+
+def cluster_text(place: Mapping[str, object]) -> str:
+    """Where the work is done, in words."""
+    dashboard = f", dashboard {place['ray_dashboard']}" if place.get("ray_dashboard") else ""
+    return f"{place['workers']} workers with {place['per_worker']} each, {place['nodes']} Ray nodes{dashboard}"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,12 @@ class Checkpoint:
     learned: Learned
     outer: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Any] | None = None
+    validation_due: bool = False  # these parameters are being validated, so `best` does not know them yet
+
+    def clone(self) -> Checkpoint:
+        """One that keeps its values while training goes on."""
+        learned = Learned(*({name: value.clone() for name, value in part.items()} for part in self.learned))
+        return replace(self, learned=learned)
 
 
 @dataclass(frozen=True)
@@ -41,18 +47,18 @@ class CheckpointStore:
 
     directory: Path
     keep: int = 3
-    _written: set[str] = field(default_factory=set, init=False)
+    _written: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)  # states, by checkpoint
 
     def save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
         """Write a checkpoint, mark it as best if asked, and delete those no longer kept.
+
+        Saving a step again writes only what is known now about its validation.
 
         Raises `EnvironmentProblem` where it cannot be written (disk full); what was there before stays whole.
         """
         final = self.directory / _name(checkpoint.step)
         try:
-            if final.name not in self._written:
-                self._write(checkpoint, final)
-                self._written.add(final.name)
+            self._write_or_amend(checkpoint, final)
             self._update_index(final.name, best)
         except (OSError, EnvironmentProblem) as error:
             _discard(final.with_name(f".{final.name}.partial"))
@@ -61,7 +67,21 @@ class CheckpointStore:
                 f"The last good checkpoint is {self.index().get('last', 'none')}: free space and continue with --resume"
             ) from error
 
-    def _write(self, checkpoint: Checkpoint, final: Path) -> None:
+    def has(self, step: int) -> bool:
+        """Whether this attempt has written the checkpoint of `step`."""
+        return _name(step) in self._written
+
+    def _write_or_amend(self, checkpoint: Checkpoint, final: Path) -> None:
+        known = {"best": checkpoint.best, "validation_due": checkpoint.validation_due}
+        if before := self._written.get(final.name):
+            state = before | known
+            if state != before:
+                write_json(final / STATE, state)
+        else:
+            state = self._write(checkpoint, final, known)
+        self._written[final.name] = state
+
+    def _write(self, checkpoint: Checkpoint, final: Path, known: dict[str, Any]) -> dict[str, Any]:
         partial = final.with_name(f".{final.name}.partial")
         _discard(partial)
         partial.mkdir(parents=True)
@@ -71,7 +91,7 @@ class CheckpointStore:
             write_whole(partial / name, content)
         state = {
             "step": checkpoint.step,
-            "best": checkpoint.best,
+            **known,
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         }
         write_json(partial / STATE, state)
@@ -83,6 +103,7 @@ class CheckpointStore:
         partial.rename(final)
         _discard(stale)
         sync_directory(self.directory)
+        return state
 
     def _update_index(self, name: str, best: bool) -> None:
         index = self.index() | {"last": name} | ({"best": name} if best else {})
@@ -120,7 +141,8 @@ class CheckpointStore:
         every = tensors[PARAMS]
         params = {n: v for n, v in every.items() if not n.startswith(_STATE_PREFIX)}
         folded = {n.removeprefix(_STATE_PREFIX): v for n, v in every.items() if n.startswith(_STATE_PREFIX)}
-        return Checkpoint(state["step"], Learned(params, folded), tensors[OUTER], state["best"])
+        due = bool(state.get("validation_due"))
+        return Checkpoint(state["step"], Learned(params, folded), tensors[OUTER], state["best"], due)
 
     def load_last(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that can be read (None without any), and what was wrong with newer ones.

@@ -161,7 +161,8 @@ def current_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     first: dict[int, int] = {}
     for row in rows:
         attempt = _attempt(row)
-        first[attempt] = min(row["step"], first.get(attempt, row["step"]))
+        began_at = row["step"] + _is_validation(row)  # one that an attempt makes up for belongs to the step before it
+        first[attempt] = min(began_at, first.get(attempt, began_at))
     superseded_from: dict[int, float] = {}
     earliest = float("inf")
     for attempt in sorted(first, reverse=True):
@@ -172,6 +173,11 @@ def current_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if row["step"] < superseded_from[_attempt(row)]:
             merged.setdefault(row["step"], {}).update(row)
     return [merged[step] for step in sorted(merged)]
+
+
+def _is_validation(row: dict[str, Any]) -> bool:
+    metrics = row.keys() - {"step", "attempt", "time"}
+    return bool(metrics) and all(name.startswith("val/") for name in metrics)
 
 
 def _attempt(row: dict[str, Any]) -> int:

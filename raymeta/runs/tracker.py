@@ -12,6 +12,7 @@ TRAIN_SUPPORT_LOSS: Final = "train/support_loss"
 OUTER_GRAD_NORM: Final = "outer/grad_norm"
 OUTER_LR: Final = "outer/lr"
 STEP_S: Final = "time/step_s"
+DRIVER_BUSY: Final = "time/driver_busy"
 TASKS_PER_S: Final = "tasks_per_s"
 VAL_LOSS: Final = "val/loss"
 VAL_ACCURACY: Final = "val/accuracy"
@@ -26,6 +27,7 @@ METRICS: Final = (
     OUTER_GRAD_NORM,
     OUTER_LR,
     STEP_S,
+    DRIVER_BUSY,
     TASKS_PER_S,
     VAL_LOSS,
     VAL_ACCURACY,
@@ -43,8 +45,15 @@ EVENT_KINDS: Final = (
     "checkpoint",
     "validation",
     "best",
+    "cluster",
     "worker_lost",
+    "worker_hung",
+    "worker_preempted",
     "worker_joined",
+    "workers_waiting",
+    "shard_copied",
+    "shard_retried",
+    "result_lost",
     "warning",
     "stopped",
     "finished",
@@ -71,7 +80,8 @@ class Scores(NamedTuple):
 
 
 class WorkerRow(NamedTuple):
-    """One worker since the run began: tasks computed, its present rate, and how often it was started again."""
+    """One worker since the run began: tasks computed, its rate while computing, how often it was started again, the
+    shards it has been given, and the memory it holds."""
 
     name: str
     node: str
@@ -79,6 +89,8 @@ class WorkerRow(NamedTuple):
     tasks: int
     tasks_per_s: float
     restarts: int
+    queue: int = 0
+    rss_bytes: int = 0
 
 
 class Tracker(Protocol):
