@@ -21,6 +21,7 @@ from raymeta.engine.books import RunState
 from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.engine.driver import StopReason, train_loop
 from raymeta.engine.executors.base import Executor
+from raymeta.engine.executors.ray_actors import RayMetrics
 from raymeta.errors import ConfigError
 from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, require_same_shapes
 from raymeta.inspection import write_episodes
@@ -136,6 +137,7 @@ class Training:
         if self.config.workers:
             place = executor.describe()
             tracker.event("cluster", cluster_text(place), **place)
+            tracker.add(RayMetrics(writer.id))
         began = time.perf_counter()
         try:
             with stop_signals(tracker) as stop_requested:
@@ -173,7 +175,7 @@ class Training:
 
     def _restore(self, state: RunState, store: CheckpointStore, tracker: Trackers) -> None:
         if self._resume is None:
-            tracker.event("started", f"{self.config.steps} steps, {worker_text(self.config)}")
+            tracker.event("started", f"{self.config.steps} steps {worker_text(self.config)}")
             return
         checkpoint, problems = store.load_last()
         for problem in problems:
@@ -181,7 +183,7 @@ class Training:
         if checkpoint is not None:
             require_same_shapes(self.built, checkpoint)
             state.restore(checkpoint)
-        tracker.event("resumed", f"continues at step {state.step} with {worker_text(self.config)}", step=state.step)
+        tracker.event("resumed", f"continues at step {state.step} {worker_text(self.config)}", step=state.step)
 
     def _evaluate(
         self, state: RunState, store: CheckpointStore, executor: Executor, tracker: Trackers, writer: RunWriter
@@ -217,11 +219,11 @@ def _variants(config: RunConfig) -> list[str]:
 
 
 def worker_text(config: RunConfig) -> str:
-    """How many workers, in words."""
+    """Where a run computes, in words."""
     if config.workers == "auto":
-        return "as many Ray workers as there is room for"
+        return "on as many Ray workers as there is room for"
     plural = "s" * (config.workers != 1)
-    return f"{config.workers} Ray worker{plural}" if config.workers else "this process"
+    return f"on {config.workers} Ray worker{plural}" if config.workers else "in this process"
 
 
 def cluster_text(place: Mapping[str, object]) -> str:

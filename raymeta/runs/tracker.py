@@ -60,6 +60,15 @@ EVENT_KINDS: Final = (
     "failed",
 )
 """Every kind of event there is."""
+FAULT_KINDS: Final = (
+    "worker_lost",
+    "worker_hung",
+    "worker_preempted",
+    "workers_waiting",
+    "shard_retried",
+    "result_lost",
+)
+"""Events that tell of something that went wrong with a worker; the run goes on."""
 
 
 class Scores(NamedTuple):

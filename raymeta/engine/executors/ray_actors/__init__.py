@@ -6,5 +6,6 @@ results on their node, `cluster` starts or joins Ray and says what fits, `metric
 """
 
 from raymeta.engine.executors.ray_actors.executor import RayExecutor
+from raymeta.engine.executors.ray_actors.metrics import RayMetrics
 
-__all__ = ["RayExecutor"]
+__all__ = ["RayExecutor", "RayMetrics"]
