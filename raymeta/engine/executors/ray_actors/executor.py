@@ -32,6 +32,8 @@ TICK_S = 0.25
 """How long to wait for a result before looking at the clock."""
 PACE_BATCHES = 20
 """Steps after which it is known whether the workers are worth it."""
+PACE_MARGIN = 1.1
+"""How much slower than one process workers may be before a run says so."""
 
 
 class RayExecutor:
@@ -388,13 +390,14 @@ class Pace:
         if self._batches > PACE_BATCHES // 4:  # the first ones warm up
             self._wall_s += time.monotonic() - batch.began
             self._work_s += batch.seconds
-        if self._batches <= PACE_BATCHES or self._wall_s <= self._work_s:
+        if self._batches <= PACE_BATCHES or self._wall_s <= PACE_MARGIN * self._work_s:
             return None
         steps = PACE_BATCHES - PACE_BATCHES // 4 + 1
         wall, work = 1000 * self._wall_s / steps, 1000 * self._work_s / steps
+        who = "one worker is" if num_workers == 1 else f"{num_workers} workers are"
         return (
-            f"these {num_workers} workers are slower than one process: a step takes {wall:.1f} ms, of which all "
-            f"shards together compute {work:.1f} ms. Use --workers 0, or give a step more work (--meta_batch_size)"
+            f"{who} slower than one process: a step takes {wall:.1f} ms, and its shards one after the other "
+            f"{work:.1f} ms. Use --workers 0, or give a step more work (--meta_batch_size)"
         )
 
 
