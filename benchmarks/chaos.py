@@ -306,9 +306,9 @@ def disturb(chaos: Chaos, kinds: list[str], seconds: float) -> list[dict[str, An
         while time.time() < began + seconds * position / len(kinds):
             chaos.tend()
             time.sleep(0.1)
-        furthest = max(step for _, step in chaos.steps())
         when = time.time()
-        chaos.inflict(kind)
+        chaos.inflict(kind)  # returns when the driver has ended, where it has to
+        furthest = max(step for _, step in chaos.steps())
         after = chaos.wait_for_step_after(furthest, 180)
         faults.append({"kind": kind, "at_s": when - began, "recovery_s": None if after is None else after - when})
         next_step = "no step for 180 s" if after is None else f"next after {after - when:5.1f} s"

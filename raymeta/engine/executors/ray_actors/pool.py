@@ -213,7 +213,7 @@ class Pool:
         free = self.cluster.free()
         asked = arithmetic(self.wanted, self.need, self.cluster.nodes())
         return (
-            f"{self.wanted - len(self.live())} of {self.wanted} workers have no place yet: {asked}, free now "
+            f"{self.wanted - len(self.live())} of {self.wanted} workers are not there yet: {asked}, free now "
             f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
         )
 
