@@ -169,6 +169,7 @@ class Training:
             by_inner_step=evaluation.summary.per_step,
             batch_norm=self.built.batch_norm,
             inner_steps=evaluation.settings["inner_steps"],
+            precision=self.config.precision,
         )
         writer.finish("finished", self.reason)
         tracker.event("finished", f"finished after {state.step} steps", step=state.step)
