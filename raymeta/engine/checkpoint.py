@@ -36,6 +36,8 @@ class Checkpoint:
     learned: Learned
     outer: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Any] | None = None
+    tasks: int = 0  # computed until here by all attempts, in `train_s` seconds
+    train_s: float = 0.0
     validation_due: bool = False  # these parameters are being validated, so `best` does not know them yet
 
     def clone(self) -> Checkpoint:
@@ -59,7 +61,7 @@ class CheckpointStore:
 
         Raises `EnvironmentProblem` where it cannot be written (disk full); what was there before stays whole.
         """
-        final = self.directory / _name(checkpoint.step)
+        final = self.directory / checkpoint_name(checkpoint.step)
         try:
             self._write_or_amend(checkpoint, final)
             self._update_index(final.name, best)
@@ -95,6 +97,8 @@ class CheckpointStore:
         state = {
             "step": checkpoint.step,
             **known,
+            "tasks": checkpoint.tasks,
+            "train_s": checkpoint.train_s,
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         }
         write_json(partial / STATE, state)
@@ -134,7 +138,7 @@ class CheckpointStore:
                 checkpoint = self.load(name)
             except CheckpointError:  # told by whoever loads it
                 continue
-            return {"last": name} | ({"best": _name(checkpoint.best["step"])} if checkpoint.best else {})
+            return {"last": name} | ({"best": checkpoint_name(checkpoint.best["step"])} if checkpoint.best else {})
         return {}
 
     def names(self) -> list[str]:
@@ -149,15 +153,17 @@ class CheckpointStore:
             state = json.loads((folder / STATE).read_text())
             tensors = {file: _verified(folder / file, state["sha256"][file]) for file in (PARAMS, OUTER)}
             step, best = int(state["step"]), state["best"]
+            tasks, train_s = int(state.get("tasks", 0)), float(state.get("train_s", 0))
             if best is not None:
                 best = {**best, "step": int(best["step"]), "rank": float(best["rank"])}
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise CheckpointError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
         every = tensors[PARAMS]
         params = {n: v for n, v in every.items() if not n.startswith(_STATE_PREFIX)}
         folded = {n.removeprefix(_STATE_PREFIX): v for n, v in every.items() if n.startswith(_STATE_PREFIX)}
-        due = bool(state.get("validation_due"))
-        return Checkpoint(step, Learned(params, folded), tensors[OUTER], best, due)
+        return Checkpoint(
+            step, Learned(params, folded), tensors[OUTER], best, tasks, train_s, bool(state.get("validation_due"))
+        )
 
     def load_last(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that can be read (None without any), and what was wrong with newer ones.
@@ -190,7 +196,8 @@ class CheckpointStore:
             return checkpoint, [str(error), *problems]
 
 
-def _name(step: int) -> str:
+def checkpoint_name(step: int) -> str:
+    """Folder of the checkpoint at the end of outer step `step`."""
     return f"step-{step:08d}"
 
 

@@ -54,6 +54,7 @@ EVENT_KINDS: Final = (
     "shard_copied",
     "shard_retried",
     "result_lost",
+    "note",
     "warning",
     "stopped",
     "finished",
@@ -119,6 +120,22 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """The run is over for this process; called once, last."""
+
+
+class PythonWarnings:
+    """Tells a Python caller, who sees no terminal of ours, what a person should know."""
+
+    def event(self, kind: str, message: str, **fields: object) -> None:
+        if kind in ("note", "warning", *FAULT_KINDS):
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def validation(self, step: int, scores: Scores) -> None: ...
+
+    def workers(self, rows: Sequence[WorkerRow]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Trackers:
