@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from raymeta.command_line import run_command
+from raymeta.command_line import print_result, run_command
 from raymeta.config.arguments import Arguments, Flag, split_arguments
 from raymeta.config.describe import run_options, section_options
 from raymeta.config.load import dump, load_config
@@ -72,7 +72,7 @@ def _train(argv: Sequence[str]) -> int:
         )
         return 0
     run = training.execute()
-    print(result_text(run, training.reason))
+    print_result("train", result_text(run, training.reason), str(run.path))
     return 130 if training.reason == "signal" else 0
 
 

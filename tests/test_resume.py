@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import raymeta
-from raymeta.errors import EnvironmentProblem
+from raymeta.errors import EnvironmentProblem, RaymetaWarning
 from raymeta.runs.claim import Claim
 from raymeta.runs.read import Run
 from raymeta.runs.write import RunWriter
@@ -85,7 +85,7 @@ def test_killed_before_the_first_checkpoint_starts_again_and_says_so(run: Run, t
     process.kill()
     process.communicate()
     (killed,) = (Run.open(path) for path in output.iterdir() if path.is_dir())
-    with pytest.warns(RuntimeWarning, match=r"before its first checkpoint: it starts again"):
+    with pytest.warns(RaymetaWarning, match=r"before its first checkpoint: it starts again"):
         again = raymeta.meta_train(resume=killed.path, steps=6)
     assert (again.summary or {})["params_sha256"] == (run.summary or {})["params_sha256"]
     assert "continues at step 0 of 6 in this process" in [e["message"] for e in again.events()]

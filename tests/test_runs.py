@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from raymeta.errors import ConfigError, DataError, EnvironmentProblem
-from raymeta.files import json_text, restore_floats, write_json, write_whole
+from raymeta.errors import ConfigError, DataError, EnvironmentProblem, RaymetaWarning
+from raymeta.files import json_text, nan_for_null, write_json, write_whole
 from raymeta.runs import tracker as names
 from raymeta.runs.__main__ import main
 from raymeta.runs.read import Run, current_rows, find_runs, load_run, read_rows, resolve_run
@@ -103,17 +103,17 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside(
     assert os.listdir(tmp_path) == ["summary.json"]
 
 
-def test_json_is_valid_and_keeps_non_finite_values() -> None:
+def test_json_is_valid_and_has_null_for_what_is_not_finite() -> None:
     value = {"a": math.nan, "b": [math.inf, -math.inf, np.float32("nan")], "c": torch.tensor(1.5), "d": np.int64(3)}
 
     def refuse(text: str) -> None:
         raise AssertionError(f"{text} is not JSON")
 
-    back = restore_floats(json.loads(json_text(value), parse_constant=refuse))
-    assert math.isnan(back["a"])
-    assert back["b"][:2] == [math.inf, -math.inf]
-    assert math.isnan(back["b"][2])
-    assert (back["c"], back["d"]) == (1.5, 3)
+    back = json.loads(json_text(value), parse_constant=refuse)
+    assert back == {"a": None, "b": [None, None, None], "c": 1.5, "d": 3}
+    read = nan_for_null(back)
+    assert [math.isnan(number) for number in (read["a"], *read["b"])] == [True] * 4
+    assert (read["c"], read["d"]) == (1.5, 3)
 
 
 # The directory
@@ -400,7 +400,7 @@ def test_a_sick_tracker_is_switched_off_with_one_warning_and_still_closed() -> N
 def test_trackers_that_fail_at_the_warning_of_others_end_quietly() -> None:
     trackers = Trackers([Recorder("step"), Recorder("event")])
     trackers.add(Recorder("event"))
-    with pytest.warns(RuntimeWarning, match="switched off"):
+    with pytest.warns(RaymetaWarning, match="switched off"):
         trackers.step(1, {})
     trackers.step(2, {})
     trackers.close()

@@ -74,7 +74,7 @@ class CheckpointStore:
 
     def has(self, step: int) -> bool:
         """Whether this attempt has written the checkpoint of `step`."""
-        return _name(step) in self._written
+        return checkpoint_name(step) in self._written
 
     def _write_or_amend(self, checkpoint: Checkpoint, final: Path) -> None:
         known = {"best": checkpoint.best, "validation_due": checkpoint.validation_due}

@@ -6,10 +6,9 @@ import argparse
 import difflib
 import json
 import math
-import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from raymeta.command_line import run_command
 from raymeta.errors import ConfigError, RaymetaError
 from raymeta.files import json_text
 from raymeta.runs.read import Run, find_runs, resolve_run
@@ -36,17 +36,7 @@ _FILES = (
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], None] = arguments.run
-    try:
-        run(arguments)
-        sys.stdout.flush()
-    except RaymetaError as error:
-        print(f"raymeta runs: {clean(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        # `| head` has seen enough. What is still in the buffer goes nowhere, instead of failing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return run_command("runs", lambda: arguments.run(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _ls(arguments: argparse.Namespace) -> None:
+def _ls(arguments: argparse.Namespace) -> int:
     runs = find_runs(arguments.directory)
     rows = [_row(run) for run in runs]
     for text in arguments.filter:
@@ -83,6 +73,7 @@ def _ls(arguments: argparse.Namespace) -> None:
         print(f"none of the {len(runs)} runs in {arguments.directory}/ matches")
     else:
         print(f"no runs in {arguments.directory}/: start one with python -m raymeta.train")
+    return 0
 
 
 def _row(run: Run) -> Row:
@@ -205,14 +196,15 @@ def _local(created: object) -> str:
         return "-"
 
 
-def _show(arguments: argparse.Namespace) -> None:
+def _show(arguments: argparse.Namespace) -> int:
     run = resolve_run(arguments.reference, arguments.output)
     if arguments.json:
         whole = {**run.info, "id": run.id, "status": run.status, "path": str(run.path)}
         print(json_text({**whole, "summary": run.summary, "config": run.config, "events": run.events()}, indent=2))
-        return
+        return 0
     for title, lines in _sections(run).items():
         print("\n".join([title, *(f"  {clean(line)}" for line in lines), ""]))
+    return 0
 
 
 def _sections(run: Run) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
-from raymeta.files import restore_floats
+from raymeta.files import nan_for_null
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ Status = Literal["running", "finished", "stopped", "failed", "lost"]
 STALE_S = 20.0
 """A running run whose heartbeat is older than this is lost; the writer's heart beats every 5 s."""
 
+_SCORES = ("headline", "by_inner_step")  # of a summary; what is null there was no finite number
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language, ten times as fast
 
 
@@ -88,14 +89,14 @@ class Run:
         """`summary.json`, or None as long as there is none. Raises `DataError`."""
         path = self.path / "summary.json"
         try:
-            summary = restore_floats(json.loads(path.read_bytes()))
+            summary = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read: {error}") from error
         if not isinstance(summary, dict):
             raise DataError(f"{path} is not a JSON object")
-        return summary
+        return summary | {key: nan_for_null(summary[key]) for key in _SCORES if key in summary}
 
     @property
     def headline(self) -> dict[str, Any] | None:
@@ -113,7 +114,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """One row {step, attempt, time, metric: value, ...} a step, in order of step, see `current_rows`."""
-        return current_rows(restore_floats(read_rows(self.path / "metrics.jsonl")[0]))
+        return current_rows(nan_for_null(read_rows(self.path / "metrics.jsonl")[0]))
 
     def frame(self) -> pd.DataFrame:
         """`metrics()` as a data frame. Raises `EnvironmentProblem` without pandas."""
@@ -129,7 +130,7 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     """Complete rows of a `.jsonl` file from byte `offset`, and the offset from which to go on next time.
 
     Lines that are torn (no end yet, or cut short by a kill and closed by the next attempt) are left out. A file that
-    does not exist has no rows. NaN and infinities are still text here, see `files.restore_floats`.
+    does not exist has no rows. What was NaN or infinite is None here, see `files.nan_for_null`.
     """
     try:
         with open(path, "rb") as file:

@@ -8,8 +8,8 @@
     summary.json    {headline {name, value, ci95, episodes, split, better}, params_sha256, tasks_per_s, wall_s}
     eval/test.json
 
-`time` is in seconds since 1970, `created` and `updated` are ISO 8601 in UTC. NaN and infinities are the strings
-"NaN", "Infinity" and "-Infinity", as JSON has no such numbers.
+`time` is in seconds since 1970, `created` and `updated` are ISO 8601 in UTC. NaN and infinities are null, as JSON has
+no such numbers. `tasks_per_s` and `wall_s` are those of all attempts together.
 """
 
 from __future__ import annotations
