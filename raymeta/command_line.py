@@ -33,7 +33,7 @@ def run_command(name: str, command: Callable[[], int], *, verbose: bool = False)
         _tell(name, "interrupted", False)
         return 130
     except OSError as error:
-        _silence_stdout()
+        _give_up_unprinted()
         where = error.filename or "a stream such as stdout"
         _tell(name, f"cannot read or write {clean(str(where))}: {error.strerror or error}", verbose)
         return EnvironmentProblem.exit_code
@@ -85,6 +85,13 @@ def _occupy_standard_streams() -> None:
 def _silence_stdout() -> None:
     """What is still in the buffer goes nowhere, instead of failing at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _give_up_unprinted() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence_stdout()
 
 
 @contextmanager

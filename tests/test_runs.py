@@ -135,10 +135,18 @@ def test_hostile_names_make_one_harmless_folder(tmp_path: Path, name: str) -> No
     assert set(piece) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
-def test_runs_of_the_same_minute_and_name_differ_and_a_written_gitignore_stays(tmp_path: Path) -> None:
-    (tmp_path / ".gitignore").write_text("mine\n")
+def test_runs_of_the_same_minute_and_name_differ(tmp_path: Path) -> None:
     assert len({new_run_directory(tmp_path, "a", NOW) for _ in range(20)}) == 20
-    assert (tmp_path / ".gitignore").read_text() == "mine\n"
+
+
+def test_git_ignores_a_folder_of_ours_and_nothing_of_others(tmp_path: Path) -> None:
+    """`--output .` in somebody's project must not hide the project."""
+    new_run_directory(tmp_path, "a", NOW)
+    assert not (tmp_path / ".gitignore").exists()
+    for _ in range(2):
+        new_run_directory(tmp_path / "made" / "here", "a", NOW)
+    assert (tmp_path / "made" / "here" / ".gitignore").read_text().splitlines()[-1] == "*"
+    assert os.listdir(tmp_path / "made") == ["here"]
 
 
 def test_an_output_that_is_a_file_is_named(tmp_path: Path) -> None:

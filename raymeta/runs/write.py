@@ -53,14 +53,17 @@ class Headline(NamedTuple):
 
 
 def new_run_directory(output: Path, name: str, now: datetime) -> Path:
-    """Create `output/2026-11-20_0915_NAME_k3f9/` exclusively, and `output/.gitignore` if there is none.
+    """Create `output/2026-11-20_0915_NAME_k3f9/` exclusively, and `output` where there is none.
 
+    A folder that is made here gets a `.gitignore` of everything; one that was there is somebody's, with other things.
     Raises `EnvironmentProblem` if `output` cannot be made or written.
     """
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError), open(output / ".gitignore", "x", encoding="utf-8") as file:
-            file.write("# Written by raymeta: runs stay out of git, and so does this file.\n*\n")
+        if not output.is_dir():
+            output.mkdir(parents=True, exist_ok=True)
+            (output / ".gitignore").write_text(
+                "# Written by raymeta: runs stay out of git, and so does this file.\n*\n"
+            )
     except OSError as error:
         raise write_problem(output, error) from error
     while True:
