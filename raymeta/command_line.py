@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 import warnings
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ from raymeta.errors import EnvironmentProblem, RaymetaError, RaymetaWarning
 from raymeta.runs.terminal import clean
 
 
-def run_command(name: str, command: Callable[[], int], *, verbose: bool = False) -> int:
+def run_command(name: str, command: Callable[[], int], *, verbose: bool) -> int:
     """Call `command` and turn what it raises into a message on stderr and an exit code.
 
     2 configuration, 3 environment or data, 1 a failed run, 130 interrupted; a closed stdout (`| head`) is calm.
@@ -54,6 +55,12 @@ def print_result(name: str, text: str, kept: str) -> None:
     except OSError as error:
         _silence_stdout()
         _tell(name, f"the result could not be printed ({error.strerror}); it is in {kept}", False)
+
+
+def add_verbose(*parsers: ArgumentParser) -> None:
+    """The flag -v."""
+    for parser in parsers:
+        parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
 
 
 def dashed(argv: Sequence[str]) -> list[str]:

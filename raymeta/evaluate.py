@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
-from raymeta.command_line import dashed, print_result, run_command
+from raymeta.command_line import add_verbose, dashed, print_result, run_command
 from raymeta.errors import EnvironmentProblem
 from raymeta.evaluation import TEST_SEED, Evaluation, meta_test, paired_difference
 from raymeta.files import json_text, require_writable, write_json
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of runs given by id [results]")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--no-save", action="store_true", help="print only, and write nothing into the runs")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
+    add_verbose(parser)
     return parser
 
 

@@ -603,3 +603,35 @@ def test_output_streams_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "stdout", screen)
     assert main(["ls", str(tmp_path)]) == 0
     assert "[bold]x[/bold]" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "word"),
+    [
+        ("run.json", '{"status": 3, "step": "x", "name": {"a": 1}, "attempt": "two"}', "run.json is damaged: name is"),
+        ("run.json", "[1, 2]", "run.json is not a JSON object"),
+        ("run.json", b"\xff\xfe\x00", "run.json cannot be read"),
+        ("summary.json", '{"headline": {"name": null, "value": "abc"}}', "name of its headline is None"),
+        ("summary.json", '{"headline": [1]}', "its headline is no mapping"),
+        ("summary.json", '{"headline": {"na', "summary.json cannot be read"),
+        ("config.yaml", b"\x01\x02", "config.yaml cannot be read"),
+        ("config.yaml", '"text"', "holds no mapping"),
+        ("events.jsonl", '{"time": 1e300, "kind": 3}\n{"time": "x"}\n[]\n\xff\n', ""),
+    ],
+)
+def test_what_is_not_ours_is_named_and_the_rest_is_shown(
+    file: str, content: str | bytes, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Torn or foreign files of a run: no traceback, no other run hidden, the rest of this one shown."""
+    well, sick = finished_run(tmp_path, "well"), finished_run(tmp_path, "sick")
+    (sick / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for arguments in ([], ["--json"], ["--sort", "headline"], ["--sort", "created"], ["--filter", "seed=7"]):
+        assert main(["ls", str(tmp_path), *arguments]) == 0
+        assert well.name in capsys.readouterr().out
+    code = main(["show", str(sick)])
+    said = capsys.readouterr()
+    assert word in said.out
+    assert code == (3 if word and file != "run.json" else 0)
+    assert "step 3 of 3" in said.out or file == "run.json"
+    assert main(["show", str(sick), "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["id"] == sick.name

@@ -26,6 +26,9 @@ Status = Literal["running", "finished", "stopped", "failed", "lost"]
 STALE_S = 20.0
 """A running run whose heartbeat is older than this is lost; the writer's heart beats every 5 s."""
 
+_INFO: dict[str, type] = {"name": str, "status": str, "created": str, "updated": str, "host": str, "reason": str}
+_INFO |= {"attempt": int, "pid": int, "step": int, "steps": int, "tags": list}
+_HEADLINE: dict[str, Any] = {"name": str, "value": float | None, "ci95": float | None, "episodes": int, "split": str}
 _SCORES = ("headline", "by_inner_step")  # of a summary; what is null there was no finite number
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language, ten times as fast
 
@@ -39,13 +42,16 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """The run in folder `path`; an unreadable `run.json` makes a run that is `lost` and says why."""
+        """The run in folder `path`; a damaged `run.json` makes a run that is `lost` and says why."""
         try:
             info = json.loads((path / "run.json").read_bytes())
         except (OSError, ValueError) as error:
-            info = {"reason": f"run.json cannot be read: {error}"}
+            return cls(path, {"reason": f"run.json cannot be read: {error}"})
         if not isinstance(info, dict):
-            info = {"reason": "run.json is not a JSON object"}
+            return cls(path, {"reason": "run.json is not a JSON object"})
+        for key, kind in _INFO.items():
+            if key in info and not _is_sound(info[key], kind):
+                return cls(path, {"reason": f"run.json is damaged: {key} is {info[key]!r:.80}"})
         return cls(path, info)
 
     @property
@@ -96,6 +102,12 @@ class Run:
             raise DataError(f"{path} cannot be read: {error}") from error
         if not isinstance(summary, dict):
             raise DataError(f"{path} is not a JSON object")
+        headline = summary.get("headline", {})
+        if not isinstance(headline, dict):
+            raise DataError(f"{path} is damaged: its headline is no mapping")
+        wrong = [key for key, kind in _HEADLINE.items() if not _is_sound(headline.get(key), kind)]
+        if headline != {} and wrong:
+            raise DataError(f"{path} is damaged: {wrong[0]} of its headline is {headline.get(wrong[0])!r:.80}")
         return summary | {key: nan_for_null(summary[key]) for key in _SCORES if key in summary}
 
     @property
@@ -124,6 +136,11 @@ class Run:
             raise EnvironmentProblem("a data frame needs pandas: pip install 'raymeta[frames]'") from error
         rows = self.metrics()
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["step", "attempt", "time"])
+
+
+def _is_sound(value: object, kind: Any) -> bool:
+    """Whether JSON of our own could hold `value` there: whole numbers pass for floats, truth values for no number."""
+    return isinstance(value, kind | int if kind in (float, float | None) else kind) and not isinstance(value, bool)
 
 
 def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
