@@ -24,7 +24,7 @@ LAYERS = [
     {"runs"},
     {"engine"},
     {"config", "gradient", "command_line"},
-    {"evaluation", "inspection"},
+    {"evaluation", "inspection", "resume"},
     {"training"},
     {"train", "evaluate", "presets", "doctor", "transfer"},
 ]

@@ -207,16 +207,6 @@ def test_stopped_by_a_signal_saves_and_exits_130(tmp_path: Path) -> None:
     assert CheckpointStore(run.path / "checkpoints").load_last()[0].step > 0  # type: ignore[union-attr]
 
 
-def test_a_run_killed_before_its_first_checkpoint_resumes_from_step_0(tmp_path: Path) -> None:
-    quiet = raymeta.meta_train(output=str(tmp_path / "quiet"), **{**SMALL, "steps": 6})
-    run = raymeta.meta_train(output=str(tmp_path / "other"), **{**SMALL, "steps": 6})
-    for path in (run.path / "checkpoints").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    resumed = raymeta.meta_train(resume=run.path)
-    assert (resumed.summary or {})["params_sha256"] == (quiet.summary or {})["params_sha256"]
-
-
 def test_a_time_limit_ends_the_run_normally(tmp_path: Path) -> None:
     run = raymeta.meta_train(
         output=str(tmp_path), **{**SMALL, "steps": 100000, "time_limit": "2s", "validate_every": 1000}

@@ -221,7 +221,7 @@ def _strictly(cls: type[Any], values: dict[str, Any]) -> Any:
 
 
 def _one_for_a_choice(problems: Sequence[Any]) -> list[dict[str, Any]]:
-    """What each type of a choice of types would have asked, told as one problem: «should be a number or 'auto'»."""
+    """Problems with what each type of a choice of types would ask, told as one: «should be a number or 'auto'»."""
     told: dict[object, dict[str, Any]] = {}
     for position, problem in enumerate(problems):
         loc = problem["loc"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,12 +29,21 @@ class RunState:
 
     def checkpoint(self) -> Checkpoint:
         """The state of now; its parameters are live ones."""
-        return Checkpoint(self.step, self.outer.learned, self.outer.state_tensors(), self.best)
+        return Checkpoint(
+            self.step,
+            self.outer.learned,
+            self.outer.state_tensors(),
+            self.best,
+            self.tasks,
+            self.train_s,
+            self.validation_due,
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint; nothing random has to be restored."""
         self.outer.load(checkpoint.learned, checkpoint.outer)
         self.step, self.best, self.validation_due = checkpoint.step, checkpoint.best, checkpoint.validation_due
+        self.tasks, self.train_s = checkpoint.tasks, checkpoint.train_s
 
 
 @dataclass(frozen=True)
@@ -63,9 +73,9 @@ class Books:
     def resume(self) -> None:
         """Make up for the validation that an earlier attempt did not finish."""
         if self.state.validation_due:
-            self.state.validation_due = False
             self._begin_validation(urgent=True)
             self._end_validation()
+            self.state.validation_due = False
 
     def after_step(self, *, last: bool) -> None:
         """Whatever is due after the step that was just done."""
@@ -125,7 +135,7 @@ class Books:
         state.validation = scores.metrics()
         self.tracker.validation(snapshot.step, scores)
         rank = scores.value if scores.name == "accuracy" else -scores.value
-        improved = state.best is None or rank > state.best["rank"]
+        improved = math.isfinite(rank) and (state.best is None or rank > state.best["rank"])
         if improved:
             state.best = {"step": snapshot.step, "name": scores.name, "value": scores.value, "rank": rank}
             self.tracker.event("best", f"best validation so far at step {snapshot.step}", step=snapshot.step)

@@ -38,10 +38,15 @@ class EpisodeScores:
         return [int(i) for i in np.argsort(last, kind="stable")[:count]]
 
     def summary(self) -> Scores:
-        """Mean over episodes after the last inner step with its 95 % interval (1.96 s / sqrt n, s with ddof 1)."""
+        """Mean over episodes after the last inner step with its 95 % interval."""
         last = self.main[:, -1]
-        ci95 = 1.96 * float(last.std(ddof=1)) / math.sqrt(len(last)) if len(last) > 1 else math.inf
-        return Scores(self.name, [float(m) for m in self.main.mean(0)], float(last.mean()), ci95, len(last))
+        means = [float(m) for m in self.main.mean(0)]
+        return Scores(self.name, means, float(last.mean()), half_width(last), len(last))
+
+
+def half_width(values: FloatArray) -> float:
+    """Of the mean's 95 % interval: 1.96 s / sqrt n, s with ddof 1; infinite for a single value."""
+    return 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
 
 
 @dataclass(frozen=True)

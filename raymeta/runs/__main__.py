@@ -6,7 +6,6 @@ import argparse
 import difflib
 import json
 import math
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from raymeta.errors import ConfigError, RaymetaError
+from raymeta.command_line import add_verbose, run_command
+from raymeta.errors import ConfigError, DataError, RaymetaError
 from raymeta.files import json_text
 from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.runs.terminal import clean
@@ -36,21 +36,11 @@ _FILES = (
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], None] = arguments.run
-    try:
-        run(arguments)
-        sys.stdout.flush()
-    except RaymetaError as error:
-        print(f"raymeta runs: {clean(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        # `| head` has seen enough. What is still in the buffer goes nowhere, instead of failing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return run_command("runs", lambda: arguments.run(arguments), verbose=arguments.verbose)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m raymeta.runs", description="List and show runs.")
+    parser = argparse.ArgumentParser(prog="raymeta runs", description="List and show runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     ls = commands.add_parser("ls", help="list the runs of a folder, newest first")
     ls.add_argument("directory", nargs="?", type=Path, default=Path("results"), metavar="DIR")
@@ -65,10 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
     show.add_argument("--json", action="store_true", help="a JSON object")
     show.set_defaults(run=_show)
+    add_verbose(ls, show)
     return parser
 
 
-def _ls(arguments: argparse.Namespace) -> None:
+def _ls(arguments: argparse.Namespace) -> int:
     runs = find_runs(arguments.directory)
     rows = [_row(run) for run in runs]
     for text in arguments.filter:
@@ -83,6 +74,7 @@ def _ls(arguments: argparse.Namespace) -> None:
         print(f"none of the {len(runs)} runs in {arguments.directory}/ matches")
     else:
         print(f"no runs in {arguments.directory}/: start one with python -m raymeta.train")
+    return 0
 
 
 def _row(run: Run) -> Row:
@@ -158,9 +150,9 @@ def _sorted(rows: list[Row], key: str) -> list[Row]:
 
 
 def _headline_text(headline: object) -> str:
-    if not isinstance(headline, dict):
+    if not isinstance(headline, dict) or not headline:
         return "-"
-    return score_text(str(headline.get("name")), float(headline.get("value", math.nan)), headline.get("ci95"))
+    return score_text(headline["name"], headline["value"], headline["ci95"])
 
 
 def _table(rows: list[Row]) -> None:
@@ -205,35 +197,52 @@ def _local(created: object) -> str:
         return "-"
 
 
-def _show(arguments: argparse.Namespace) -> None:
+def _show(arguments: argparse.Namespace) -> int:
     run = resolve_run(arguments.reference, arguments.output)
+    problems: list[str] = []
+    config, summary = (_readable(read, problems) for read in (lambda: run.config, lambda: run.summary))
     if arguments.json:
-        whole = {**run.info, "id": run.id, "status": run.status, "path": str(run.path)}
-        print(json_text({**whole, "summary": run.summary, "config": run.config, "events": run.events()}, indent=2))
-        return
-    for title, lines in _sections(run).items():
-        print("\n".join([title, *(f"  {clean(line)}" for line in lines), ""]))
+        whole = {**run.info, "id": run.id, "status": run.status, "path": str(run.path), "problems": problems}
+        print(json_text({**whole, "summary": summary, "config": config or {}, "events": run.events()}, indent=2))
+    else:
+        sections = {**_sections(run, config or {}, summary or {}), "damaged": problems}
+        for title, lines in sections.items():
+            if lines:
+                print("\n".join([title, *(f"  {clean(line)}" for line in lines), ""]))
+    return DataError.exit_code if problems else 0
 
 
-def _sections(run: Run) -> dict[str, list[str]]:
-    info, config = run.info, _dotted(run.config)
+def _readable(read: Callable[[], Row | None], problems: list[str]) -> Row | None:
+    """What `read` gives, or nothing and one problem more: the rest of a damaged run is worth seeing."""
+    try:
+        return read()
+    except DataError as error:
+        problems.append(str(error))
+        return None
+
+
+def _sections(run: Run, config: Row, summary: Row) -> dict[str, list[str]]:
+    info, config = run.info, _dotted(config)
     reason = f": {info['reason']}" if info.get("reason") else ""
     done = f"step {info.get('step') or 0:,} of {info.get('steps') or 0:,}, attempt {info.get('attempt', 1)}"
     files = [name for name in _FILES.split() if (run.path / name).exists()]
     events = [f"{_clock(event)}  {event.get('kind')}: {event.get('message')}" for event in run.events()[-8:]]
-    sections = {
-        clean(run.id): [f"{run.status}{reason}", _headline_line(run), done, f"created {_local(info.get('created'))}"],
+    return {
+        clean(run.id): [
+            f"{run.status}{reason}",
+            _headline_line(summary.get("headline")),
+            done,
+            f"created {_local(info.get('created'))}",
+        ],
         "configuration": [f"{key}: {_yaml(value)}" for key, value in config.items() if _is_highlight(key)],
         "last events": events,
         "files": [str(run.path / name) for name in files],
         "next": _next_commands(run),
     }
-    return {title: lines for title, lines in sections.items() if lines}
 
 
-def _headline_line(run: Run) -> str:
-    headline = run.headline
-    if headline is None:
+def _headline_line(headline: Row | None) -> str:
+    if not headline:
         return "no headline yet"
     return f"{headline.get('split')} {_headline_text(headline)} over {headline.get('episodes')} episodes"
 
@@ -247,8 +256,10 @@ def _yaml(value: object) -> str:
 
 
 def _clock(event: dict[str, Any]) -> str:
-    time = event.get("time")
-    return f"{datetime.fromtimestamp(time):%Y-%m-%d %H:%M:%S}" if isinstance(time, int | float) else "-"
+    try:
+        return f"{datetime.fromtimestamp(event['time']):%Y-%m-%d %H:%M:%S}"
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):  # a row that is not ours
+        return "-"
 
 
 def _next_commands(run: Run) -> list[str]:

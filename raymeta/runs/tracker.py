@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
+
+from raymeta.errors import RaymetaWarning
 
 TRAIN_QUERY_LOSS: Final = "train/query_loss"
 TRAIN_QUERY_ACCURACY: Final = "train/query_accuracy"
@@ -54,6 +57,7 @@ EVENT_KINDS: Final = (
     "shard_copied",
     "shard_retried",
     "result_lost",
+    "note",
     "warning",
     "stopped",
     "finished",
@@ -121,6 +125,22 @@ class Tracker(Protocol):
         """The run is over for this process; called once, last."""
 
 
+class PythonWarnings:
+    """Tells a Python caller, who sees no terminal of ours, what a person should know."""
+
+    def event(self, kind: str, message: str, **fields: object) -> None:
+        if kind in ("note", "warning", *FAULT_KINDS):
+            warnings.warn(message, RaymetaWarning, stacklevel=2)
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def validation(self, step: int, scores: Scores) -> None: ...
+
+    def workers(self, rows: Sequence[WorkerRow]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Trackers:
     """Several trackers as one. A tracker that raises is switched off, the others are told once, and the run goes on."""
 
@@ -174,7 +194,7 @@ class Trackers:
         if self._active:
             self.event("warning", text)
         else:
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            warnings.warn(text, RaymetaWarning, stacklevel=2)
 
     def _is_active(self, tracker: Tracker) -> bool:
         return any(tracker is active for active in self._active)
@@ -184,7 +204,9 @@ class Trackers:
 
 
 def score_text(name: str, value: float, ci95: float | None = None) -> str:
-    """For people: `accuracy 97.31 ± 0.42 %`, `mse 0.0312 ± 0.0021`."""
+    """For people: `accuracy 97.31 ± 0.42 %`, `mse 0.0312 ± 0.0021`; of a single episode there is no interval."""
+    if ci95 is not None and not math.isfinite(ci95):
+        ci95 = None
     if name.endswith("accuracy"):
         interval = "" if ci95 is None else f" ± {100 * ci95:.2f}"
         return f"{name} {100 * value:.2f}{interval} %"
