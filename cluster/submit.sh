@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on a Ray cluster whose dashboard is forwarded to this machine: submit.sh [OPTION ...]
-# Follows the run and ends with its exit code; Ctrl-C only stops following. Needs the cluster's token.
+# Follows the run and ends with 0 if it succeeded; Ctrl-C only stops following. Needs the cluster's token.
 set -euo pipefail
 
 export RAY_AUTH_MODE=token
