@@ -29,6 +29,7 @@ trap 'rm -rf "$marks"' EXIT
 asked_to_stop=
 trap 'asked_to_stop=1; if [[ -s $marks/pid ]]; then kill -TERM "$(<"$marks/pid")"; fi' TERM
 
+# shellcheck disable=SC2016 # the inner shell expands these
 srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
     ray symmetric-run --address "$HEAD_ADDRESS:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --dashboard-host=127.0.0.1 -- \
