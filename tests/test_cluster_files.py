@@ -1,4 +1,4 @@
-"""cluster/ is accepted by those who will read it: Ray, KubeRay, shells, Prometheus, Grafana and raymeta's own parser."""
+"""cluster/ is accepted by its readers: Ray, KubeRay, shells, Prometheus, Grafana and the parser of raymeta itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head as cluster/ starts it, on a host of its own: who gets in, a job that is submitted, and what Prometheus sees."""
+"""A head as cluster/ starts it, on a host of its own: who gets in, a submitted job, and what Prometheus sees."""
 
 from __future__ import annotations
 
