@@ -51,6 +51,13 @@ def test_without_the_token_nothing_joins_and_nothing_is_submitted(head: Host) ->
     assert "AuthToken" in said
 
 
+def test_training_here_closes_the_token_to_others(head: Host) -> None:
+    token = head.home / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o777 == 0o644, "Ray closes it itself now"
+    head("raymeta", "train", "--preset", "sinusoid-maml", "--workers", "1", "--steps", "1", "--test_episodes", "5")
+    assert token.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_job_is_submitted_and_every_panel_of_the_dashboard_has_data(head: Host) -> None:
     (config,) = documents("prometheus.yml")
     config["scrape_configs"][0]["http_sd_configs"][0]["authorization"]["credentials_file"] = (
@@ -80,6 +87,12 @@ def _answer(head: Host, query: str) -> list[dict[str, Any]]:
     """What Prometheus answers to a panel's query, all runs and workers chosen."""
     plain = re.sub(r"\$__\w+", "20s", re.sub(r"\$(?:run|worker)", ".+", query))
     code, said = head.run(
-        "curl", "--silent", "--get", "http://127.0.0.1:9090/api/v1/query", "--data", urlencode({"query": plain})
+        "curl",
+        "--silent",
+        "--fail",
+        "--get",
+        "http://127.0.0.1:9090/api/v1/query",
+        "--data",
+        urlencode({"query": plain}),
     )
     return list(json.loads(said)["data"]["result"]) if code == 0 else []
