@@ -54,7 +54,9 @@ def test_without_the_token_nothing_joins_and_nothing_is_submitted(head: Host) ->
 def test_training_here_closes_the_token_to_others(head: Host) -> None:
     token = head.home / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o644, "Ray closes it itself now"
-    head("raymeta", "train", "--preset", "sinusoid-maml", "--workers", "1", "--steps", "1", "--test_episodes", "5")
+    options = ["--preset", "sinusoid-maml", "--workers", "1", "--steps", "1", "--test_episodes", "5"]
+    code, said = head.run("raymeta", "train", *options, timeout_s=240)
+    assert code == 0, said
     assert token.stat().st_mode & 0o777 == 0o600
 
 

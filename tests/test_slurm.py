@@ -15,7 +15,7 @@ from namespaces import ADDRESS, Host, own_host
 
 import raymeta
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 TRAINING: dict[str, Any] = {
     "steps": 300, "validate_every": 0, "test_episodes": 20, "checkpoint_every": 50, "model.hidden": [16, 16]
@@ -66,7 +66,7 @@ class Slurm(NamedTuple):
         return dict(re.findall(r"(\w+)=(\S*)", self.host("scontrol", "show", "job", number)))
 
     def wait(self, number: str, until: Callable[[dict[str, str]], bool]) -> dict[str, str]:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 300
         while not until(job := self.job(number)):
             assert time.monotonic() < deadline, f"{job}\n{self.log(number)}"
             time.sleep(1)
