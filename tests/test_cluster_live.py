@@ -71,7 +71,7 @@ def test_a_job_is_submitted_and_every_panel_of_the_dashboard_has_data(head: Host
     files = [f"--config.file={head.home}/prometheus.yml", f"--storage.tsdb.path={head.home}/tsdb"]
     prometheus = head.popen("prometheus", *files, "--web.listen-address=127.0.0.1:9090", "--log.level=error")
     options = ["--preset", "sinusoid-maml", "--steps", "1000000", "--time_limit", "60s", "--test_episodes", "10"]
-    job = head.popen("cluster/submit.sh", *options, "--workers", "2", "--output", str(head.home / "results"))
+    job = head.popen("cluster/submit.sh", *options, "--workers", "2", "--output", str(head.home / "submitted"))
     wanted = [query for query, _ in queries() if not query.startswith("label_values")]
     deadline = time.monotonic() + 120
     while wanted and job.poll() is None and time.monotonic() < deadline:
@@ -81,7 +81,7 @@ def test_a_job_is_submitted_and_every_panel_of_the_dashboard_has_data(head: Host
     prometheus.kill()
     assert not wanted, f"no data: {wanted}\n{said}"
     assert job.returncode == 0, said
-    (summary,) = (head.home / "results").glob("*/summary.json")
+    (summary,) = (head.home / "submitted").glob("*/summary.json")
     assert f"{json.loads(summary.read_text())['headline']['episodes']} episodes" in said
 
 
