@@ -44,7 +44,7 @@ if [[ ! -s $marks/code ]]; then
     exit 3
 fi
 code=$(<"$marks/code")
-if [[ $asked_to_stop && $code == 130 ]]; then
+if [[ $asked_to_stop && ($code == 130 || $code == 143) ]]; then # saved and stopped, or not begun yet
     rm -rf "$marks"
     scontrol requeue "$SLURM_JOB_ID"
 fi
