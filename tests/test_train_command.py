@@ -57,3 +57,16 @@ def test_an_interrupt_while_a_command_is_loaded_is_calm(
     monkeypatch.setattr(entry, "import_module", interrupted)
     assert entry.main(["train"]) == 130
     assert capsys.readouterr().err == "raymeta train: interrupted\n"
+
+
+def test_a_run_that_its_time_limit_ended_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [
+        "--preset",
+        "sinusoid-maml",
+        "model.hidden=[4]",
+        "meta_batch_size=2",
+        "test_episodes=2",
+        "validate_every=0",
+    ]
+    assert main([*small, "--time-limit", "0.5s", "--steps", "1000000", "--output", str(tmp_path), "-q"]) == 0
+    assert "of 1,000,000; --resume goes on" in capsys.readouterr().out
