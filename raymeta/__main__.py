@@ -36,7 +36,12 @@ def main(argv: list[str] | None = None) -> int:
         hint = f": did you mean {close[0]}?" if close else f"; commands are {', '.join(COMMANDS)}"
         print(f"raymeta: there is no command {name}{hint}", file=sys.stderr)
         return 2
-    module = import_module(_MODULES.get(name, f"raymeta.{name}" + (".__main__" if name in ("runs", "config") else "")))
+    home = _MODULES.get(name, f"raymeta.{name}" + (".__main__" if name in ("runs", "config") else ""))
+    try:
+        module = import_module(home)
+    except KeyboardInterrupt:
+        print(f"raymeta {name}: interrupted", file=sys.stderr)
+        return 130
     code: int = module.main(argv[1:])
     return code
 

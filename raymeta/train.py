@@ -113,8 +113,10 @@ def result_text(run: Run, reason: StopReason) -> str:
     name = headline["name"]
     lines = [
         f"{headline['split']} {score_text(name, headline['value'], headline['ci95'])} "
-        f"over {headline['episodes']} episodes, after {len(steps) - 1} inner steps",
+        f"over {headline['episodes']} episodes" + (f", after {len(steps) - 1} inner steps" if len(steps) > 1 else ""),
     ]
+    if summary["stopped_by"] == "time_limit":
+        lines.append(f"the time limit came at step {summary['steps']:,} of {run.info['steps']:,}; --resume goes on")
     if len(steps) > 1:
         lines.append(f"before adapting {score_text(name, steps[0])}, after {score_text(name, steps[-1])}")
     lines += [

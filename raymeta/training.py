@@ -249,9 +249,17 @@ def cluster_text(place: Mapping[str, object]) -> str:
 
 def without_effect(config: RunConfig) -> list[str]:
     """Options that are given and do nothing, for a person to know before the run."""
-    if config.address is not None and not config.workers:
-        return [f"address {config.address} has no effect, as workers is 0: add --workers N to compute on that cluster"]
-    return []
+    fields = RunConfig.model_fields
+    given = [k for k in _OF_WORKERS if getattr(config, k) != fields[k].get_default(call_default_factory=True)]
+    if config.workers or not given:
+        return []
+    return [f"{' and '.join(given)} without effect, as workers is 0, which is this process: add --workers N"]
+
+
+_OF_WORKERS = (
+    "address", "min_workers", "max_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "node_labels",
+    "autoscaling",
+)  # fmt: skip
 
 
 @contextmanager

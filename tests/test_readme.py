@@ -132,7 +132,7 @@ def parse(command: str, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["train --tasks.shots 5", "train -c nothing.yaml", "evaluate --episodes 0 RUN", "runs list"]
+    "line", ["train --tasks.shots 5", "train -c nothing.yaml", "evaluate --episodes many RUN", "runs list"]
 )
 def test_a_wrong_command_would_be_noticed(line: str, workplace: Path) -> None:
     command, *arguments = line.split()
@@ -142,7 +142,8 @@ def test_a_wrong_command_would_be_noticed(line: str, workplace: Path) -> None:
 
 def test_options_in_the_text_exist() -> None:
     flags = {name.lstrip("-").replace("-", "_") for flag in train.FLAGS for name in flag.names}
-    keys = {*all_keys(), *flags, "root"}
+    flags |= {action.dest for action in evaluate._parser()._actions}
+    keys = {*all_keys(), *flags}
     options = [code.split()[0].removeprefix("--").replace("-", "_") for code in INLINE if code.startswith("--")]
     dotted = [code for code in INLINE if re.fullmatch(r"(tasks|model|algorithm|outer)\.[a-z_]+", code)]
     bare = [m[1] for code in INLINE if (m := re.fullmatch(r"([a-z_]+): [a-z_]+", code))]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import raymeta
+from raymeta import __main__ as entry
 from raymeta.errors import RaymetaWarning
 from raymeta.runs.read import Run
 from raymeta.train import main
@@ -23,7 +24,7 @@ def test_notes_and_warnings_are_told_without_a_run(stop: str, capsys: pytest.Cap
     assert main([*SWITCH, "--address", "auto", stop]) == 0
     said = capsys.readouterr()
     assert f"note: command line --algorithm {NOTE}" in said.err
-    assert "warning: address auto has no effect, as workers is 0" in said.err
+    assert "warning: address without effect, as workers is 0" in said.err
     if stop == "--print-config":
         assert yaml.safe_load(said.out)["algorithm"]["name"] == "protonet"
     assert main([*SWITCH, stop, "-q"]) == 0
@@ -35,7 +36,7 @@ def test_quiet_leaves_out_notes_and_keeps_warnings(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().err == ""
     assert main([*TINY, "--output", str(tmp_path), "--address", "auto", "-q"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert "warning: address auto has no effect" in line
+    assert "warning: address without effect" in line
 
 
 def test_python_callers_are_told_and_the_run_remembers(tmp_path: Path) -> None:
@@ -43,3 +44,29 @@ def test_python_callers_are_told_and_the_run_remembers(tmp_path: Path) -> None:
     with pytest.warns(RaymetaWarning, match=NOTE):
         run = raymeta.meta_train(output=str(tmp_path), algorithm="protonet", steps=1, **options)
     assert [event["kind"] for event in Run.open(run.path).events()][:2] == ["note", "started"]
+
+
+def test_an_interrupt_while_a_command_is_loaded_is_calm(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing torch takes seconds, in which people change their mind."""
+
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "import_module", interrupted)
+    assert entry.main(["train"]) == 130
+    assert capsys.readouterr().err == "raymeta train: interrupted\n"
+
+
+def test_a_run_that_its_time_limit_ended_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [
+        "--preset",
+        "sinusoid-maml",
+        "model.hidden=[4]",
+        "meta_batch_size=2",
+        "test_episodes=2",
+        "validate_every=0",
+    ]
+    assert main([*small, "--time-limit", "0.5s", "--steps", "1000000", "--output", str(tmp_path), "-q"]) == 0
+    assert "of 1,000,000; --resume goes on" in capsys.readouterr().out

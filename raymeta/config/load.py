@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from raymeta.config import yaml_lines
 from raymeta.config.describe import all_keys, run_options, section_options, variants_with
 from raymeta.config.layers import Layer, Layers, Override, override_layer, read_layer
-from raymeta.config.preset_files import DEFAULT, preset_path
+from raymeta.config.preset_files import DEFAULT, preset_names, preset_path
 from raymeta.config.schema import RunConfig, RunOptions
 from raymeta.config.variants import SECTIONS, name_of, section_of, variant_class
 from raymeta.config.yaml_lines import KeyPath
@@ -54,6 +54,8 @@ def load_config(
     presets += [preset] if preset is not None else [DEFAULT] if not files else []
     presets += [o.value for o in listed if o.key == "preset"]
     if presets and presets[-1] is not None:
+        if presets[-1] is True:  # `--preset` without a value
+            raise ConfigError(f"--preset needs a name: one of {', '.join(preset_names())}")
         name = str(presets[-1])
         layers.add(read_layer(preset_path(name), f"preset {name}"))
         layers.values["preset"] = name
@@ -147,7 +149,8 @@ def _known(layers: Layers, key: str) -> bool:
 
 def _variant(layers: Layers, section: str, value: Any) -> Any:
     if value is None:
-        layers.errors.append(f"{section} is missing: name one, for instance `{section}: {_EXAMPLES[section]}`")
+        example = f"`{section}: {_EXAMPLES[section]}`"
+        layers.errors.append(f"{section} is missing: name one, for instance {example}, or a preset that has it")
         return None
     if section_of(value) == section:
         if not dataclasses.is_dataclass(value):
