@@ -26,7 +26,8 @@ LAYERS = [
     {"config", "gradient", "command_line"},
     {"evaluation", "inspection", "resume"},
     {"training"},
-    {"train", "evaluate", "presets", "doctor", "transfer"},
+    {"sweeps"},
+    {"train", "tune", "evaluate", "presets", "doctor", "transfer"},
 ]
 
 
