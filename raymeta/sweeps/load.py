@@ -59,10 +59,8 @@ class Sweep:
     def config(self, point: Point, origins: Mapping[str, str] | None = None) -> RunConfig:
         """The configuration at `point`, with the sweep's own settings; mistakes name `origins`."""
         preset, files = self.base
-        resources = self.file.resources
-        ours: dict[str, Any] = {"workers": resources.workers, "time_limit": None, "address": None}
-        if self.file.report_every is not None:
-            ours |= {"validate_every": self.file.report_every, "checkpoint_every": self.file.report_every}
+        ours: dict[str, Any] = {"workers": self.file.resources.workers, "time_limit": None, "address": None}
+        ours |= {"validate_every": self.report_every, "checkpoint_every": self.report_every}
         chosen = [Override(key, value, (origins or {}).get(key, f"space {key}")) for key, value in point.items()]
         forced = [Override(key, value, "sweep") for key, value in ours.items()]
         return load_config(preset=preset, files=files, overrides=[*self.overrides, *chosen, *forced]).config
@@ -89,7 +87,7 @@ class Sweep:
 
     def resolved(self) -> dict[str, Any]:
         """The sweep as a file beside `base.yaml`, with everything that it came from."""
-        content = self.file.model_dump(mode="json", by_alias=True, exclude={"options"}, exclude_defaults=True)
+        content = self.file.model_dump(mode="json", by_alias=True, exclude={"options"}, exclude_none=True)
         return {**content, "name": self.name, "base": "base.yaml"}
 
 

@@ -15,6 +15,19 @@ import numpy as np
 
 Point = dict[str, Any]
 
+
+class Tried(NamedTuple):
+    """A configuration proposed before: its score, larger is better; None while it runs, -inf where it failed."""
+
+    point: Point
+    score: float | None
+
+
+def generator(seed: int, index: int) -> np.random.Generator:
+    """The random numbers of configuration `index`: counter-based, so that none depends on another."""
+    return np.random.Generator(np.random.Philox(key=[seed, index]))
+
+
 DIGITS = 4
 """Significant digits of a drawn number: more would only be noise in tables and files."""
 NEIGHBOUR = 0.2
@@ -63,13 +76,18 @@ class Interval:
         return math.log(max(value, 1e-300) / self.low) / math.log(self.high / self.low)
 
     @property
+    def whole(self) -> bool:
+        """Whether all values are whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.step, int)
+
+    @property
     def count(self) -> int:
         """How many values there are, in steps."""
         return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
 
     def _step(self, index: int) -> float:
         value = self.low + index * (self.step or 1)
-        return value if isinstance(value, int) else float(f"{value:.10g}")
+        return value if self.whole else float(f"{value:.10g}")
 
     def _at(self, share: float) -> float:
         if self.step is not None:
