@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +17,7 @@ import pytest
 import yaml
 
 import raymeta
+from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.sweeps.load import load_sweep
 from raymeta.sweeps.tuner import Outcome, new_directory, run_sweep
 
@@ -62,7 +70,9 @@ def test_every_trial_left_an_ordinary_run(swept: Outcome) -> None:
         assert run.config["outer"]["lr"] == 0.01
         if trial["status"] != "failed":
             reports = json.loads((swept.directory / "records" / f"{trial['trial']}.json").read_text())["reports"]
-            rows = [[r["step"], r["val/accuracy"], r["val/accuracy_ci95"]] for r in run.metrics() if "val/accuracy" in r]
+            rows = [
+                [r["step"], r["val/accuracy"], r["val/accuracy_ci95"]] for r in run.metrics() if "val/accuracy" in r
+            ]
             assert reports == rows
             assert raymeta.meta_test(run, episodes=4).summary.episodes == 4
 
@@ -74,7 +84,7 @@ def test_best_yaml_repeats_the_best_trial_as_it_is(swept: Outcome, tmp_path: Pat
     run = raymeta.meta_train(file=swept.directory / "best.yaml", output=str(tmp_path))
     assert (run.summary or {})["params_sha256"] == best["params_sha256"]
     assert (run.summary or {})["headline"] == best["headline"]
-    assert "results" == yaml.safe_load((swept.directory / "best.yaml").read_text())["output"]
+    assert yaml.safe_load((swept.directory / "best.yaml").read_text())["output"] == "results"
 
 
 def test_a_sweep_that_ended_is_not_run_again(swept: Outcome, local_ray: Any) -> None:
@@ -83,3 +93,101 @@ def test_a_sweep_that_ended_is_not_run_again(swept: Outcome, local_ray: Any) -> 
     after = {path: path.stat().st_mtime_ns for path in (swept.directory / "trials").rglob("*") if path.is_file()}
     assert before == after
     assert again.summary["trials"] == swept.summary["trials"]
+
+
+def command(tmp_path: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "raymeta.tune", "--output", str(tmp_path), "--log-format", "plain", *options]
+
+
+FOUR = """\
+space:
+  algorithm.inner_lr: {grid: [0.3, 0.1, 0.03, 0.01]}
+concurrent: 2
+"""
+
+
+def records_of(directory: Path) -> list[dict[str, Any]]:
+    records = [json.loads(path.read_text()) for path in sorted((directory / "records").glob("*.json"))]
+    return [{k: v for k, v in record.items() if k not in ("began", "ended")} for record in records]
+
+
+def only_sweep(tmp_path: Path) -> Path:
+    (directory,) = (path for path in (tmp_path / "sweeps").iterdir() if path.is_dir())
+    return directory
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_trial_that_was_cut_off_goes_on_and_finished_ones_are_left_alone(local_ray: Any, tmp_path: Path) -> None:
+    """The state that a killed driver leaves: one trial ended, one at half of its steps, two that never began."""
+    whole = sweep(tmp_path, FOUR)
+    half, late = whole.directory / "trials" / "0001", whole.directory / "trials" / "0002"
+    expected = records_of(whole.directory)
+    run = json.loads((half / "run.json").read_text())
+    (half / "run.json").write_text(json.dumps({**run, "status": "running", "pid": 0}))
+    os.utime(half / "run.json", (0, 0))
+    (half / "summary.json").unlink()
+    for name in ("step-00000009", "step-00000012"):
+        shutil.rmtree(half / "checkpoints" / name)
+    (half / "checkpoints" / "index.json").write_text('{"last": "step-00000006"}')
+    for name in ("0001", "0002"):
+        path = whole.directory / "records" / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "status": "running"}))
+    shutil.rmtree(late)
+    shutil.rmtree(whole.directory / "trials" / "0003")
+    (whole.directory / "records" / "0003.json").unlink()
+    before = (whole.directory / "trials" / "0000" / "run.json").stat().st_mtime_ns
+    again = run_sweep(whole.directory, mode="plain", quiet=True)
+    assert records_of(whole.directory) == expected
+    assert again.summary["status"] == "finished"
+    assert (whole.directory / "trials" / "0000" / "run.json").stat().st_mtime_ns == before
+    assert raymeta.load_run(half).info["attempt"] == 2
+    assert [row["step"] for row in raymeta.load_run(half).metrics()] == list(range(1, 13))
+
+
+@pytest.mark.slow
+def test_killing_the_driver_and_resuming_ends_like_an_undisturbed_sweep(local_ray: Any, tmp_path: Path) -> None:
+    (tmp_path / "quiet").mkdir()
+    quiet = sweep(tmp_path / "quiet", FOUR)
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(command(killed, "-c", str(tmp_path / "quiet" / "tiny.yaml")), start_new_session=True)
+    wait_for(lambda: (killed / "sweeps").exists() and any(r["status"] == "finished" for r in _seen(killed)))
+    process.kill()
+    process.wait()
+    directory = only_sweep(killed)
+    finished = {r["id"] for r in records_of(directory) if r["status"] == "finished"}
+    stamps = {name: (directory / "trials" / name / "summary.json").stat().st_mtime_ns for name in finished}
+    assert 0 < len(finished) < 4
+    done = subprocess.run(command(killed, "--resume", "latest"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert records_of(directory) == records_of(quiet.directory)
+    for name, stamp in stamps.items():
+        assert (directory / "trials" / name / "summary.json").stat().st_mtime_ns == stamp, "a finished trial ran again"
+        assert raymeta.load_run(directory / "trials" / name).info["attempt"] == 1
+
+
+def _seen(tmp_path: Path) -> list[dict[str, Any]]:
+    return [r for path in (tmp_path / "sweeps").glob("*") if path.is_dir() for r in records_of(path)]
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_everything_and_exits_130(local_ray: Any, tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(TINY.replace("steps: 12", "steps: 100000") + FOUR)
+    process = subprocess.Popen(command(tmp_path, "-c", str(tmp_path / "long.yaml")), stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: (tmp_path / "sweeps").exists() and sum(len(r["reports"]) > 1 for r in _seen(tmp_path)) >= 1)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "raymeta tune --resume" in out
+    directory = only_sweep(tmp_path)
+    assert {r["status"] for r in records_of(directory)} == {"stopped"}
+    for path in (directory / "trials").iterdir():
+        run = raymeta.load_run(path)
+        assert (run.status, run.info["reason"]) == ("stopped", "signal")
+        assert CheckpointStore(path / "checkpoints").load_last()[0].step == run.info["step"]  # type: ignore[union-attr]
+    assert json.loads((directory / "summary.json").read_text())["status"] == "stopped"

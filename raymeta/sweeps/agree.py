@@ -123,8 +123,11 @@ def _scheduler(sweep: Sweep) -> Iterator[Finding]:
 
 
 def _resources(sweep: Sweep) -> Iterator[Finding]:
+    resources = sweep.file.resources
+    if sweep.first.device == "cuda" and not resources.gpus_per_worker:
+        yield ("resources",), "device is cuda, but trials have no GPU: write resources.gpus_per_worker"
     known = all_keys() + [f"{section}.name" for section in SECTIONS]
-    for i, rule in enumerate(sweep.file.resources.when):
+    for i, rule in enumerate(resources.when):
         for key in rule.if_:
             if key not in known:
                 yield ("resources", "when", str(i), "if", key), f"resources.when: there is no option {key}"

@@ -26,7 +26,15 @@ from raymeta.sweeps.schema import SweepFile
 from raymeta.sweeps.space import Case, Point, Space, describe
 
 OWNED = {
-    "workers": "write resources.workers",
+    **{
+        name: f"write resources.{name}"
+        for name in ("workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "autoscaling")
+    },
+    "min_workers": "a trial has a fixed number of workers, resources.workers",
+    "max_workers": "a trial has a fixed number of workers, resources.workers",
+    "node_labels": "trials go wherever their workers fit",
+    "placement": "a trial's workers are packed on few nodes",
+    "overlap_validation": "a trial waits for its score",
     "address": "use --address",
     "output": "use --output",
     "time_limit": "write time_limit of the sweep",
@@ -59,8 +67,8 @@ class Sweep:
     def config(self, point: Point, origins: Mapping[str, str] | None = None) -> RunConfig:
         """The configuration at `point`, with the sweep's own settings; mistakes name `origins`."""
         preset, files = self.base
-        ours: dict[str, Any] = {"workers": self.file.resources.workers, "time_limit": None, "address": None}
-        ours |= {"validate_every": self.report_every, "checkpoint_every": self.report_every}
+        every = self.report_every
+        ours = {"time_limit": None, "address": None, "validate_every": every, "checkpoint_every": every}
         chosen = [Override(key, value, (origins or {}).get(key, f"space {key}")) for key, value in point.items()]
         forced = [Override(key, value, "sweep") for key, value in ours.items()]
         return load_config(preset=preset, files=files, overrides=[*self.overrides, *chosen, *forced]).config

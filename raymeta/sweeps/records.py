@@ -9,8 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.errors import DataError
 from raymeta.files import restore_floats, write_json
+from raymeta.runs.read import Run
+from raymeta.runs.tracker import VAL_ACCURACY, VAL_MSE
 from raymeta.sweeps.space import Point, Tried
 
 TrialStatus = Literal["waiting", "running", "finished", "stopped early", "failed", "stopped"]
@@ -119,6 +122,18 @@ class Records:
         self.directory.mkdir(exist_ok=True)
         write_json(self.directory / f"{record.id}.json", asdict(record))
 
+    def catch_up(self, trials: Path) -> None:
+        """Take in what unfinished trials of a killed sweep had reached: the reports up to their last checkpoint."""
+        for record in self.all():
+            folder = trials / record.id
+            if record.status in ENDED or not (folder / "run.json").is_file():
+                continue
+            step = last_checkpoint_step(folder)
+            reports = [report for report in reports_of(Run.open(folder)) if report.step <= step]
+            if not record.changes and reports:
+                record.reports = reports
+                self.save(record)
+
     def all(self) -> list[Record]:
         """In the order of their configurations."""
         return sorted(self.by_id.values(), key=lambda record: (record.index, record.repeat))
@@ -154,6 +169,19 @@ class Records:
             step = min(report.step for report in reports)
             ranked.append(Ranked(group[0].index, [r.id for r in group], point, score, ci95, step, complete))
         return sorted(ranked, key=lambda r: (not r.complete, -sign * r.score, r.number))
+
+
+def reports_of(run: Run) -> list[Report]:
+    """All validations of a run."""
+    rows = run.metrics()
+    names = (VAL_ACCURACY, VAL_MSE)
+    return [Report(row["step"], row[n], row[f"{n}_ci95"]) for row in rows for n in names if n in row]
+
+
+def last_checkpoint_step(folder: Path) -> int:
+    """The step from which a run would go on; 0 without a checkpoint."""
+    name = CheckpointStore(folder / "checkpoints").index().get("last", "step-0")
+    return int(name.rpartition("-")[2])
 
 
 def _score(group: Sequence[Record], sign: int) -> float:

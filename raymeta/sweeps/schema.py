@@ -140,8 +140,6 @@ Search = Annotated[
     BeforeValidator(_named),
 ]
 
-_SHARE = Field(default=0.0, ge=0, le=1)
-
 
 class Rule(Part):
     """Other resources for trials whose configuration matches."""
@@ -154,6 +152,8 @@ class Rule(Part):
     """as above, where it differs"""
     gpus_per_worker: float | None = Field(default=None, ge=0, le=1)
     """as above, where it differs"""
+    accelerator_type: str | None = None
+    """as above, where it differs"""
 
 
 class Resources(Part):
@@ -163,8 +163,12 @@ class Resources(Part):
     """Ray workers of a trial; with 0 it computes in its own process, which then takes what a worker would"""
     cpus_per_worker: PositiveFloat = 1.0
     """CPUs of a worker"""
-    gpus_per_worker: float = _SHARE
+    gpus_per_worker: float = Field(default=0.0, ge=0, le=1)
     """GPUs of a worker: 1, or a fraction"""
+    accelerator_type: str | None = None
+    """kind of GPU that a worker needs, as Ray names it: A100, H100, ..."""
+    autoscaling: bool = False
+    """the cluster grows by itself: wait for nodes where a trial does not fit, instead of failing at once"""
     when: list[Rule] = Field(default_factory=list)
     """exceptions; the first rule that matches a trial counts"""
 

@@ -15,14 +15,25 @@ from raymeta.files import json_text, write_json, write_whole
 from raymeta.runs.environment import package_version
 from raymeta.sweeps.load import Sweep
 from raymeta.sweeps.records import Record, Records
+from raymeta.sweeps.resources import share_of
 from raymeta.sweeps.studies import importance
 
 
 def trial_config(sweep: Sweep, record: Record, directory: Path) -> RunConfig:
     """The configuration of one trial, as its run directory in `directory/trials` holds it."""
-    config = sweep.config(record.point)
+    config = repeatable_config(sweep, record)
     own = {"name": f"{sweep.name}-{record.id}", "output": str(directory / "trials"), "tags": [*config.tags, "sweep"]}
-    return config.model_copy(update={**own, "seed": config.seed + record.repeat})
+    return config.model_copy(update={**own, "overlap_validation": False})  # a decision waits for the score
+
+
+def repeatable_config(sweep: Sweep, record: Record) -> RunConfig:
+    """What determines the result of a trial, and the workers it had."""
+    config = sweep.config(record.changes[-1]["point"] if record.changes else record.point)
+    share = share_of(sweep.file.resources, config)
+    update: dict[str, Any] = {**share._asdict(), "seed": config.seed + record.repeat}
+    if not share.gpus_per_worker and config.device == "auto":
+        update["device"] = "cpu"  # without a GPU of its own, a trial must not take another's
+    return config.model_copy(update=update)
 
 
 class SweepFiles:
@@ -112,11 +123,8 @@ class SweepFiles:
 
     def _best_yaml(self, best: dict[str, Any]) -> str:
         record = self._records.by_id[best["trial"]]
-        config = trial_config(self._sweep, record, self._directory)
-        if record.changes:
-            config = self._sweep.config(best["params"])
-        name = f"{self._sweep.name}-best"
-        config = config.model_copy(update={"output": "results", "name": name, "tags": self._sweep.first.tags})
+        own = {"output": "results", "name": f"{self._sweep.name}-best"}
+        config = repeatable_config(self._sweep, record).model_copy(update=own)
         sha = best["params_sha256"]
         equal = (
             f"# Repeats params_sha256 {sha}." if sha and not record.changes else "# Not repeatable: see summary.json."

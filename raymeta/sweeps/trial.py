@@ -20,7 +20,7 @@ from raymeta.config.schema import RunConfig
 from raymeta.runs.read import Run
 from raymeta.runs.tracker import Scores, WorkerRow
 from raymeta.sweeps.load import load_sweep
-from raymeta.sweeps.records import Record, Report
+from raymeta.sweeps.records import Record, Report, reports_of
 from raymeta.sweeps.schedulers import result_of
 from raymeta.sweeps.summary import trial_config
 from raymeta.training import Training
@@ -131,7 +131,7 @@ class Session:
                 stop=self._stop,
             )
             run = training.execute()
-            last = self.last or _last_report(run)
+            last = self.last or next(reversed(reports_of(run)), None)  # the last step may be of an attempt before
             ended: dict[str, Any] = {"stopped": self._stop_reason} if training.reason == "signal" else {}
             if run.summary is not None and not ended:
                 ended = {"params_sha256": run.summary["params_sha256"], "headline": run.summary["headline"]}
@@ -166,12 +166,3 @@ class Reporter:
 
 def _result(report: Report) -> dict[str, Any]:
     return {**result_of(report), "ci95": report.ci95}
-
-
-def _last_report(run: Run) -> Report | None:
-    """The last validation of a run, for one that had come to its last step before."""
-    for row in reversed(run.metrics()):
-        for name in ("accuracy", "mse"):
-            if f"val/{name}" in row:
-                return Report(row["step"], row[f"val/{name}"], row[f"val/{name}_ci95"])
-    return None

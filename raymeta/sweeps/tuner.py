@@ -15,6 +15,8 @@ from typing import Any
 
 from raymeta.config import yaml_lines
 from raymeta.config.load import dump
+from raymeta.engine.executors.placement import Node, PoolOptions
+from raymeta.engine.executors.ray_actors.cluster import Cluster
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.files import write_whole
 from raymeta.runs.read import find_runs
@@ -98,41 +100,38 @@ def run_sweep(
     """
     sweep = load_sweep(directory / "sweep.yaml", changes=changes, check=False)
     os.environ.update({name: os.environ.get(name, value) for name, value in _TUNE_ENVIRONMENT.items()})
-    ray = _ray()
-    if address is None and not ray.is_initialized():
-        require_fit(sweep, [_this_machine()], "this machine")
+    _require_tune()
+    if address is None and not _ray_runs():
+        require_fit(sweep, [_this_machine()])
     records = Records.load(directory / "records", sweep.file.repeats)
     _wait_for_the_dead(directory)
-    owned = not ray.is_initialized()
-    if owned:
-        _connect(ray, address)
+    records.catch_up(directory / "trials")
+    cluster = Cluster(PoolOptions(address=address))
     try:
-        require_fit(sweep, [node["Resources"] for node in ray.nodes() if node["Alive"]], "the cluster")
+        require_fit(sweep, cluster.nodes())
         return _Driver(directory, sweep, records, proposer(sweep)).run(mode, quiet)
     finally:
-        if owned:
-            ray.shutdown()
+        cluster.close()
 
 
-def _ray() -> Any:
+def _require_tune() -> None:
     try:
-        import ray
-        import ray.tune
+        import ray.tune  # noqa: F401
     except ImportError as error:
         raise EnvironmentProblem(f"sweeps need Ray Tune ({error}): pip install 'raymeta[tune]'") from error
-    return ray
 
 
-def _connect(ray: Any, address: str | None) -> None:
-    from raymeta.engine.executors.ray_actors import _connect as connect
+def _ray_runs() -> bool:
+    import ray
 
-    connect(ray, address, 1)
+    return bool(ray.is_initialized())
 
 
-def _this_machine() -> dict[str, float]:
+def _this_machine() -> Node:
+    """What a cluster started here will have; known without starting it."""
     import torch
 
-    return {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+    return Node("here", {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}, {})
 
 
 def _wait_for_the_dead(directory: Path) -> None:
