@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from raymeta.command_line import run_command
+from raymeta.command_line import print_result, run_command
 from raymeta.config.arguments import Arguments, Flag, split_arguments
 from raymeta.errors import ConfigError
 from raymeta.runs.terminal import Mode
@@ -63,7 +63,8 @@ def _tune(argv: Sequence[str]) -> int:
         mode=mode,
         quiet=bool(flags.get("quiet")),
     )
-    print(result_text(outcome.directory, outcome.summary, outcome.reason))
+    text = result_text(outcome.directory, outcome.summary, outcome.reason)
+    print_result("tune", text, str(outcome.directory / "summary.json"))
     if outcome.reason == "signal":
         return 130
     return 1 if outcome.summary["best"] is None else 0

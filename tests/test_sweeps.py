@@ -17,8 +17,10 @@ import pytest
 import yaml
 
 import raymeta
+from raymeta.config.layers import Override
 from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.sweeps.load import load_sweep
+from raymeta.sweeps.resources import share_of
 from raymeta.sweeps.tuner import Outcome, new_directory, run_sweep
 
 TINY = """\
@@ -191,3 +193,42 @@ def test_ctrl_c_keeps_everything_and_exits_130(local_ray: Any, tmp_path: Path) -
         assert (run.status, run.info["reason"]) == ("stopped", "signal")
         assert CheckpointStore(path / "checkpoints").load_last()[0].step == run.info["step"]  # type: ignore[union-attr]
     assert json.loads((directory / "summary.json").read_text())["status"] == "stopped"
+
+
+FILES = sorted((Path(__file__).parents[1] / "tune_configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_sweep_file_is_valid(path: Path) -> None:
+    loaded = load_sweep(path, check=False)
+    cases = list(loaded.space.cases())
+    assert len(cases) >= 4
+    for case in cases:
+        assert loaded.config(case.point).workers == 0, "workers come from the resources"
+        assert share_of(loaded.file.resources, loaded.config(case.point)).workers >= 1
+    assert path.read_text().startswith("# ")
+    assert "Cost" in path.read_text() or "minutes" in path.read_text()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_sweep_file_builds_its_models(path: Path, request: pytest.FixtureRequest) -> None:
+    needs_data = "omniglot" in load_sweep(path, check=False).file.base
+    root = [Override("tasks.root", str(request.getfixturevalue("omniglot_root")), "test")] if needs_data else []
+    load_sweep(path, overrides=root)
+
+
+@pytest.mark.slow
+def test_smoke_runs_in_two_minutes_and_best_yaml_repeats_it(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        command(tmp_path, "-c", str(FILES[0].parent / "smoke.yaml")), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 120
+    directory = only_sweep(tmp_path)
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["counts"]["finished"] + summary["counts"]["stopped_early"] == 6
+    assert set(summary["importance"]) == {"algorithm.inner_lr", "outer.lr"}
+    assert len((directory / "trials.csv").read_text().splitlines()) == 7
+    run = raymeta.meta_train(file=directory / "best.yaml", workers=0, output=str(tmp_path / "again"))
+    assert (run.summary or {})["params_sha256"] == summary["best"]["params_sha256"]

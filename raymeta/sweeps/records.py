@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.errors import DataError
-from raymeta.files import restore_floats, write_json
+from raymeta.files import write_json
 from raymeta.runs.read import Run
 from raymeta.runs.tracker import VAL_ACCURACY, VAL_MSE
 from raymeta.sweeps.space import Point, Tried
@@ -72,6 +72,11 @@ class Record:
         return True
 
 
+def _report(step: int, score: float | None, ci95: float | None) -> Report:
+    """A report as it stands in a file, where null is no finite number."""
+    return Report(step, math.nan if score is None else score, math.inf if ci95 is None else ci95)
+
+
 class Ranked(NamedTuple):
     """A configuration with its score over its repeats."""
 
@@ -103,8 +108,8 @@ class Records:
         records = cls(directory, repeats)
         for path in sorted(directory.glob("*.json")):
             try:
-                content = restore_floats(json.loads(path.read_bytes()))
-                content["reports"] = [Report(*report) for report in content["reports"]]
+                content = json.loads(path.read_bytes())
+                content["reports"] = [_report(*report) for report in content["reports"]]
                 record = Record(**content)
             except (OSError, ValueError, TypeError, KeyError) as error:
                 raise DataError(f"{path} cannot be read: {error}. Delete it to run this trial again") from error
