@@ -89,11 +89,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("of", ["worker", "driver of the trial"])
 def test_killed_processes_change_no_result(of: str, local_ray: Any, tmp_path: Path) -> None:
-    text = "space: {algorithm.inner_lr: 0.1}\nresources: {workers: 2}\n"
-    longer = (
-        text + "options: {steps: 40, model.width: 4, meta_batch_size: 4, validation_episodes: 8, test_episodes: 8}\n"
-    )
-    quiet = _long(tmp_path / "quiet", longer)
+    quiet = _long(tmp_path / "quiet")
     expected = run_sweep(quiet, mode="plain", quiet=True).summary["trials"][0]
     directory, killed = _long(tmp_path / "killed"), list[int]()
     thread = kill_soon(directory, of, killed)
