@@ -74,6 +74,7 @@ def _directory(arguments: Arguments) -> Path | None:
     """The folder of the sweep to run, new or resumed; None after a dry run."""
     from raymeta.sweeps import tuner
     from raymeta.sweeps.load import load_sweep
+    from raymeta.sweeps.search import proposer
 
     flags, overrides = arguments
     output = Path(flags.get("output", "results"))
@@ -86,6 +87,7 @@ def _directory(arguments: Arguments) -> Path | None:
     if not flags.get("config"):
         raise ConfigError("a sweep needs its file: raymeta tune -c tune_configs/smoke.yaml")
     sweep = load_sweep(Path(flags["config"]), overrides=overrides, changes=_changes(flags))
+    proposer(sweep)  # before anything is written: its package may be missing
     if flags.get("dry_run"):
         print(dry_run_text(sweep))
         return None

@@ -212,3 +212,33 @@ def test_gpus_follow_the_architecture(tmp_path: Path) -> None:
     require_fit(sweep, [Node("a", node, {}), Node("b", node, {})])
     with pytest.raises(EnvironmentProblem, match=r"resnet12.*4 workers x 1 GPU and 1 CPU asked, 2 GPUs.*room for 2"):
         require_fit(sweep, [Node("a", node, {})])
+
+
+def test_searchers_of_ray_are_told_scores_and_stay_in_the_space(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    from raymeta.errors import ConfigError, EnvironmentProblem
+
+    text = """\
+space:
+  outer.lr: {loguniform: [1e-4, 1]}
+  meta_batch_size: {randint: [1, 8]}
+  model.width: {quniform: [8, 32, 8]}
+  model.norm: {choice: [batch, group]}
+  outer.optimizer: adam
+samples: 30
+search: {name: NAME, options: {OPTIONS}}
+"""
+    sweep = sweep_of(tmp_path, text.replace("NAME", "optuna").replace("OPTIONS", "seed: 1"))
+    history = run_search(proposer(sweep), lambda point: -abs(math.log10(point["outer.lr"]) + 2))
+    for tried in history:
+        assert sweep.config(tried.point).outer.lr == tried.point["outer.lr"]
+        assert tried.point["model.width"] in (8, 16, 24, 32)
+        assert isinstance(tried.point["meta_batch_size"], int)
+    first, last = ([tried.score or 0 for tried in part] for part in (history[:10], history[-10:]))
+    assert np.mean(last) > np.mean(first), "it learned from the scores"
+    resumed = proposer(sweep).propose(history[:12])
+    assert resumed is not None
+    with pytest.raises(ConfigError, match="no argument sede"):
+        proposer(sweep_of(tmp_path, text.replace("NAME", "optuna").replace("OPTIONS", "sede: 1")))
+    with pytest.raises(EnvironmentProblem, match="hyperopt"):
+        proposer(sweep_of(tmp_path, text.replace("NAME", "hyperopt").replace("OPTIONS", "")))

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from raymeta.sweeps.evolution import Evolution
 from raymeta.sweeps.load import Sweep
-from raymeta.sweeps.schema import EvolutionSearch, GridSearch, Tpe
+from raymeta.sweeps.schema import EvolutionSearch, GridSearch, RaySearch, Tpe
 from raymeta.sweeps.space import Point, Space, Tried, generator
 
 
@@ -53,7 +53,7 @@ class ParzenEstimator:
 
 
 def proposer(sweep: Sweep) -> Proposer:
-    """The proposer that a sweep file asks for."""
+    """The proposer that a sweep file asks for. Raises `EnvironmentProblem` where its package is missing."""
     file, space = sweep.file, sweep.space
     search = file.search
     if isinstance(search, GridSearch):
@@ -62,6 +62,10 @@ def proposer(sweep: Sweep) -> Proposer:
         return ParzenEstimator(space, file.samples, file.seed, search)
     if isinstance(search, EvolutionSearch):
         return Evolution(space, file.samples, file.seed, search.population, search.tournament, file.concurrent or 1)
+    if isinstance(search, RaySearch):
+        from raymeta.sweeps.ray_search import RaySearcher
+
+        return RaySearcher(space, file.samples, search)
     grid = space.crossed()
     draws = [space.draw(generator(file.seed, i), grid[i % len(grid)]) for i in range(file.samples * len(grid))]
     return Listed(tuple(draws))
