@@ -96,8 +96,8 @@ BAD = {
     "a GPU and a half": (GOOD + "resources: {gpus_per_worker: 1.5}\n", ["x.yaml:6", "resources.gpus_per_worker"]),
     "unknown resource": (GOOD + "resources: {worker: 2}\n", ["x.yaml:6", "did you mean workers"]),
     "a rule on nothing": (
-        GOOD + "resources: {when: [{if: {model.depth: 3}, workers: 2}]}\n",
-        ["x.yaml:6", "model.depth"],
+        GOOD + "resources: {when: [{if: {model.layers: 3}, workers: 2}]}\n",
+        ["x.yaml:6", "model.layers"],
     ),
     "no duration": (GOOD + "time_limit: soon\n", ["x.yaml:6", "time_limit", "1h30m"]),
     "text for a number": (GOOD + "concurrent: two\n", ["x.yaml:6", "concurrent", "integer"]),
