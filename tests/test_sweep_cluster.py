@@ -107,7 +107,7 @@ def test_killed_processes_change_no_result(of: str, local_ray: Any, tmp_path: Pa
 
 LONG = """\
 base: glyphs-5w1s-maml
-options: {steps: 40, model.width: 4, meta_batch_size: 4, validation_episodes: 8, test_episodes: 8}
+options: {steps: 40, model.width: 4, meta_batch_size: 4, shard_size: 1, validation_episodes: 8, test_episodes: 8}
 space: {algorithm.inner_lr: 0.1}
 report_every: 5
 resources: {workers: 2}
