@@ -10,6 +10,7 @@ from raymeta import __version__
 
 COMMANDS = {
     "train": "meta-train a model, in this process or on Ray workers",
+    "tune": "search learning rates and architectures: many runs side by side on Ray",
     "evaluate": "score a run on held-out tasks; compare runs on the same tasks",
     "runs": "list and show runs (ls, show)",
     "config": "check, explain and compare configurations",

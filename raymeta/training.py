@@ -72,7 +72,11 @@ class Training:
         notes: Sequence[str] = (),
         command: Sequence[str] = tuple(sys.argv),
         trackers: Callable[[str], Sequence[Tracker]] = lambda title: (),
+        directory: Path | None = None,
+        stop: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`directory` receives the run, instead of a new folder in `config.output`. `stop` may ask for a stop after
+        the current step, as a signal does: it answers with the reason."""
         self.config = config
         self.warnings = without_effect(config)
         self.reason: StopReason = "steps"
@@ -80,6 +84,8 @@ class Training:
         self._notes = notes
         self._command = command
         self._trackers = trackers
+        self._directory = directory
+        self._stop_asked = stop
         self._spent_s = 0.0
         if resume is not None:
             require_no_writer(resume.path)
@@ -92,7 +98,8 @@ class Training:
         """Train and evaluate; the run directory says how it ended, whatever happens."""
         name = run_name(self.config)
         if self._resume is None:
-            directory, claim = new_run_directory(Path(self.config.output), name, datetime.now()), None
+            directory = self._directory or new_run_directory(Path(self.config.output), name, datetime.now())
+            claim = None
         else:
             directory, claim = self._resume.path, self._claim(self._resume)
         writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags, claim=claim)
@@ -126,7 +133,7 @@ class Training:
             tracker.add(RayMetrics(writer.id))
         began = time.perf_counter()
         try:
-            with stop_signals() as stop_requested:
+            with stop_signals() as signalled:
                 self.reason = train_loop(
                     state,
                     blueprint=self.built.blueprint,
@@ -134,7 +141,7 @@ class Training:
                     schedule=schedule_of(self.config),
                     store=store,
                     tracker=tracker,
-                    stop_requested=stop_requested,
+                    stop_requested=lambda: signalled() or self._stop_asked() is not None,
                 )
             if self.reason == "signal":
                 self._stop(writer, tracker)
@@ -164,7 +171,7 @@ class Training:
         self.reason = "signal"
         step = self.state.step
         tracker.event("stopped", f"stopped at step {step}; a checkpoint is saved", step=step)
-        writer.finish("stopped", "signal")
+        writer.finish("stopped", self._stop_asked() or "signal")
 
     def _restore(self, run: Run) -> None:
         checkpoint, problems = last_checkpoint(run, self.config.steps)

@@ -26,7 +26,8 @@ LAYERS = [
     {"config", "gradient", "command_line"},
     {"evaluation", "inspection", "resume"},
     {"training"},
-    {"train", "evaluate", "presets", "doctor", "transfer"},
+    {"sweeps"},
+    {"train", "tune", "evaluate", "presets", "doctor", "transfer"},
 ]
 
 
@@ -64,10 +65,10 @@ def test_imports_point_down(path: Path) -> None:
             pytest.fail(f"{name} imports {module}, which lies above it")
 
 
-def test_ray_stands_only_in_its_executor() -> None:
+def test_ray_stands_only_in_its_executor_and_in_sweeps() -> None:
     users = {str(p.relative_to(ROOT)) for p in MODULES for module, _ in imports(p) if module.split(".")[0] == "ray"}
     assert users
-    assert all(user.startswith("engine/executors/ray_actors/") for user in users)
+    assert all(user.startswith(("engine/executors/ray_actors/", "sweeps/")) for user in users)
 
 
 def test_nothing_below_config_sees_a_run_configuration() -> None:

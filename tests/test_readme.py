@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from raymeta import evaluate, train
+from raymeta import evaluate, train, tune
 from raymeta.__main__ import _MODULES, COMMANDS
 from raymeta.config.__main__ import main as config_command
 from raymeta.config.arguments import split_arguments
@@ -118,6 +118,9 @@ def parse(command: str, arguments: list[str]) -> None:
     if command == "train":
         flags, overrides = split_arguments(arguments, train.FLAGS)
         load_config(files=[Path(f) for f in flags.get("config", [])], overrides=overrides)
+    elif command == "tune":
+        flags = split_arguments(arguments, tune.FLAGS).flags
+        assert (HOME / flags["config"]).is_file()
     elif command == "evaluate":
         evaluate._parser().parse_args(evaluate.dashed(arguments))
     elif command == "runs":

@@ -15,12 +15,10 @@ from raymeta.models.norm import NormKind, make_norm, name_norms
 from raymeta.models.shapes import require_images
 from raymeta.options import STRICT
 
-NUM_BLOCKS = 4
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Conv4(ModelSpec):
-    """Four blocks of 3 x 3 convolution, norm and ReLU (Vinyals et al. 2016; Finn et al. 2017).
+    """Blocks of 3 x 3 convolution, norm and ReLU (Vinyals et al. 2016; Finn et al. 2017).
 
     The default is MAML's Omniglot network. Its mini-ImageNet network is `width=32, downsample="pool",
     pooling="flatten"`, which Prototypical Networks use with `width=64`.
@@ -31,6 +29,8 @@ class Conv4(ModelSpec):
 
     width: PositiveInt = 64
     """channels of each block"""
+    depth: PositiveInt = 4
+    """blocks; the literature's network has four, other numbers are for architecture search"""
     downsample: Literal["stride", "pool"] = "stride"
     """halve the image in each block by stride 2, or by 2 x 2 max-pooling after the ReLU"""
     pooling: Literal["mean", "flatten"] = "mean"
@@ -44,11 +44,11 @@ class Conv4(ModelSpec):
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
         pooled = self.downsample == "pool"
-        channels, height, width = require_images("conv4", input_shape, 2**NUM_BLOCKS if pooled else 1)
+        channels, height, width = require_images("conv4", input_shape, 2**self.depth if pooled else 1)
         if self.norm == "group" and self.width % self.groups:
             raise ConfigError(f"conv4: width {self.width} does not divide into groups {self.groups}")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for i in range(1, NUM_BLOCKS + 1):
+        for i in range(1, self.depth + 1):
             layers |= self._block(channels, i)
             channels = self.width
             height, width = (height // 2, width // 2) if pooled else (-(-height // 2), -(-width // 2))

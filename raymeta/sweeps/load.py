@@ -1,0 +1,257 @@
+"""From a sweep file to a sweep whose every value was checked, before Ray is started."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from raymeta.config import yaml_lines
+from raymeta.config.build import build
+from raymeta.config.describe import options_of
+from raymeta.config.layers import Override
+from raymeta.config.load import load_config
+from raymeta.config.preset_files import DEFAULT, preset_names
+from raymeta.config.schema import RunConfig
+from raymeta.config.yaml_lines import Parsed
+from raymeta.errors import ConfigError, DataError
+from raymeta.sweeps.agree import disagreements
+from raymeta.sweeps.parse import SpaceParser
+from raymeta.sweeps.schema import SweepFile
+from raymeta.sweeps.space import Case, Point, Space, describe
+
+OWNED = {
+    **{
+        name: f"write resources.{name}"
+        for name in ("workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "autoscaling")
+    },
+    "min_workers": "a trial has a fixed number of workers, resources.workers",
+    "max_workers": "a trial has a fixed number of workers, resources.workers",
+    "node_labels": "trials go wherever their workers fit",
+    "placement": "a trial's workers are packed on few nodes",
+    "overlap_validation": "a trial waits for its score",
+    "address": "use --address",
+    "output": "use --output",
+    "time_limit": "write time_limit of the sweep",
+    "validate_every": "write report_every",
+    "checkpoint_every": "write report_every",
+    "name": "write name of the sweep",
+    "preset": "write base",
+}
+"""Configuration keys that the sweep decides, and what to do instead."""
+NOT_SEARCHED = {
+    "steps": "it is the budget that trials are compared at: set it under options",
+    "seed": "use repeats",
+    "validation_episodes": "scores would differ in their noise: set it under options",
+    "test_episodes": "it changes no training: set it under options",
+    "tags": "set it under options",
+}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep: how to make the configuration of any point, and what follows from the base."""
+
+    file: SweepFile
+    space: Space
+    name: str
+    base: tuple[str | None, tuple[Path, ...]]  # preset, files
+    overrides: tuple[Override, ...]
+    first: RunConfig
+
+    def config(self, point: Point, origins: Mapping[str, str] | None = None) -> RunConfig:
+        """The configuration at `point`, with the sweep's own settings; mistakes name `origins`."""
+        preset, files = self.base
+        every = self.report_every
+        ours = {"time_limit": None, "address": None, "validate_every": every, "checkpoint_every": every}
+        chosen = [Override(key, value, (origins or {}).get(key, f"space {key}")) for key, value in point.items()]
+        forced = [Override(key, value, "sweep") for key, value in ours.items()]
+        return load_config(preset=preset, files=files, overrides=[*self.overrides, *chosen, *forced]).config
+
+    @property
+    def metric(self) -> str:
+        return self.file.metric or _metric_of(self.first)
+
+    @property
+    def mode(self) -> str:
+        return self.file.mode or ("max" if self.metric.endswith("accuracy") else "min")
+
+    @property
+    def report_every(self) -> int:
+        return self.file.report_every or self.first.validate_every
+
+    @property
+    def steps(self) -> int:
+        return self.first.steps
+
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        return 1 if self.mode == "max" else -1
+
+    def resolved(self) -> dict[str, Any]:
+        """The sweep as a file beside `base.yaml`, with everything that it came from."""
+        content = self.file.model_dump(mode="json", by_alias=True, exclude={"options"}, exclude_none=True)
+        return {**content, "name": self.name, "base": "base.yaml"}
+
+
+def _metric_of(config: RunConfig) -> str:
+    return "val/accuracy" if config.tasks.goal == "classification" else "val/mse"
+
+
+def load_sweep(
+    path: Path, *, overrides: Sequence[Override] = (), changes: Mapping[str, Any] | None = None, check: bool = True
+) -> Sweep:
+    """Read and check a sweep file.
+
+    Args:
+        overrides: configuration keys for all trials, over those of the file.
+        changes: keys of the sweep itself that replace the file's, such as `samples`.
+        check: also load every end and option of the space, and build their models and data.
+
+    Raises `ConfigError` with all mistakes that can be seen at once, each with its line; `DataError`.
+    """
+    parsed, where = _read(path)
+    file = _file({**parsed.value, **(changes or {})}, parsed, where)
+    parser = SpaceParser(where, parsed.lines)
+    space = parser.parse(file.space)
+    errors = [*parsed.problems, *parser.errors, *_forbidden(file, space, parsed, where)]
+    if errors:
+        raise ConfigError("\n".join(dict.fromkeys(errors)))
+    options = [Override(k, v, _at(parsed, where, ("options", k))) for k, v in file.options.items()]
+    listed = (*options, *overrides)
+    base = _base(file, path, _at(parsed, where, ("base",)))
+    bare = load_config(preset=base[0], files=base[1], overrides=listed).config
+    if file.report_every is None and bare.validate_every == 0:
+        raise ConfigError(f"{where}: the base never validates (validate_every 0): write report_every")
+    sweep = Sweep(file, space, file.name or path.stem, base, listed, bare)
+    if errors := [f"{_at(parsed, where, at)}: {text}" for at, text in disagreements(sweep)]:
+        raise ConfigError("\n".join(errors))
+    if check:
+        _check_cases(sweep)
+    return sweep
+
+
+def _read(path: Path) -> tuple[Parsed, str]:
+    where = str(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such sweep file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    parsed = yaml_lines.parse(text, where)
+    if not isinstance(parsed.value, dict):
+        raise ConfigError(f"{where}: a sweep is a mapping with at least `space`")
+    return parsed, where
+
+
+def _at(parsed: Parsed, where: str, path: Sequence[str]) -> str:
+    path = tuple(path)
+    while path and path not in parsed.lines:
+        path = path[:-1]
+    return f"{where}:{parsed.lines[path]}" if path else where
+
+
+def _file(content: dict[str, Any], parsed: Parsed, where: str) -> SweepFile:
+    try:
+        return SweepFile.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explained(problem, parsed, where) for problem in error.errors())) from error
+
+
+def _explained(problem: Any, parsed: Parsed, where: str) -> str:
+    # A discriminated part puts its name into the location: ("scheduler", "asha", "grace_period").
+    loc = [str(part) for part in problem["loc"]]
+    names = [p for i, p in enumerate(loc) if not (i == 1 and loc[0] in ("scheduler", "search"))]
+    at, dotted = _at(parsed, where, names), ".".join(names)
+    if problem["type"] == "extra_forbidden":
+        known = _siblings(names, loc)
+        longer = [name for name in known if name.startswith(names[-1])]
+        close = longer or difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}? " if close else ""
+        owner = f"{names[0]} {loc[1]}" if len(loc) > len(names) else ".".join(names[:-1]) or "a sweep"
+        return f"{at}: there is no key {dotted}: {hint}{owner} has {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{at}: {dotted} is missing"
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    given = "" if isinstance(problem["input"], dict) else f" {problem['input']!r}"
+    option = options_of(SweepFile).get(names[0])
+    meaning = f". {names[0]}: {option.meaning}" if option else ""
+    return f"{at}: {dotted}{given}{'' if message.startswith('should') else ':'} {message}{meaning}"
+
+
+def _siblings(names: Sequence[str], loc: Sequence[str]) -> list[str]:
+    from raymeta.sweeps import schema
+
+    parts: dict[str, Any] = {"resources": schema.Resources, "stop": schema.StopRules}
+    if len(loc) > len(names):
+        classes = [c for c in vars(schema).values() if isinstance(c, type) and issubclass(c, schema.Part)]
+        cls = next(c for c in classes if "name" in c.model_fields and c.model_fields["name"].default == loc[1])
+    elif len(names) > 2 and names[1] == "when":
+        cls = schema.Rule
+    else:
+        cls = parts[names[0]] if len(names) > 1 else SweepFile
+    return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+def _forbidden(file: SweepFile, space: Space, parsed: Parsed, where: str) -> Iterator[str]:
+    for key in file.options:
+        if key in OWNED:
+            yield f"{_at(parsed, where, ('options', key))}: options.{key} is decided by the sweep: {OWNED[key]}"
+    for dimension in space.all():
+        reason = (OWNED | NOT_SEARCHED).get(dimension.key)
+        if reason is not None:
+            yield f"{dimension.where}: {dimension.key} cannot be searched: {reason}"
+        elif dimension.key in file.options:
+            yield f"{dimension.where}: {dimension.key} stands in options too: keep one"
+
+
+def _base(file: SweepFile, path: Path, at: str) -> tuple[str | None, tuple[Path, ...]]:
+    name = file.base or DEFAULT
+    if name in preset_names():
+        return name, ()
+    beside = path.parent / name
+    if beside.is_file():
+        return None, (beside,)
+    close = difflib.get_close_matches(name, preset_names(), n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise ConfigError(f"{at}: base {name} is neither a preset nor a file {beside}: {hint}see `raymeta presets`")
+
+
+def _check_cases(sweep: Sweep) -> None:
+    """Load every end of every range and every option; build each model and data set that is new."""
+    errors: dict[str, None] = {}
+    built: set[str] = set()
+    for case in sweep.space.cases():
+        try:
+            config = sweep.config(case.point, _origins(sweep.space, case.point))
+        except ConfigError as error:
+            errors |= dict.fromkeys(str(error).splitlines())
+            continue
+        if problem := _does_not_build(config, case, built):
+            errors[problem] = None
+    if errors:
+        raise ConfigError("\n".join(errors))
+
+
+def _origins(space: Space, point: Point) -> dict[str, str]:
+    return {dimension.key: dimension.where for dimension in space.walk(point)}
+
+
+def _does_not_build(config: RunConfig, case: Case, built: set[str]) -> str | None:
+    identity = repr((config.tasks, config.model, config.batch_norm, config.vectorize, type(config.algorithm)))
+    if identity in built:
+        return None
+    built.add(identity)
+    try:
+        build(config)
+    except DataError:
+        raise
+    except ConfigError as error:
+        return f"{case.dimension.where}: with {describe(case.point)}: {error}"
+    return None

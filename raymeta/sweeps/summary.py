@@ -1,0 +1,142 @@
+"""The results of a sweep as files: `summary.json`, `trials.csv`, and `best.yaml`, which `raymeta train -c` runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from raymeta.config.load import dump
+from raymeta.config.schema import RunConfig
+from raymeta.files import json_text, write_json, write_whole
+from raymeta.runs.environment import package_version
+from raymeta.sweeps.load import Sweep
+from raymeta.sweeps.records import Record, Records
+from raymeta.sweeps.resources import share_of
+from raymeta.sweeps.studies import importance
+
+
+def trial_config(sweep: Sweep, record: Record, directory: Path) -> RunConfig:
+    """The configuration of one trial, as its run directory in `directory/trials` holds it."""
+    config = repeatable_config(sweep, record)
+    own = {"name": f"{sweep.name}-{record.id}", "output": str(directory / "trials"), "tags": [*config.tags, "sweep"]}
+    return config.model_copy(update={**own, "overlap_validation": False})  # a decision waits for the score
+
+
+def repeatable_config(sweep: Sweep, record: Record) -> RunConfig:
+    """What determines the result of a trial, and the workers it had."""
+    config = sweep.config(record.changes[-1]["point"] if record.changes else record.point)
+    share = share_of(sweep.file.resources, config)
+    update: dict[str, Any] = {**share._asdict(), "seed": config.seed + record.repeat}
+    if not share.gpus_per_worker and config.device == "auto":
+        update["device"] = "cpu"  # without a GPU of its own, a trial must not take another's
+    return config.model_copy(update=update)
+
+
+class SweepFiles:
+    """Writes what a sweep found so far; every file is whole at any moment."""
+
+    def __init__(self, sweep: Sweep, records: Records, directory: Path) -> None:
+        self._sweep, self._records, self._directory = sweep, records, directory
+        self._created = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def write(self, status: str, reason: str = "") -> dict[str, Any]:
+        """Write all three files; returns the summary."""
+        summary = self._summary(status, reason)
+        write_json(self._directory / "summary.json", summary)
+        write_whole(self._directory / "trials.csv", self._table())
+        if summary["best"] is not None:
+            write_whole(self._directory / "best.yaml", self._best_yaml(summary["best"]))
+        return summary
+
+    def _summary(self, status: str, reason: str) -> dict[str, Any]:
+        sweep, records = self._sweep, self._records
+        ranking = records.ranking(sweep.sign(), sweep.steps)
+        statuses = ("waiting", "running", "finished", "stopped early", "failed", "stopped")
+        return {
+            "id": self._directory.name,
+            "name": sweep.name,
+            "status": status,
+            "reason": reason,
+            "metric": sweep.metric,
+            "mode": sweep.mode,
+            "steps": sweep.steps,
+            "repeats": sweep.file.repeats,
+            "scheduler": sweep.file.scheduler.name,
+            "search": sweep.file.search.name,
+            "created": self._created,
+            "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+            "raymeta": package_version("raymeta"),
+            "counts": {name.replace(" ", "_"): records.count(name) for name in statuses},  # type: ignore[arg-type]
+            "total_steps": sum(record.step for record in records.all()),
+            "best": self._best(ranking[0]) if ranking else None,
+            "ranking": [ranked._asdict() for ranked in ranking],
+            "importance": importance(sweep.space, records.history(sweep.sign())),
+            "trials": [self._row(record) for record in records.all()],
+        }
+
+    def _best(self, ranked: Any) -> dict[str, Any]:
+        record = self._records.by_id[ranked.ids[0]]
+        return {
+            "trial": record.id,
+            "trials": ranked.ids,
+            "params": ranked.point,
+            "value": ranked.score,
+            "ci95": ranked.ci95,
+            "step": ranked.step,
+            "complete": ranked.complete,
+            "params_sha256": record.params_sha256,
+            "headline": record.headline,
+            "run": f"trials/{record.id}",
+        }
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        last = record.last
+        wall_s = record.ended - record.began if record.began is not None and record.ended is not None else None
+        return {
+            "trial": record.id,
+            "status": record.status,
+            "reason": record.reason,
+            "step": record.step,
+            "value": None if last is None else last.score,
+            "ci95": None if last is None else last.ci95,
+            "seed": self._sweep.first.seed + record.repeat,
+            "wall_s": wall_s,
+            "params_sha256": record.params_sha256,
+            "config": record.changes[-1]["point"] if record.changes else record.point,
+        }
+
+    def _table(self) -> str:
+        """A row a trial and a column a searched key, for spreadsheets and data frames."""
+        keys = list(dict.fromkeys(dimension.key for dimension in self._sweep.space.all()))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        own = ["trial", "status", "step", "value", "ci95", "seed", "wall_s", "params_sha256", "reason"]
+        writer.writerow([*own, *keys])
+        for record in self._records.all():
+            row = self._row(record)
+            writer.writerow([row[name] for name in own] + [_cell(row["config"].get(key)) for key in keys])
+        return text.getvalue()
+
+    def _best_yaml(self, best: dict[str, Any]) -> str:
+        record = self._records.by_id[best["trial"]]
+        own = {"output": "results", "name": f"{self._sweep.name}-best"}
+        config = repeatable_config(self._sweep, record).model_copy(update=own)
+        sha = best["params_sha256"]
+        equal = (
+            f"# Repeats params_sha256 {sha}." if sha and not record.changes else "# Not repeatable: see summary.json."
+        )
+        return f"# The best configuration of sweep {self._directory.name}, trial {record.id}.\n{equal}\n{dump(config)}"
+
+
+def _cell(value: Any) -> Any:
+    return value if value is None or isinstance(value, int | float | str) else json_text(value)
+
+
+def next_commands(directory: Path) -> list[str]:
+    """What to do after a sweep."""
+    path = shlex.quote(str(directory))
+    return [f"raymeta train -c {path}/best.yaml", f"raymeta runs ls {path}/trials --sort headline"]

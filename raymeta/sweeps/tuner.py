@@ -1,0 +1,237 @@
+"""A whole sweep on Ray Tune: new, or from the plain records of one that was stopped or killed.
+
+`Tuner.restore` is not used: it unpickles what lies on the disk, and a resumed sweep needs nothing but its records.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from raymeta.config import yaml_lines
+from raymeta.config.load import dump
+from raymeta.engine.executors.placement import Node, PoolOptions
+from raymeta.engine.executors.ray_actors.cluster import Cluster
+from raymeta.errors import ConfigError, DataError, EnvironmentProblem
+from raymeta.files import write_whole
+from raymeta.runs.read import find_runs
+from raymeta.runs.terminal import Mode
+from raymeta.runs.write import Heartbeat, new_run_directory
+from raymeta.sweeps.display import Standing, open_display
+from raymeta.sweeps.load import Sweep, load_sweep
+from raymeta.sweeps.records import ENDED, Records
+from raymeta.sweeps.resources import require_fit, share_of
+from raymeta.sweeps.schema import Pbt
+from raymeta.sweeps.search import Listed, Proposer, proposer
+from raymeta.sweeps.summary import SweepFiles
+
+_WAIT_FOR_DEAD_S = 30.0
+"""How long workers of a killed driver may take to notice."""
+_CRASHES = 3
+"""Times that a trial goes on after its process died."""
+
+# Read when ray.tune is imported or a trial is started: no files of Tune's own, no change of folder, our signals.
+_TUNE_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended."""
+
+    directory: Path
+    summary: dict[str, Any]
+    reason: str | None
+
+
+def new_directory(sweep: Sweep, output: Path) -> Path:
+    """Make `output/sweeps/ID` with all that a sweep can be resumed from."""
+    directory = new_run_directory(output / "sweeps", sweep.name, datetime.now()).absolute()
+    write_whole(directory / "base.yaml", dump(sweep.first))
+    write_whole(directory / "sweep.yaml", yaml_lines.write(sweep.resolved()))
+    return directory
+
+
+def find_sweep(reference: str, output: Path) -> Path:
+    """The folder of a sweep: a path, an id, the unique beginning of one, or `latest`.
+
+    Raises `ConfigError`, or `DataError` where there are no sweeps.
+    """
+    if (Path(reference) / "sweep.yaml").is_file():
+        return Path(reference).absolute()
+    folder = output / "sweeps"
+    found = sorted(path.parent for path in folder.glob("*/sweep.yaml"))
+    if not found:
+        raise DataError(f"no sweeps in {folder}/: start one with raymeta tune -c FILE, or name another --output")
+    if reference == "latest":
+        return max(found, key=lambda path: (path / "sweep.yaml").stat().st_mtime).absolute()
+    matches = [path for path in found if path.name.startswith(reference)]
+    if len(matches) != 1:
+        listed = ", ".join(path.name for path in (matches or found)[:5])
+        problem = "is the beginning of several sweeps" if matches else f"is no sweep in {folder}/"
+        raise ConfigError(f"--resume {reference} {problem}: {listed}")
+    return matches[0].absolute()
+
+
+def run_sweep(
+    directory: Path,
+    *,
+    address: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    mode: Mode = "auto",
+    quiet: bool = False,
+) -> Outcome:
+    """Run all trials of the sweep in `directory` that have not ended yet.
+
+    Raises `EnvironmentProblem` where Ray is missing or not reachable, a trial can never fit, or another driver works
+    on the sweep.
+    """
+    sweep = load_sweep(directory / "sweep.yaml", changes=changes, check=False)
+    os.environ.update({name: os.environ.get(name, value) for name, value in _TUNE_ENVIRONMENT.items()})
+    _require_tune()
+    if address is None and not _ray_runs():
+        require_fit(sweep, [_this_machine()])
+    records = Records.load(directory / "records", sweep.file.repeats)
+    _wait_for_the_dead(directory)
+    records.catch_up(directory / "trials")
+    cluster = Cluster(PoolOptions(address=address))
+    try:
+        require_fit(sweep, cluster.nodes())
+        return _Driver(directory, sweep, records, proposer(sweep)).run(mode, quiet)
+    finally:
+        cluster.close()
+
+
+def _require_tune() -> None:
+    try:
+        import ray.tune  # noqa: F401
+    except ImportError as error:
+        raise EnvironmentProblem(f"sweeps need Ray Tune ({error}): pip install 'raymeta[tune]'") from error
+
+
+def _ray_runs() -> bool:
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def _this_machine() -> Node:
+    """What a cluster started here will have; known without starting it."""
+    import torch
+
+    return Node("here", {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}, {})
+
+
+def _wait_for_the_dead(directory: Path) -> None:
+    """Processes of a killed driver end within seconds; two writers of a run must not meet."""
+    deadline = time.monotonic() + _WAIT_FOR_DEAD_S
+    while alive := [run.id for run in find_runs(directory / "trials") if run.status == "running"]:
+        if time.monotonic() > deadline:
+            raise EnvironmentProblem(
+                f"trials {', '.join(alive)} of {directory} are still being written: another driver works on this "
+                "sweep; wait for it or stop it first"
+            )
+        time.sleep(0.5)
+
+
+@dataclass
+class _Driver:
+    """One attempt at a sweep."""
+
+    directory: Path
+    sweep: Sweep
+    records: Records
+    proposer: Proposer
+    files: SweepFiles = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.files = SweepFiles(self.sweep, self.records, self.directory)
+
+    @property
+    def total(self) -> int:
+        return self.proposer.total * self.sweep.file.repeats
+
+    def run(self, mode: Mode, quiet: bool) -> Outcome:
+        from raymeta.sweeps.stopping import Interruption, SweepStopper, stop_on_signals
+        from raymeta.sweeps.watch import Watch
+
+        title = f"{self.sweep.name}  {self.directory}  {self.total} trials of {self.sweep.steps:,} steps"
+        standing = Standing(self.sweep, self.records, self.total, title, time.monotonic)
+        interruption = Interruption(self.directory, self.sweep.file.time_limit)
+        stopper = SweepStopper(self.sweep.file.stop, self.sweep.sign(), self.records, interruption)
+        display = open_display(mode, standing, quiet=quiet)
+        scheduler = self.sweep.file.scheduler.name
+        watch = Watch(self.records, self.files, display, stopper, interruption, scheduler)
+        self.files.write("running")
+        heartbeat = Heartbeat(self.directory / "summary.json", 5.0)
+        try:
+            with stop_on_signals(interruption):
+                self._tune(watch, stopper, interruption)
+            watch.interrupted()
+        finally:
+            heartbeat.stop()
+            interruption.close()
+            display.close()
+        ended = self.records.count(*ENDED) == self.total
+        reason = None if ended else interruption.reason
+        return Outcome(self.directory, self.files.write("finished" if ended else "stopped", reason or ""), reason)
+
+    def _tune(self, watch: Any, stopper: Any, interruption: Any) -> None:
+        from ray import tune
+
+        from raymeta.sweeps.feed import Feed, unfinished
+        from raymeta.sweeps.schedulers import scheduler_of
+        from raymeta.sweeps.trial import SweepTrial
+
+        file = self.sweep.file
+        trainable = tune.with_parameters(SweepTrial, directory=str(self.directory))
+        trainable = tune.with_resources(trainable, self._resources)
+        feed: Any = Feed(self.records, self.proposer, self.sweep.sign(), interruption)
+        space: dict[str, Any] = {}
+        left = self.total - self.records.count(*ENDED)
+        if isinstance(file.scheduler, Pbt):  # Tune takes no searcher beside it
+            assert isinstance(self.proposer, Listed)
+            feed.announce_all()
+            feed, space, left = None, {"trial": tune.grid_search(unfinished(self.records))}, 1
+        if not left:
+            return
+        tune.Tuner(
+            trainable,
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                num_samples=left,
+                search_alg=feed,
+                scheduler=scheduler_of(self.sweep, self.records.all()),
+                max_concurrent_trials=file.concurrent,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.config["trial"]["id"],
+                trial_dirname_creator=lambda trial: trial.config["trial"]["id"],
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(self.directory),
+                stop=stopper,
+                callbacks=[watch],
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=_CRASHES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=3),
+            ),
+        ).fit()
+
+    def _resources(self, config: dict[str, Any]) -> Any:
+        from ray import tune
+
+        share = share_of(self.sweep.file.resources, self.sweep.config(config["trial"]["point"]))
+        return tune.PlacementGroupFactory(share.bundles, strategy="PACK")

@@ -1,0 +1,182 @@
+"""Search learning rates and architectures over a cluster: `python -m raymeta.tune -c FILE [--KEY VALUE ...]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from raymeta.command_line import print_result, run_command
+from raymeta.config.arguments import Arguments, Flag, split_arguments
+from raymeta.errors import ConfigError
+from raymeta.runs.terminal import Mode
+from raymeta.runs.tracker import score_text
+
+FLAGS = (
+    Flag(("-c", "--config"), "one", "the sweep file", "FILE"),
+    Flag(("--samples",), "one", "configurations to try, in place of the file's", "N"),
+    Flag(("--concurrent",), "one", "trials at a time, in place of the file's", "N"),
+    Flag(("--time-limit",), "one", "time of the whole sweep, such as 55m, in place of the file's", "TIME"),
+    Flag(("--output",), "one", "the sweep lies under DIR/sweeps", "DIR"),
+    Flag(("--address",), "one", "Ray cluster to join: auto or HOST:PORT; starts Ray on this machine unless given", "A"),
+    Flag(("--resume",), "maybe", "go on with a sweep (a path, an id, or `latest`)", "[SWEEP]"),
+    Flag(("--dry-run",), "nothing", "print the first trials and what they take, and stop"),
+    Flag(("-q", "--quiet"), "nothing", "only failed trials and the result"),
+    Flag(("-v", "--verbose"), "nothing", "show tracebacks"),
+    Flag(("--log-format",), "one", "auto, live, plain or json", "MODE"),
+    Flag(("--no-color",), "nothing", "no colours (as NO_COLOR)"),
+    Flag(("-h", "--help"), "nothing", "show this text"),
+)
+_SHOWN = 12
+"""Trials that a dry run prints."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    verbose = "-v" in argv or "--verbose" in argv
+    return run_command("tune", lambda: _tune(argv), verbose=verbose)
+
+
+def _tune(argv: Sequence[str]) -> int:
+    arguments = split_arguments(argv, FLAGS)
+    flags = arguments.flags
+    if flags.get("help"):
+        print(help_text())
+        return 0
+    mode: Mode = flags.get("log_format", "auto")
+    if mode not in get_args(Mode):
+        raise ConfigError(f"--log-format {mode} is none of {', '.join(get_args(Mode))}")
+    if flags.get("no_color"):
+        os.environ["NO_COLOR"] = "1"
+    from raymeta.sweeps import tuner
+
+    directory = _directory(arguments)
+    if directory is None:
+        return 0
+    outcome = tuner.run_sweep(
+        directory,
+        address=flags.get("address"),
+        changes=_changes(flags) if "resume" in flags else None,
+        mode=mode,
+        quiet=bool(flags.get("quiet")),
+    )
+    text = result_text(outcome.directory, outcome.summary, outcome.reason)
+    print_result("tune", text, str(outcome.directory / "summary.json"))
+    if outcome.reason == "signal":
+        return 130
+    return 1 if outcome.summary["best"] is None else 0
+
+
+def _directory(arguments: Arguments) -> Path | None:
+    """The folder of the sweep to run, new or resumed; None after a dry run."""
+    from raymeta.sweeps import tuner
+    from raymeta.sweeps.load import load_sweep
+    from raymeta.sweeps.search import proposer
+
+    flags, overrides = arguments
+    output = Path(flags.get("output", "results"))
+    if "resume" in flags:
+        if flags.get("config") or overrides:
+            given = "-c" if flags.get("config") else overrides[0].key
+            raise ConfigError(f"--resume goes on with a sweep as it is: leave {given} out")
+        reference = "latest" if flags["resume"] is True else flags["resume"]
+        return tuner.find_sweep(reference, output)
+    if not flags.get("config"):
+        raise ConfigError("a sweep needs its file: raymeta tune -c tune_configs/smoke.yaml")
+    sweep = load_sweep(Path(flags["config"]), overrides=overrides, changes=_changes(flags))
+    proposer(sweep)  # before anything is written: its package may be missing
+    if flags.get("dry_run"):
+        print(dry_run_text(sweep))
+        return None
+    return tuner.new_directory(sweep, output)
+
+
+def _changes(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the sweep file that flags replace."""
+    changes: dict[str, Any] = {}
+    for name in ("samples", "concurrent"):
+        if name in flags:
+            if not flags[name].isdigit() or int(flags[name]) == 0:
+                raise ConfigError(f"--{name} {flags[name]} should be a whole number > 0")
+            changes[name] = int(flags[name])
+    if "time_limit" in flags:
+        changes["time_limit"] = flags["time_limit"]
+    return changes
+
+
+def dry_run_text(sweep: Any) -> str:
+    """The first trials of a sweep with what they take; later ones of an adaptive search are not known yet."""
+    from raymeta.sweeps.resources import share_of
+    from raymeta.sweeps.search import proposer
+    from raymeta.sweeps.space import Tried, describe
+
+    source = proposer(sweep)
+    repeats = f" x {sweep.file.repeats} seeds" if sweep.file.repeats > 1 else ""
+    lines = [f"{sweep.name}: {source.total} configurations{repeats}, {sweep.steps:,} steps each at most"]
+    history: list[Tried] = []
+    while len(history) < min(source.total, _SHOWN):
+        point = source.propose(history)
+        if point is None:
+            lines.append("  what comes next depends on their results")
+            return "\n".join(lines)
+        share = share_of(sweep.file.resources, sweep.config(point))
+        lines.append(f"  {len(history):04d}  {share}  {describe(point)}")
+        history.append(Tried(point, None))
+    if source.total > _SHOWN:
+        lines.append(f"  and {source.total - _SHOWN} more")
+    return "\n".join(lines)
+
+
+def result_text(directory: Path, summary: Mapping[str, Any], reason: str | None) -> str:
+    """The end of a sweep for people: the best configuration, counts, failures, and what to do next."""
+    from raymeta.sweeps.space import describe
+    from raymeta.sweeps.summary import next_commands
+
+    counts, best = summary["counts"], summary["best"]
+    lines = [
+        f"{counts['finished']} trials finished, {counts['stopped_early']} stopped early, {counts['failed']} failed"
+        + (f", {counts['stopped']} to go on ({reason})" if counts["stopped"] else "")
+    ]
+    lines += [f"trial {t['trial']} failed: {t['reason']}" for t in summary["trials"] if t["status"] == "failed"][:5]
+    if best is None:
+        lines.append("no trial has a score")
+    else:
+        score = score_text(summary["metric"].removeprefix("val/"), best["value"], best["ci95"])
+        lines += [f"best: {score}, trial {best['trial']}", f"      {describe(best['params'])}"]
+    if summary["importance"]:
+        shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in summary["importance"].items())
+        lines.append(f"importance: {shares}")
+    lines.append(f"sweep:  {directory}")
+    if reason is not None:
+        return "\n".join([*lines, f"continue with:  raymeta tune --resume {directory}"])
+    commands = next_commands(directory) if best is not None else []
+    return "\n".join([*lines, *(("next:   " if i == 0 else "        ") + c for i, c in enumerate(commands))])
+
+
+def help_text() -> str:
+    """Flags, and every key of a sweep file with its meaning."""
+    from raymeta.config.describe import options_of
+    from raymeta.sweeps.schema import Resources, StopRules, SweepFile
+
+    lines = [
+        "usage: raymeta tune -c FILE [--KEY VALUE ...]",
+        "       raymeta tune --resume [SWEEP]",
+        "",
+        "Options are configuration keys for all trials. Sweep files to start from: tune_configs/.",
+        "",
+        "flags",
+        *(f"  {', '.join(f.names)} {f.metavar:8} {f.help}" for f in FLAGS),
+        "",
+        "keys of a sweep file",
+        *(f"  {name}: {option.meaning}" for name, option in options_of(SweepFile).items()),
+        *(f"  resources.{name}: {option.meaning}" for name, option in options_of(Resources).items()),
+        *(f"  stop.{name}: {option.meaning}" for name, option in options_of(StopRules).items()),
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
