@@ -18,7 +18,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # Lowest first; a module may import from its own layer and from those below.
 LAYERS = [
-    {"errors", "options", "keys", "tree", "files"},
+    {"errors", "options", "keys", "tree", "files", "figures"},
     {"tasks", "models"},
     {"algorithms"},
     {"runs"},
