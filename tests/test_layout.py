@@ -22,11 +22,11 @@ LAYERS = [
     {"tasks", "models"},
     {"algorithms"},
     {"runs"},
-    {"engine"},
+    {"engine", "pages"},
     {"config", "gradient", "command_line"},
     {"evaluation", "inspection"},
-    {"training"},
-    {"train", "evaluate", "presets", "doctor", "transfer"},
+    {"training", "views"},
+    {"train", "evaluate", "presets", "doctor", "transfer", "report", "dashboard"},
 ]
 
 

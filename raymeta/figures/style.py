@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 Spec = dict[str, Any]
 """A Plotly figure as plain data: {data, layout}."""
@@ -88,13 +88,13 @@ def finite(value: object) -> Any:
     return value
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite number (and no boolean)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def log_axis(values: Iterable[object]) -> dict[str, Any]:
     """`type: log` for positive values that span more than a factor of 30."""
-    numbers = [float(v) for v in values if is_number(v)]  # type: ignore[arg-type]
+    numbers = [float(v) for v in values if is_number(v)]
     wide = bool(numbers) and min(numbers) > 0 and max(numbers) > 30 * min(numbers)
     return {"type": "log", "dtick": 1, "exponentformat": "power"} if wide else {}

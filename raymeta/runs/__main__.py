@@ -19,15 +19,13 @@ import yaml
 
 from raymeta.errors import ConfigError, RaymetaError
 from raymeta.files import json_text
+from raymeta.runs.listing import OWN_KEYS, SUMMARY_KEYS, dotted, listing_row, public_row
 from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.runs.terminal import clean
 from raymeta.runs.tracker import score_text
 
 Row = dict[str, Any]
 
-_OWN_KEYS = ("id", "name", "status", "step", "steps", "attempt", "created", "updated", "host", "tags")
-_SUMMARY_KEYS = ("headline", "tasks_per_s", "wall_s")
-_HIGHLIGHTS = ("algorithm.name", "tasks.name", "model.name")
 _FILES = (
     "run.json config.yaml command.txt env.json metrics.jsonl events.jsonl workers.jsonl summary.json eval/test.json"
 )
@@ -70,13 +68,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _ls(arguments: argparse.Namespace) -> None:
     runs = find_runs(arguments.directory)
-    rows = [_row(run) for run in runs]
+    rows = [listing_row(run) for run in runs]
     for text in arguments.filter:
         rows = _filtered(rows, text)
     if arguments.sort is not None:
         rows = _sorted(rows, arguments.sort)
     if arguments.json:
-        print(json_text([_public(row) for row in rows], indent=2))
+        print(json_text([public_row(row) for row in rows], indent=2))
     elif rows:
         _table(rows)
     elif runs:
@@ -85,37 +83,12 @@ def _ls(arguments: argparse.Namespace) -> None:
         print(f"no runs in {arguments.directory}/: start one with python -m raymeta.train")
 
 
-def _row(run: Run) -> Row:
-    """What can be listed, sorted and filtered: own keys, summary keys, and the configuration's dotted keys."""
-    row: Row = {key: run.info.get(key) for key in _OWN_KEYS}
-    row.update(id=run.id, name=run.name, status=run.status, config={})
-    try:
-        summary = run.summary or {}
-        row["config"] = _dotted(run.config)
-    except RaymetaError as error:  # one damaged run must not hide the others; the list says so in its place
-        summary = {}
-        row["problem"] = str(error)
-    row.update({key: summary.get(key) for key in _SUMMARY_KEYS})
-    return row
-
-
-def _public(row: Row) -> Row:
-    return {**row, "config": {key: row["config"].get(key) for key in _HIGHLIGHTS if key in row["config"]}}
-
-
-def _dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat.update(_dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
-
-
 def _value(row: Row, key: str) -> Any:
-    return row[key] if key in _OWN_KEYS + _SUMMARY_KEYS else row["config"].get(key)
+    return row[key] if key in OWN_KEYS + SUMMARY_KEYS else row["config"].get(key)
 
 
 def _require_key(rows: list[Row], key: str) -> None:
-    known = {*_OWN_KEYS, *_SUMMARY_KEYS, *(key for row in rows for key in row["config"])}
+    known = {*OWN_KEYS, *SUMMARY_KEYS, *(key for row in rows for key in row["config"])}
     if rows and key not in known:
         close = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -216,7 +189,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _sections(run: Run) -> dict[str, list[str]]:
-    info, config = run.info, _dotted(run.config)
+    info, config = run.info, dotted(run.config)
     reason = f": {info['reason']}" if info.get("reason") else ""
     done = f"step {info.get('step') or 0:,} of {info.get('steps') or 0:,}, attempt {info.get('attempt', 1)}"
     files = [name for name in _FILES.split() if (run.path / name).exists()]

@@ -140,14 +140,15 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     end = data.rfind(b"\n") + 1
-    rows = (_row(line) for line in data[:end].split(b"\n"))
+    rows = (complete_row(line) for line in data[:end].split(b"\n"))
     return [row for row in rows if row is not None], offset + end
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def complete_row(line: bytes) -> dict[str, Any] | None:
+    """The row that a line holds; None for a torn one."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
