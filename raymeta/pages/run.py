@@ -117,7 +117,7 @@ def _adapts(source: RunSource) -> bool:
 def _ending(source: RunSource) -> list[Block]:
     """Why the run is not running any more, where that is not simply that it is finished."""
     run = source.run
-    blocks = [note(problem, "bad") for problem in source.problems]
+    blocks = [note(problem, "bad") for problem in source.problems + source.evaluation_problems]
     reason = str(run.info.get("reason") or "")
     resume = code("Continue it", f"raymeta train --resume {source.id}")
     if run.status == "failed":

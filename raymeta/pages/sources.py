@@ -48,6 +48,13 @@ class Stamped:
         return self._value
 
 
+def problems_of(*files: Stamped) -> list[str]:
+    """Why files that are there have nothing to show."""
+    for file in files:
+        file.value()
+    return [file.problem for file in files if file.problem]
+
+
 def stamp_of(path: Path) -> tuple[int, int, int] | None:
     """What changes when the file does; None without a file."""
     try:
@@ -97,17 +104,15 @@ def csv_rows(data: bytes) -> list[Row]:
 class RunSource:
     """One run directory as pages see it. Any file may be absent, torn, huge or gone the next moment."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = "") -> None:
+        """`name` is the id where that is not the folder's name."""
         self.path = path
+        self.id = name or path.resolve().name
         self._info = Stamped(path / "run.json", json_object)
         self._config = Stamped(path / "config.yaml", yaml_mapping)
         self._summary = Stamped(path / "summary.json", json_object)
         self._evaluation = Stamped(path / "eval" / "test.json", json_object)
         self._tails = {name: Tail(path / f"{name}.jsonl") for name in ("metrics", "events", "workers")}
-
-    @property
-    def id(self) -> str:
-        return self.path.name
 
     @property
     def run(self) -> Run:
@@ -169,11 +174,12 @@ class RunSource:
 
     @property
     def problems(self) -> list[str]:
-        """What cannot be shown, in words."""
-        parts = (self._info, self._config, self._summary, self._evaluation)
-        for part in parts:
-            part.value()
-        return [part.problem for part in parts if part.problem]
+        """What of the listed files cannot be shown, in words."""
+        return problems_of(self._info, self._config, self._summary)
+
+    @property
+    def evaluation_problems(self) -> list[str]:
+        return problems_of(self._evaluation)
 
     @property
     def version(self) -> str:

@@ -18,7 +18,7 @@ from raymeta.figures import sweep as figures
 from raymeta.figures.style import Spec, is_number
 from raymeta.figures.sweep import Trials
 from raymeta.pages.document import Block, Page, chart, code, fact, interval_of, note, score, section, table, when
-from raymeta.pages.sources import Stamped, csv_rows, json_object, read_bounded, stamp_of, yaml_mapping
+from raymeta.pages.sources import Stamped, csv_rows, json_object, problems_of, read_bounded, stamp_of, yaml_mapping
 
 Row = dict[str, Any]
 COLUMNS = frozenset(
@@ -67,10 +67,7 @@ class SweepSource:
 
     @property
     def problems(self) -> list[str]:
-        parts = (self._summary, self._file, self._trials)
-        for part in parts:
-            part.value()
-        return [part.problem for part in parts if part.problem]
+        return problems_of(self._summary, self._file, self._trials)
 
     @property
     def version(self) -> str:
