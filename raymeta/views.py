@@ -14,7 +14,8 @@ from raymeta.pages.episodes import read_episodes
 from raymeta.pages.run import embedded, run_figures, run_page
 from raymeta.pages.sources import RunSource
 from raymeta.pages.sweep import SweepSource, sweep_figures, sweep_page
-from raymeta.runs.read import Run, resolve_run
+from raymeta.runs.read import Run, require_pandas, resolve_run
+from raymeta.runs.tables import frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,21 +32,7 @@ class RunView(Run):
 
         Raises `EnvironmentProblem` without pandas.
         """
-        pd = _pandas()
-        source = RunSource(self.path)
-        snapshots = [
-            {"time": row.get("time"), "step": row["step"], **worker}
-            for row in source.workers()
-            for worker in row["workers"]
-        ]
-        scores = source.evaluation.get("values", [])
-        return {
-            "metrics": self.frame(),
-            "validations": pd.DataFrame(source.validations()),
-            "tests": pd.DataFrame({"episode": range(len(scores)), "score": scores}),
-            "workers": pd.DataFrame(snapshots),
-            "events": pd.DataFrame(source.events()),
-        }
+        return frames(self)
 
     def figures(self) -> dict[str, go.Figure]:
         """The figures of the run's page as Plotly figures, by name. Raises `EnvironmentProblem` without plotly."""
@@ -88,7 +75,7 @@ class SweepView:
     def frame(self) -> pd.DataFrame:
         """A row for each trial; options under their dotted keys. Raises `EnvironmentProblem` without pandas."""
         rows = SweepSource(self.path).trials()
-        return _pandas().DataFrame(
+        return require_pandas().DataFrame(
             [{**{k: v for k, v in row.items() if k != "config"}, **row["config"]} for row in rows]
         )
 
@@ -141,11 +128,3 @@ def notebook_html(page: dict[str, Any], figures: Sequence[str], sheets: Sequence
     title = " · ".join(html.escape(str(part)) for part in (page["title"], page["status"], page["id"]) if part)
     names = ", ".join(f"<code>{html.escape(name)}</code>" for name in figures)
     return f"<b>{title}</b><table>{rows}</table>{pictures}<p>.figures() has {names}.</p>"
-
-
-def _pandas() -> Any:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise EnvironmentProblem("a data frame needs pandas: pip install 'raymeta[frames]'") from error
-    return pd

@@ -72,7 +72,7 @@ def optimisation(rows: Sequence[Row]) -> Spec:
         traces,
         x="outer step",
         y="norm, rate",
-        yaxis={"type": "log", "exponentformat": "power"},
+        yaxis=log_axis(v for row in rows for v in (row.get("outer/grad_norm"), row.get("outer/lr"))),
     )
 
 

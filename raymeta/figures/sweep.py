@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from raymeta.figures.style import AFTER, COLOURS, Row, Spec, Trace, figure, finite, is_number, log_axis, text
+from raymeta.figures.style import (
+    AFTER,
+    COLOURS,
+    QUIET,
+    Row,
+    Spec,
+    Trace,
+    figure,
+    finite,
+    is_number,
+    line,
+    log_axis,
+    text,
+)
 
 MAX_BINS = 4  # of a numeric option, when its importance is estimated
 GRID = 30  # points along each side of a contour
@@ -271,3 +284,27 @@ def history(trials: Trials) -> Spec:
     steps["line"] = {"color": AFTER, "shape": "hv", "width": 2}
     about = "Score of each trial in the order of the sweep, and the best so far."
     return figure("Progress", about, [points, steps], x="trial, in order", y=text(trials.unit), hovermode="closest")
+
+
+def curves(reports: Mapping[str, Sequence[tuple[int, float]]], trials: Trials) -> Spec:
+    """Validation score of each trial by outer step, in the colours of `parallel`: where it was stopped, it ends."""
+    percent = 100 if trials.score == "accuracy" else 1
+    tints = {text(row["trial"]): tint for row, tint in zip(trials.rows, _tints(trials), strict=True)}
+    traces = []
+    for trial, points in reports.items():
+        x, y = [step for step, _ in points], [percent * score for _, score in points]
+        traces.append(line(f"trial {trial}", x, y, tints.get(text(trial), QUIET), symbol="circle"))
+        traces[-1]["line"]["width"] = 1.5
+        traces[-1]["marker"]["size"] = 4
+    about = "Validation score of each trial by outer step; the brighter, the better it ended. Short lines were stopped."
+    axis = {} if percent == 100 else log_axis(v for trace in traces for v in trace["y"])
+    return figure(
+        "Trials by outer step",
+        about,
+        traces,
+        x="outer step",
+        y=text(trials.unit),
+        yaxis=axis,
+        hovermode="closest",
+        showlegend=False,
+    )

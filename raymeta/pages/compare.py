@@ -11,6 +11,7 @@ from raymeta.figures.style import is_number
 from raymeta.pages.document import Block, Page, chart, fact, interval_of, note, score, section, table
 from raymeta.pages.run import POINTS
 from raymeta.pages.sources import RunSource
+from raymeta.runs.compare import pair_up
 from raymeta.runs.tail import thin
 from raymeta.runs.tracker import METRICS
 
@@ -33,7 +34,7 @@ def compare_page(sources: Sequence[RunSource], *, metric: str = "", axis: str = 
     sections = [
         section("curves", "Curves", [overlay or note("These runs have no curve to lay over one another yet.")]),
         section("scores", "Scores on test tasks", _scores(sources, labels)),
-        section("paired", "Paired differences", paired_blocks(sources, labels)),
+        section("paired", "Paired differences", _paired(sources, labels)),
         section("differences", "Configured differently", [_differences(sources, labels)]),
     ]
     controls = [
@@ -55,9 +56,13 @@ def compare_page(sources: Sequence[RunSource], *, metric: str = "", axis: str = 
 
 
 def labels_of(sources: Sequence[RunSource]) -> dict[str, str]:
-    """Names where they tell runs apart, else ids."""
+    """Names where they tell runs apart, else with the last letters of the id, else ids."""
     names = [source.run.name for source in sources]
-    return {s.id: s.run.name if names.count(s.run.name) == 1 else s.id for s in sources}
+    marked = [f"{s.run.name} ({s.id.rsplit('_', 1)[-1]})" for s in sources]
+    labels = {}
+    for source, name, mark in zip(sources, names, marked, strict=True):
+        labels[source.id] = name if names.count(name) == 1 else mark if marked.count(mark) == 1 else source.id
+    return labels
 
 
 def _control(name: str, label: str, value: str, options: Mapping[Any, str]) -> dict[str, Any]:
@@ -121,35 +126,16 @@ def _scores(sources: Sequence[RunSource], labels: Mapping[str, str]) -> list[Blo
     ]
 
 
-def paired_blocks(sources: Sequence[RunSource], labels: Mapping[str, str]) -> list[Block | None]:
-    """Differences to the first run, over the same test tasks."""
-    tested = [source for source in sources if source.evaluation]
-    if len(tested) < 2:
+def _paired(sources: Sequence[RunSource], labels: Mapping[str, str]) -> list[Block | None]:
+    pairs = pair_up({labels[source.id]: source.evaluation for source in sources})
+    if pairs is None:
         return []
-    first, *others = tested
-    same = [source for source in others if episodes_of(source) == episodes_of(first)]
-    blocks: list[Block | None] = []
-    if same:
-        found = [(labels[s.id], *comparison.paired(values_of(first), values_of(s))) for s in same]
-        rows = [{"label": label, "difference": mean, "ci95": ci95} for label, mean, ci95 in found]
-        name = str(first.evaluation["headline"].get("name"))
-        blocks.append(chart("paired", comparison.differences(rows, reference=labels[first.id], score=name)))
-    if left := [labels[s.id] for s in others if s not in same]:
-        text = f"Not paired with {labels[first.id]}, since scored on other test tasks: {', '.join(left)}."
-        blocks.append(note(text))
+    drawn = comparison.differences(pairs.rows, reference=pairs.reference, score=pairs.score)
+    blocks: list[Block | None] = [chart("paired", drawn)]
+    if pairs.left_out:
+        names = ", ".join(pairs.left_out)
+        blocks.append(note(f"Not paired with {pairs.reference}, since scored on other test tasks: {names}."))
     return blocks
-
-
-def episodes_of(source: RunSource) -> tuple[object, int]:
-    """Identifies the list of test tasks that a run was scored on."""
-    settings = source.evaluation.get("settings")
-    mark = settings.get("episodes_sha256") if isinstance(settings, dict) else None
-    return (mark or source.id, len(values_of(source)))
-
-
-def values_of(source: RunSource) -> list[float]:
-    values: list[float] = source.evaluation["values"]
-    return values
 
 
 def _differences(sources: Sequence[RunSource], labels: Mapping[str, str]) -> Block | None:

@@ -26,6 +26,11 @@ def chart(key: str, spec: Spec) -> Block | None:
     return {"type": "figure", "key": key, "spec": spec} if drawn else None
 
 
+def wide(block: Block | None) -> Block | None:
+    """The block over the whole width of its page."""
+    return None if block is None else block | {"wide": True}
+
+
 def table(key: str, label: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Block | None:
     """A table, or nothing without rows."""
     shown = {"type": "table", "key": key, "label": label, "columns": list(columns), "rows": [list(row) for row in rows]}

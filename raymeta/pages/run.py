@@ -147,7 +147,7 @@ def _facts(source: RunSource) -> list[dict[str, str]]:
     if "wall_s" in source.summary:
         facts.append(fact("Time", duration(source.summary["wall_s"])))
     kind = " · ".join(str(config[k]) for k in ("algorithm.name", "tasks.name", "model.name") if k in config)
-    facts.append(fact("What", kind or "–", f"seed {config['seed']}" if "seed" in config else ""))
+    facts.append(fact("Method", kind or "–", f"seed {config['seed']}" if "seed" in config else ""))
     attempt = info.get("attempt")
     facts.append(fact("Created", when(info.get("created")), f"attempt {attempt}" if attempt not in (None, 1) else ""))
     return facts
@@ -192,9 +192,7 @@ def _cell(value: object) -> object:
 
 
 def _configuration(source: RunSource) -> list[Block | None]:
-    rows = [
-        [key, str(value) if isinstance(value, list | bool) else _cell(value)] for key, value in source.config.items()
-    ]
+    rows = [[key, "–" if value is None else str(value)] for key, value in source.config.items()]
     return [
         table("configuration", "Configuration", ("Option", "Value"), rows),
         code("Run it again", f"raymeta train -c {source.path / 'config.yaml'}") if rows else None,

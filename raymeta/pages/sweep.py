@@ -1,7 +1,7 @@
 """The page of a sweep: the best configuration to copy, which options mattered, every trial with how it ended.
 
 A sweep is a folder `sweeps/ID/` with `sweep.yaml`, `summary.json` {status, metric, mode, best, importance, ...},
-`trials.csv` with a row for each trial, `best.yaml`, and `trials/` of ordinary run directories.
+`trials.csv` with a row for each trial, `best.yaml`, `records/`, and `trials/` of ordinary run directories.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from raymeta.errors import DataError
 from raymeta.figures import sweep as figures
 from raymeta.figures.style import Spec, is_number
 from raymeta.figures.sweep import Trials
-from raymeta.pages.document import Block, Page, chart, code, fact, interval_of, note, score, section, table, when
+from raymeta.pages.document import Block, Page, chart, code, fact, interval_of, note, score, section, table, when, wide
 from raymeta.pages.sources import Stamped, csv_rows, json_object, problems_of, read_bounded, stamp_of, yaml_mapping
 
 Row = dict[str, Any]
-COLUMNS = frozenset(
-    {"trial", "status", "value", "ci95", "steps", "step", "run", "reason", "seed", "wall_s", "params_sha256", "rung",
-     "repeats", "started", "ended", "metric"}
-)  # fmt: skip
+COLUMNS = ("trial", "status", "reason", "step", "value", "ci95", "seed", "wall_s", "params_sha256", "run")
 """Columns of `trials.csv` that are not options of the configuration."""
+OVERVIEW = ("importance", "history", "curves")
 MAX_TRIALS = 2_000
+MAX_CURVES = 200
 MAX_PANELS = 8
 
 
@@ -38,6 +37,7 @@ class SweepSource:
         self._summary = Stamped(path / "summary.json", json_object)
         self._file = Stamped(path / "sweep.yaml", yaml_mapping)
         self._trials = Stamped(path / "trials.csv", lambda data: {"rows": csv_rows(data)})
+        self._records: dict[str, Stamped] = {}
 
     @property
     def id(self) -> str:
@@ -76,9 +76,22 @@ class SweepSource:
         return hashlib.sha256(repr([stamp_of(self.path / name) for name in names]).encode()).hexdigest()[:16]
 
     def trials(self) -> list[Row]:
-        """{trial, status, value, ci95, steps, run, reason, config} in the order of the file."""
-        rows: list[Row] = self._trials.value().get("rows", [])
-        return [_trial(row, i) for i, row in enumerate(rows[:MAX_TRIALS])]
+        """{trial, status, reason, step, value, ci95, run, config} in the order of the files."""
+        rows = self.summary.get("trials")
+        if not isinstance(rows, list):
+            rows = [_of_cells(row) for row in self._trials.value().get("rows", [])]
+        return [_trial(row, i) for i, row in enumerate(rows[:MAX_TRIALS]) if isinstance(row, dict)]
+
+    def reports(self) -> dict[str, list[tuple[int, float]]]:
+        """(step, score) of each validation of each trial, from `records/`."""
+        found = {}
+        for path in sorted((self.path / "records").glob("*.json"))[:MAX_CURVES]:
+            file = self._records.setdefault(path.name, Stamped(path, json_object))
+            rows = file.value().get("reports")
+            good = [(r[0], r[1]) for r in rows if _is_report(r)] if isinstance(rows, list) else []
+            if good:
+                found[path.stem] = good
+        return found
 
     def scored(self) -> Trials:
         """The trials with a score, and the options that differ among them."""
@@ -93,18 +106,29 @@ class SweepSource:
         return {"id": self.id, "status": self.status, "trials": len(self.trials()), "score": score(best)}
 
 
-def _trial(row: Mapping[str, Any], position: int) -> Row:
+def _is_report(row: object) -> bool:
+    return isinstance(row, list) and len(row) >= 2 and isinstance(row[0], int) and is_number(row[1])
+
+
+def _of_cells(row: Mapping[str, Any]) -> Row:
+    """A row of `trials.csv` as `summary.json` would hold it."""
     cells = {str(key): value(text) for key, text in row.items() if key is not None}
-    config = {key.removeprefix("config."): v for key, v in cells.items() if key not in COLUMNS and v is not None}
+    own = {key: cells.pop(key, None) for key in COLUMNS}
+    return own | {"config": {key: found for key, found in cells.items() if found is not None}}
+
+
+def _trial(row: Row, position: int) -> Row:
+    """One trial with what pages rely on, whatever its file said."""
+    config, name = row.get("config"), row.get("trial")
     return {
-        "trial": str(cells.get("trial", position)),
-        "status": str(cells.get("status") or "–"),
-        "value": cells.get("value"),
-        "ci95": cells.get("ci95"),
-        "steps": cells.get("steps", cells.get("step")),
-        "run": str(cells.get("run") or ""),
-        "reason": str(cells.get("reason") or ""),
-        "config": config,
+        "trial": str(position if name is None else name),
+        "status": str(row.get("status") or "–"),
+        "reason": str(row.get("reason") or ""),
+        "step": row["step"] if is_number(row.get("step")) else None,
+        "value": row.get("value"),
+        "ci95": row.get("ci95"),
+        "run": Path(str(row.get("run") or name)).name,
+        "config": config if isinstance(config, dict) else {},
     }
 
 
@@ -126,6 +150,7 @@ def sweep_figures(source: SweepSource) -> dict[str, Spec]:
         return {}
     known = source.summary.get("importance")
     found = {"parallel": figures.parallel(trials), "history": figures.history(trials)}
+    found["curves"] = figures.curves(source.reports(), trials)
     if len(trials.rows) >= 4:
         found["importance"] = figures.importances(trials, known if isinstance(known, dict) else None)
     for key in trials.keys[:MAX_PANELS]:
@@ -145,8 +170,8 @@ def sweep_page(source: SweepSource, *, runs: Mapping[str, str] | None = None) ->
     panels = [block for name, block in charts.items() if name.startswith(("against:", "contour:"))]
     sections = [
         section("best", "Best configuration", _best(source)),
-        section("trials", "All trials", [charts.get("parallel"), _table(source, trials, runs or {})]),
-        section("options", "Which options mattered", [charts.get("importance"), charts.get("history"), *panels]),
+        section("trials", "All trials", [wide(charts.get("parallel")), _table(source, trials, runs or {})]),
+        section("options", "Which options mattered", [*(charts.get(name) for name in OVERVIEW), *panels]),
         section("failures", "Failed and stopped early", _failures(trials)),
     ]
     return {
@@ -191,9 +216,9 @@ def _table(source: SweepSource, trials: list[Row], runs: Mapping[str, str]) -> B
     for trial in trials:
         shown = round(percent * trial["value"], 4) if is_number(trial["value"]) else None
         ci95 = interval_of(trial)
-        name = Path(trial["run"]).name
-        first: object = {"text": trial["trial"], "run": runs[name]} if name in runs else trial["trial"]
-        cells = [first, trial["status"], shown, None if ci95 is None else round(percent * ci95, 4), trial["steps"]]
+        known = runs.get(trial["run"])
+        first: object = {"text": trial["trial"], "run": known} if known else trial["trial"]
+        cells = [first, trial["status"], shown, None if ci95 is None else round(percent * ci95, 4), trial["step"]]
         rows.append([*cells, *(_cell(trial["config"].get(key)) for key in keys)])
     unit = f"{source.metric} in %" if percent == 100 else source.metric
     return table("trials", "Trials", ["Trial", "Status", unit, "± 95 %", "Steps", *keys], rows)
@@ -206,6 +231,6 @@ def _cell(found: object) -> object:
 
 
 def _failures(trials: list[Row]) -> list[Block | None]:
-    ended = [trial for trial in trials if trial["reason"] or "fail" in trial["status"]]
-    rows = [[t["trial"], t["status"], t["steps"], t["reason"] or "–"] for t in ended]
+    ended = [trial for trial in trials if trial["reason"] or trial["status"] in ("failed", "stopped early")]
+    rows = [[t["trial"], t["status"], t["step"], t["reason"] or "–"] for t in ended]
     return [table("failures", "Trials that ended early", ("Trial", "Status", "Steps", "Reason"), rows)]

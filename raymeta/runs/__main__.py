@@ -1,4 +1,4 @@
-"""List and show runs: `python -m raymeta.runs ls`, `python -m raymeta.runs show latest`."""
+"""List, show, compare and export runs: `python -m raymeta.runs ls`, `python -m raymeta.runs show latest`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ import yaml
 
 from raymeta.errors import ConfigError, RaymetaError
 from raymeta.files import json_text
+from raymeta.runs.compare import comparison
+from raymeta.runs.export import FORMS, export
 from raymeta.runs.listing import OWN_KEYS, SUMMARY_KEYS, dotted, listing_row, public_row
 from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.runs.terminal import clean
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m raymeta.runs", description="List and show runs.")
+    parser = argparse.ArgumentParser(prog="python -m raymeta.runs", description="List, show, compare and export runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     ls = commands.add_parser("ls", help="list the runs of a folder, newest first")
     ls.add_argument("directory", nargs="?", type=Path, default=Path("results"), metavar="DIR")
@@ -63,6 +65,17 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
     show.add_argument("--json", action="store_true", help="a JSON object")
     show.set_defaults(run=_show)
+    compare = commands.add_parser("compare", help="scores, paired differences, options that differ")
+    compare.add_argument("references", nargs="+", metavar="RUN", help="two runs or more, as for show")
+    compare.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
+    compare.add_argument("--json", action="store_true", help="a JSON object")
+    compare.set_defaults(run=_compare)
+    export_ = commands.add_parser("export", help="write runs for other tools")
+    export_.add_argument("references", nargs="+", metavar="RUN", help="runs, as for show")
+    export_.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    export_.add_argument("--format", default="csv", choices=FORMS, help="[csv]; mlflow and wandb where installed")
+    export_.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
+    export_.set_defaults(run=_export)
     return parser
 
 
@@ -231,6 +244,45 @@ def _next_commands(run: Run) -> list[str]:
     wanted = [("train", f"--resume {path}") if ended_early else ("evaluate", path)]
     wanted += [("report", f"{path} -o report.html"), ("dashboard", shlex.quote(str(run.path.parent)))]
     return [f"python -m raymeta.{name} {rest}" for name, rest in wanted if find_spec(f"raymeta.{name}")]
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    runs = [resolve_run(reference, arguments.output) for reference in arguments.references]
+    if len({run.path.resolve() for run in runs}) < 2:
+        raise ConfigError("name two runs or more to compare")
+    found = comparison(runs)
+    if arguments.json:
+        print(json_text(found, indent=2))
+        return
+    lines = [(row["id"], row["status"], _headline_text(row["headline"])) for row in found["runs"]]
+    _print_table(("run", "status", "headline"), [tuple(clean(cell) for cell in line) for line in lines])
+    if found["paired"] is not None:
+        print("\n" + "\n".join(_paired_lines(found["paired"])))
+    cells = [
+        tuple(clean("-" if cell is None else _yaml(cell)) for cell in row["values"].values())
+        for row in found["differences"]
+    ]
+    if cells:
+        print()
+        keys = [clean(row["key"]) for row in found["differences"]]
+        titles = ("option", *(clean(run.id) for run in runs))
+        _print_table(titles, [(key, *line) for key, line in zip(keys, cells, strict=True)])
+
+
+def _paired_lines(pairs: Row) -> list[str]:
+    name = "difference in accuracy" if pairs["score"] == "accuracy" else f"{pairs['score']} difference"
+    lines = [
+        f"{clean(row['label'])} − {clean(pairs['reference'])}: {score_text(name, row['difference'], row['ci95'])} "
+        "(paired, same test tasks)"
+        for row in pairs["rows"]
+    ]
+    return lines + [f"{clean(label)}: scored on other test tasks, not paired" for label in pairs["left_out"]]
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    for reference in arguments.references:
+        for path in export(resolve_run(reference, arguments.output), arguments.format, arguments.out):
+            print(path)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from raymeta.errors import ConfigError, DataError, EnvironmentProblem
+from raymeta.errors import ConfigError, DataError
 from raymeta.files import restore_floats
 
 if TYPE_CHECKING:
@@ -117,10 +117,7 @@ class Run:
 
     def frame(self) -> pd.DataFrame:
         """`metrics()` as a data frame. Raises `EnvironmentProblem` without pandas."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise EnvironmentProblem("a data frame needs pandas: pip install 'raymeta[frames]'") from error
+        pd = require_pandas()
         rows = self.metrics()
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["step", "attempt", "time"])
 
@@ -250,3 +247,12 @@ def _nearest(reference: str, runs: list[Run]) -> list[Run]:
 
 def _listing(runs: list[Run]) -> str:
     return ", ".join(run.id for run in runs[:5]) + (" ..." if len(runs) > 5 else "")
+
+
+def require_pandas() -> Any:
+    """The module, or `EnvironmentProblem` with what to install."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise EnvironmentProblem("a data frame needs pandas: pip install 'raymeta[frames]'") from error
+    return pd

@@ -20,7 +20,7 @@
     const csv = () => r.download(fileName(meta) + ".csv", new Blob([r.csv(...dataOf(block.spec))], { type: "text/csv" }));
     const button = (text, what, onclick) =>
       h("button", { type: "button", class: "small", "aria-label": `Download ${meta.title} as ${what}`, onclick }, text);
-    return h("figure", { class: "chart", key: block.key },
+    return h("figure", { class: block.wide ? "chart wide" : "chart", key: block.key },
       h("figcaption", null, h("h3", null, meta.title), h("p", { class: "quiet" }, meta.about)),
       plot,
       h("div", { class: "tools" },
@@ -92,9 +92,11 @@
       hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--text") } },
     };
     for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
+      const title = { ...layout[name].title, font: { size: small ? 11 : 12.5 } };
       const lines = { gridcolor: colour("--grid"), linecolor: colour("--line"), tickcolor: colour("--line") };
-      result[name] = { ...lines, ...layout[name] };
+      result[name] = { ...lines, ...layout[name], title };
     }
+    if (layout.showlegend === false && !layout.annotations) result.margin = { ...layout.margin, t: 14 };
     return result;
   }
 

@@ -3,7 +3,7 @@
 
 (function (r) {
   const h = r.h;
-  const MARKS = { running: "●", finished: "✓", failed: "✗", lost: "?", stopped: "■" };
+  const MARKS = { running: "●", finished: "✓", failed: "✗", lost: "?", stopped: "■", waiting: "…", "stopped early": "■" };
 
   // The report has no server to ask; the dashboard replaces these.
   r.runLink = (id, text) => h("span", null, text);
@@ -11,7 +11,7 @@
   r.pictureAddress = (sheet) => sheet;
 
   r.status = (status) => !status ? null
-    : h("span", { class: "status " + (MARKS[status] ? status : "stopped") }, h("span", { "aria-hidden": "true" }, (MARKS[status] || "■") + " "), status);
+    : h("span", { class: "status " + (MARKS[status] ? status.replace(" ", "-") : "stopped") }, h("span", { "aria-hidden": "true" }, (MARKS[status] || "■") + " "), status);
 
   r.page = function (page) {
     if (page.kind === "runs") return r.runsPage(page);
