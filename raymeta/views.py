@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 from raymeta.config.build import build
 from raymeta.errors import EnvironmentProblem
 from raymeta.evaluation import best_checkpoint, require_same_shapes, run_config
+from raymeta.figures.episodes import sheet
 from raymeta.pages.episodes import read_episodes
 from raymeta.pages.run import embedded, run_figures, run_page
 from raymeta.pages.sources import RunSource
@@ -41,6 +42,17 @@ class RunView(Run):
     def episodes(self) -> list[dict[str, Any]]:
         """The test episodes that were written out, worst first: labels, probabilities [K + 1, Q, way], pictures."""
         return read_episodes(self.path, embedded)[0]
+
+    def episode_figures(self) -> dict[str, go.Figure]:
+        """A figure for each of `episodes()`: the fits of a regression, or the confidence in the true classes."""
+        found = {}
+        for item in self.episodes():
+            if item["kind"] == "fit":
+                found[f"episode {item['index']}"] = figure_of(item["spec"])
+            elif item["kind"] == "classes":
+                content = {"probabilities": item["probabilities"], "query_y": item["query"]}
+                found[f"episode {item['index']}"] = figure_of(sheet(content))
+        return found
 
     def model(self) -> nn.Module:
         """The model with the parameters of the run's best checkpoint. Raises `CheckpointError` without any.

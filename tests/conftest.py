@@ -34,3 +34,14 @@ def local_ray() -> Iterator[Any]:
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder of real small runs and one sweep, and the runs by what they are; tests only read them."""
+    from looking import make_runs, make_sweep
+
+    folder = tmp_path_factory.mktemp("looked-at")
+    runs = make_runs(folder)
+    make_sweep(folder)
+    return folder, runs

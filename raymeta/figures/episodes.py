@@ -10,13 +10,11 @@ from raymeta.figures.style import (
     AFTER,
     BEFORE,
     COLOURS,
-    SYMBOLS,
     Row,
     Spec,
     Trace,
     figure,
     line,
-    look,
 )
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -50,31 +48,6 @@ def fit(episode: Row) -> Spec:
     traces.append(points)
     about = "The task's true function, its support points, and the model's fit before and after adapting to them."
     return figure("Fit", about, traces, x="x", y="y", hovermode="closest")
-
-
-def confidence(episode: Row, query: int) -> Spec:
-    """Probability of each class for one query, by inner step; the true class is the bold line."""
-    probabilities = np.asarray(episode["probabilities"], float)[:, query]
-    true = int(episode["query_y"][query])
-    traces = []
-    for index in range(probabilities.shape[1]):
-        style = look(index)
-        y = (100 * probabilities[:, index]).tolist()
-        name = f"{class_name(index)} (true)" if index == true else class_name(index)
-        symbol = SYMBOLS[index % len(SYMBOLS)]
-        trace = line(name, list(range(len(y))), y, style.colour, dash=style.dash, symbol=symbol)
-        trace["line"]["width"] = 4 if index == true else 1.5
-        traces.append(trace)
-    about = f"Probability of each class for query {query + 1} by inner step; its true class is {class_name(true)}."
-    return figure(
-        f"Query {query + 1}: how its answer changed",
-        about,
-        traces,
-        x="inner step (0: before adapting)",
-        y="probability in %",
-        xaxis={"dtick": max(1, len(probabilities) // 10)},
-        yaxis={"range": [-3, 103]},
-    )
 
 
 def accuracy_by_step(episode: Row) -> list[float]:

@@ -15,14 +15,13 @@ from raymeta.errors import DataError
 from raymeta.figures.style import is_number
 from raymeta.files import restore_floats
 from raymeta.runs.listing import dotted
-from raymeta.runs.read import Run, current_rows
+from raymeta.runs.read import Run, current_rows, yaml_mapping
 from raymeta.runs.tail import Tail
 
 Row = dict[str, Any]
 
 LIMIT_BYTES = 16 * 2**20
 """A whole file above this is not shown."""
-_YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Stamped:
@@ -85,14 +84,6 @@ def json_object(data: bytes) -> Row:
     value = restore_floats(json.loads(data))
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
-    return value
-
-
-def yaml_mapping(data: bytes) -> Row:
-    """A YAML mapping; raises `ValueError` or `yaml.YAMLError` for anything else."""
-    value = yaml.load(data, Loader=_YAML)
-    if not isinstance(value, dict):
-        raise ValueError("it is not a mapping")
     return value
 
 

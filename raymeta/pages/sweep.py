@@ -18,7 +18,8 @@ from raymeta.figures import sweep as figures
 from raymeta.figures.style import Spec, is_number
 from raymeta.figures.sweep import Trials
 from raymeta.pages.document import Block, Page, chart, code, fact, interval_of, note, score, section, table, when, wide
-from raymeta.pages.sources import Stamped, csv_rows, json_object, problems_of, read_bounded, stamp_of, yaml_mapping
+from raymeta.pages.sources import Stamped, csv_rows, json_object, problems_of, read_bounded, stamp_of
+from raymeta.runs.read import yaml_mapping
 
 Row = dict[str, Any]
 COLUMNS = ("trial", "status", "reason", "step", "value", "ci95", "seed", "wall_s", "params_sha256", "run")

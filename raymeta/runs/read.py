@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from raymeta.errors import ConfigError, DataError
+from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.files import restore_floats
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ Status = Literal["running", "finished", "stopped", "failed", "lost"]
 STALE_S = 20.0
 """A running run whose heartbeat is older than this is lost; the writer's heart beats every 5 s."""
 
+MAX_DEPTH = 64
+"""Levels of a configuration file."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language, ten times as fast
 
 
@@ -74,14 +76,11 @@ class Run:
         """The resolved configuration; empty when the run died before it was written. Raises `DataError`."""
         path = self.path / "config.yaml"
         try:
-            config = yaml.load(path.read_bytes(), Loader=_Loader)
+            return yaml_mapping(path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise DataError(f"{path} cannot be read: {error}") from error
-        if not isinstance(config, dict):
-            raise DataError(f"{path} holds no mapping of options")
-        return config
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -120,6 +119,26 @@ class Run:
         pd = require_pandas()
         rows = self.metrics()
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["step", "attempt", "time"])
+
+
+def yaml_mapping(data: bytes) -> dict[str, Any]:
+    """A YAML mapping as this library writes them. Raises `ValueError` or `yaml.YAMLError` for anything else.
+
+    Nesting and aliases are looked at first: very deep nesting would end the process in the C loader, and aliases grow
+    without bound when they are written out.
+    """
+    depth = 0
+    for event in yaml.parse(data, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+            raise ValueError("it is nested too deeply, or has aliases, which no configuration of a run has")
+    value = yaml.load(data, Loader=_Loader)
+    if not isinstance(value, dict):
+        raise ValueError("it holds no mapping of options")
+    return value
 
 
 def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

@@ -12,6 +12,8 @@ KEEP_ROWS = 6_000
 """Rows held; where a file has more, an even choice of them."""
 READ_BYTES = 8 * 2**20
 """What is read whole at once; of a longer stretch, an even choice of lines is read."""
+CHOICE_BYTES = 2**12
+"""Read for each line of such a choice, so that its cost is bounded however long the lines are."""
 LINE_BYTES = 2**18
 """A longer line is left out."""
 
@@ -60,18 +62,20 @@ class Tail:
 
     def _choose(self, file: IO[bytes], size: int) -> None:
         """Read an even choice of `keep` lines among the first `size` bytes, and stand behind the last of them."""
-        read = 0
+        lines, read = 0, 0
         for place in range(self._keep):
             file.seek(size * place // self._keep)
-            if place:
-                file.readline(LINE_BYTES)  # the rest of the line it fell into
-            line = file.readline(LINE_BYTES)
-            read += len(line)
-            row = complete_row(line) if line.endswith(b"\n") else None
+            complete = file.read(CHOICE_BYTES).split(b"\n")[1 if place else 0 : -1]  # begins within a line, but for 0
+            if not complete:
+                continue
+            lines, read = lines + 1, read + len(complete[0]) + 1
+            row = complete_row(complete[0])
             if row is not None and (not self._rows or row != self._rows[-1]):
                 self._rows.append(row)
+        file.seek(size)
+        file.readline(LINE_BYTES)
         self._offset = file.tell()
-        self._stride = max(1, size // max(1, read))
+        self._stride = max(1, size * lines // max(1, read) // self._keep)
 
     def _add(self, line: bytes) -> None:
         if len(line) > LINE_BYTES or (row := complete_row(line)) is None:
@@ -84,7 +88,7 @@ class Tail:
         self._newest = None
         self._rows.append(row)
         if len(self._rows) > self._keep:
-            self._rows = thin(self._rows, self._keep // 2)
+            self._rows = thin(self._rows, -(-len(self._rows) // 2))  # every second one
             self._stride *= 2
 
 
