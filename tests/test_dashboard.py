@@ -150,7 +150,7 @@ OUTSIDE = [
     "/files/{run}/../../secret.txt", "/files/{run}/..%2f..%2fsecret.txt", "/files/{run}/%2e%2e/%2e%2e/secret.txt",
     "/files/{run}/%2e%2e%2f%2e%2e%2fsecret.txt", "/files/{run}/..%252f..%252fsecret.txt", "/files/{run}/....//secret",
     "/files/{run}/eval/../../../secret.txt", "/files/{run}/..\\..\\secret.txt", "/files/{run}/..%5c..%5csecret.txt",
-    "/files/{run}//etc/passwd", "/files/{run}/%2fetc%2fpasswd", "/files/{run}/etc/passwd", "/files/{run}/config.yaml%00",
+    "/files/{run}//etc/passwd", "/files/{run}/%2fetc%2fpasswd", "/files/{run}/etc/passwd", "/files/{run}/x%00",
     "/files/{run}/link.txt", "/files/{run}/folder-link/secret.txt", "/files/{run}/loop", "/files/{run}/.hidden",
     "/files/{run}/.git/config", "/files/{run}/", "/files/{run}/eval", "/files/{run}/pipe", "/files/{run}/" + "a" * 3000,
     "/files/{run}/" + "a/" * 1500 + "b", "/files/..%2f/secret.txt", "/files/%2e%2e/secret.txt", "/files/../secret.txt",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import secrets
 import signal
 import sys
@@ -62,6 +63,7 @@ async def _serve(arguments: argparse.Namespace, token: str | None) -> int:
 
     from raymeta.dashboard.server import application
 
+    logging.getLogger("aiohttp.server").addFilter(_not_a_bad_request)
     app = application(arguments.directory, token=token, ray_url=arguments.ray.rstrip("/"))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -86,6 +88,13 @@ async def _serve(arguments: argparse.Namespace, token: str | None) -> int:
     await ended.wait()
     await runner.cleanup()
     return 0
+
+
+def _not_a_bad_request(record: logging.LogRecord) -> bool:
+    """Bytes that are no HTTP are answered with 400; a traceback of the parser would tell nobody anything."""
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 if __name__ == "__main__":
