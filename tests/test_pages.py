@@ -15,9 +15,9 @@ import pytest
 from raymeta.files import json_text
 from raymeta.pages.compare import compare_page, minutes_of
 from raymeta.pages.document import duration, score
-from raymeta.pages.run import POINTS, run_page
+from raymeta.pages.run import run_page
 from raymeta.pages.runs import listed, runs_page
-from raymeta.pages.sources import LIMIT_BYTES, RunSource
+from raymeta.pages.sources import LIMIT_BYTES, POINTS, RunSource
 from raymeta.pages.sweep import SweepSource, sweep_page, value
 from raymeta.runs.read import current_rows, read_rows
 from raymeta.runs.tail import Tail, thin

@@ -9,10 +9,8 @@ from raymeta.figures import adaptation, comparison
 from raymeta.figures.comparison import Axis, Curve
 from raymeta.figures.style import is_number
 from raymeta.pages.document import Block, Page, chart, fact, interval_of, note, score, section, table
-from raymeta.pages.run import POINTS
 from raymeta.pages.sources import RunSource
 from raymeta.runs.compare import pair_up
-from raymeta.runs.tail import thin
 from raymeta.runs.tracker import METRICS
 
 MAX_RUNS = 24
@@ -80,9 +78,8 @@ def _curve(source: RunSource, label: str, rows: list[dict[str, Any]], metric: st
         "tasks": [row["step"] * tasks for row in rows],
     }
     points = [(x, row) for x, row in zip(places[axis], rows, strict=True) if is_number(row.get(metric))]
-    kept = thin([{"x": x, "y": row[metric]} for x, row in points], POINTS)
     ours = {key: value for key, value in config.items() if key not in ("seed", "output", "name", "tags")}
-    return Curve(label, _group(source, ours), [row["x"] for row in kept], [row["y"] for row in kept])
+    return Curve(label, _group(source, ours), [x for x, _ in points], [row[metric] for _, row in points])
 
 
 def _group(source: RunSource, config: Mapping[str, Any]) -> str:

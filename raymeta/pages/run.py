@@ -28,10 +28,7 @@ from raymeta.pages.document import (
 )
 from raymeta.pages.episodes import read_episodes
 from raymeta.pages.sources import RunSource, read_bounded
-from raymeta.runs.tail import thin
 
-POINTS = 700
-"""Points of a curve that are sent; more cannot be told apart on a screen."""
 LOG_ROWS = 200
 SHOWN_FILES = (
     "config.yaml", "command.txt", "env.json", "summary.json", "metrics.jsonl", "events.jsonl", "workers.jsonl",
@@ -65,7 +62,7 @@ def run_page(source: RunSource, *, picture: Picture = embedded) -> Page:
 
 def run_figures(source: RunSource) -> dict[str, Spec]:
     """All figures of a run by name."""
-    rows, validations = thin(source.metrics(), POINTS), source.validations()
+    rows, validations = source.metrics(), source.validations()
     test = source.evaluation
     figures = {}
     if test:
@@ -166,8 +163,8 @@ def _share(done: object, steps: object) -> str:
 
 def _speed(source: RunSource) -> str:
     rate = source.summary.get("tasks_per_s")
-    if rate is None and (rows := source.metrics()):
-        rate = rows[-1].get("tasks_per_s")
+    if rate is None:
+        rate = source.rate
     return f"{rate:,.0f}" if is_number(rate) else "–"
 
 

@@ -16,10 +16,12 @@ from raymeta.figures.style import is_number
 from raymeta.files import restore_floats
 from raymeta.runs.listing import dotted
 from raymeta.runs.read import Run, current_rows, yaml_mapping
-from raymeta.runs.tail import Tail
+from raymeta.runs.tail import Tail, thin
 
 Row = dict[str, Any]
 
+POINTS = 700
+"""Points of a curve that are sent; more cannot be told apart on a screen."""
 LIMIT_BYTES = 16 * 2**20
 """A whole file above this is not shown."""
 
@@ -141,10 +143,16 @@ class RunSource:
         whole = isinstance(by_step, dict) and all(numbers(v) for v in by_step.values()) and numbers(values)
         return found if whole and isinstance(found.get("headline"), dict) else {}
 
-    def metrics(self) -> list[Row]:
-        """One row a step of the run as it went on, an even choice where there are very many."""
-        rows = [row for row in self._tails["metrics"].rows() if isinstance(row.get("step"), int)]
-        return [{key: _number(value) for key, value in row.items()} for row in current_rows(rows)]
+    def metrics(self, limit: int = POINTS) -> list[Row]:
+        """One row a step of the run as it went on; an even choice of about `limit` where there are more."""
+        rows = thin(current_rows(self._tails["metrics"].rows()), limit)
+        return [{key: _number(value) for key, value in row.items()} for row in rows]
+
+    @property
+    def rate(self) -> object:
+        """Tasks per second in the newest row that tells."""
+        rows = reversed(self._tails["metrics"].rows())
+        return next((row["tasks_per_s"] for row in rows if "tasks_per_s" in row), None)
 
     def events(self) -> list[Row]:
         return self._tails["events"].rows()

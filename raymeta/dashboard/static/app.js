@@ -96,7 +96,7 @@
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest && event.target.closest("a[href]");
-    if (!link || link.target || link.origin !== location.origin || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (!link || link.target || link.download || link.origin !== location.origin || event.ctrlKey || event.metaKey || event.shiftKey) return;
     if (link.getAttribute("href").startsWith("#")) return;
     event.preventDefault();
     history.pushState(null, "", link.href);

@@ -52,7 +52,7 @@
 
   function classes(item, step, page) {
     const rows = item.names.map((name, label) => h("div", { class: "class-row", key: "class" + label },
-      h("h4", null, `Class ${name}`),
+      h("h3", null, `Class ${name}`),
       h("ul", { class: "support", "aria-label": `Support images of class ${name}` },
         item.support.map((y, i) => y === label ? h("li", null, image(item, "support", i, `Support image of class ${name}`, page)) : null)),
       h("ul", { class: "queries", "aria-label": `Queries of class ${name}` },

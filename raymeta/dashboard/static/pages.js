@@ -15,10 +15,10 @@
 
   r.page = function (page) {
     if (page.kind === "runs") return r.runsPage(page);
-    const jumps = page.sections.length > 2 ? h("nav", { class: "jumps", "aria-label": `Parts of ${page.title}` },
+    const jumps = page.sections.length > 2 ? h("nav", { class: "jumps", "aria-label": `Parts of ${page.title} ${page.id}` },
       page.sections.map((s) => h("a", { href: "#" + r.anchor(page, s.id) }, s.title))) : null;
     return h("div", { class: "page" }, head(page), facts(page), jumps, controls(page),
-      page.sections.map((s) => h("section", { key: s.id, "aria-labelledby": r.anchor(page, s.id) },
+      page.sections.map((s) => h("section", { key: s.id },
         h("h2", { id: r.anchor(page, s.id), tabindex: "-1" }, s.title),
         h("div", { class: "blocks" }, s.blocks.map((b) => block(b, page))))));
   };
@@ -63,6 +63,6 @@
     };
     return h("div", { class: "block code", key: "code:" + b.label }, h("div", { class: "bar" }, h("h3", null, b.label),
       navigator.clipboard ? h("button", { type: "button", class: "small", "aria-label": `Copy: ${b.label}`, onclick: copy }, "Copy") : null),
-      h("pre", { tabindex: "0", role: "region", "aria-label": b.label }, b.text));
+      h("pre", { tabindex: "0", role: "group", "aria-label": b.label }, b.text));
   }
 })(raymeta);

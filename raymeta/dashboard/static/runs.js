@@ -24,7 +24,7 @@
     return h("div", { class: "page" },
       h("div", { class: "head" }, h("h1", { tabindex: "-1" }, page.title), h("p", { class: "quiet id" }, page.folder)),
       page.sweeps.length ? sweeps(page) : null,
-      h("section", { key: "runs", "aria-labelledby": "all-runs" }, h("h2", { id: "all-runs" }, "All runs"),
+      h("section", { key: "runs" }, h("h2", { id: "all-runs" }, "All runs"),
         bar(filter, rows.length, page.runs.length, picked),
         r.scroller("All runs", h("table", { class: "runs" }, h("caption", { class: "hidden" }, "All runs"),
           h("thead", null, h("tr", null, h("th", { scope: "col" }, h("span", { class: "hidden" }, "Compare")),
@@ -40,7 +40,7 @@
   function empty(page) {
     return h("div", { class: "page empty" }, h("h1", { tabindex: "-1" }, "No runs yet"),
       h("p", null, "This page looks at ", h("code", null, page.folder), ". Runs appear here by themselves as soon as one starts:"),
-      h("pre", { tabindex: "0", role: "region", "aria-label": "Command" }, page.start),
+      h("pre", { tabindex: "0", role: "group", "aria-label": "Command" }, page.start),
       h("p", { class: "quiet" }, "Runs somewhere else? raymeta dashboard DIR looks there."));
   }
 
@@ -77,7 +77,7 @@
   }
 
   function sweeps(page) {
-    return h("section", { key: "sweeps", "aria-labelledby": "sweeps" }, h("h2", { id: "sweeps" }, "Sweeps"),
+    return h("section", { key: "sweeps" }, h("h2", { id: "sweeps" }, "Sweeps"),
       r.scroller("Sweeps", h("table", null, h("caption", { class: "hidden" }, "Sweeps"),
         h("thead", null, h("tr", null, ["Sweep", "Status", "Trials", "Best score"].map((t) => h("th", { scope: "col" }, t)))),
         h("tbody", null, page.sweeps.map((s) => h("tr", { key: "sweep:" + s.id },

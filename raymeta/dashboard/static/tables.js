@@ -18,7 +18,7 @@
     return down ? -order : order;
   };
 
-  r.scroller = (label, ...children) => h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label }, ...children);
+  r.scroller = (label, ...children) => h("div", { class: "scroll", role: "group", tabindex: "0", "aria-label": label }, ...children);
 
   r.heading = function (title, sorted, onclick, numeric) {
     const direction = sorted === 0 ? null : sorted > 0 ? "ascending" : "descending";
