@@ -5,37 +5,62 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from raymeta.errors import RaymetaError
+from raymeta.errors import EnvironmentProblem, RaymetaError, RaymetaWarning
+from raymeta.runs.terminal import clean
 
 
-def run_command(name: str, command: Callable[[], int], *, verbose: bool = False) -> int:
+def run_command(name: str, command: Callable[[], int], *, verbose: bool) -> int:
     """Call `command` and turn what it raises into a message on stderr and an exit code.
 
     2 configuration, 3 environment or data, 1 a failed run, 130 interrupted; a closed stdout (`| head`) is calm.
     """
+    _occupy_standard_streams()
     try:
-        code = command()
+        with _warnings_told(name):
+            code = command()
         sys.stdout.flush()
     except RaymetaError as error:
-        if verbose:
-            traceback.print_exc()
-        print(f"raymeta {name}: {error}", file=sys.stderr)
+        _tell(name, clean(str(error)), verbose)
         return error.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return 0
     except KeyboardInterrupt:
-        print(f"raymeta {name}: interrupted", file=sys.stderr)
+        _tell(name, "interrupted", False)
         return 130
+    except OSError as error:
+        _give_up_unprinted()
+        where = error.filename or "a stream such as stdout"
+        _tell(name, f"cannot read or write {clean(str(where))}: {error.strerror or error}", verbose)
+        return EnvironmentProblem.exit_code
     except Exception as error:
-        if verbose:
-            traceback.print_exc()
         hint = "" if verbose else " (run again with -v for the traceback)"
-        print(f"raymeta {name}: {type(error).__name__}: {error}{hint}", file=sys.stderr)
+        _tell(name, f"{type(error).__name__}: {clean(str(error))}{hint}", verbose)
         return 1
     return code
+
+
+def print_result(name: str, text: str, kept: str) -> None:
+    """Print what is `kept` in a file, too: a stdout that is full or closed costs a word, not the work that was done."""
+    try:
+        print(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+    except OSError as error:
+        _silence_stdout()
+        _tell(name, f"the result could not be printed ({error.strerror}); it is in {kept}", False)
+
+
+def add_verbose(*parsers: ArgumentParser) -> None:
+    """The flag -v."""
+    for parser in parsers:
+        parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
 
 
 def dashed(argv: Sequence[str]) -> list[str]:
@@ -45,3 +70,49 @@ def dashed(argv: Sequence[str]) -> list[str]:
         name, equals, value = token.partition("=")
         result.append(name.replace("_", "-") + equals + value if name.startswith("--") else token)
     return result
+
+
+def _tell(name: str, text: str, with_traceback: bool) -> None:
+    if with_traceback:
+        traceback.print_exc()
+    print(f"raymeta {name}: {text}", file=sys.stderr)
+
+
+def _occupy_standard_streams() -> None:
+    """Where stdout or stderr came closed (`>&-`), give its number to nothing, or the next file opened would get it."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+
+
+def _silence_stdout() -> None:
+    """What is still in the buffer goes nowhere, instead of failing at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _give_up_unprinted() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence_stdout()
+
+
+@contextmanager
+def _warnings_told(name: str) -> Iterator[None]:
+    """Print our own warnings like errors; those of others stay as they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RaymetaWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: object) -> None:
+            if issubclass(category, RaymetaWarning):
+                _tell(name, f"warning: {clean(str(message))}", False)
+            else:
+                others(message, category, *where)  # type: ignore[arg-type]
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from raymeta.command_line import run_command
+from raymeta.command_line import add_verbose, run_command
 
 
 class Finding(NamedTuple):
@@ -29,8 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="raymeta doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder that runs go to [results]")
+    add_verbose(parser)
     arguments = parser.parse_args(argv)
-    return run_command("doctor", lambda: _report(arguments))
+    return run_command("doctor", lambda: _report(arguments), verbose=arguments.verbose)
 
 
 def _report(arguments: argparse.Namespace) -> int:

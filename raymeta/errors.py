@@ -58,3 +58,7 @@ class NotTwiceDifferentiable(RunFailed):
 
 class WorkerFailed(RunFailed):
     """A worker raised repeatedly, or no worker could be started."""
+
+
+class RaymetaWarning(UserWarning):
+    """Something a person should know, while the work goes on; commands print it on stderr."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
-from raymeta.command_line import dashed, run_command
+from raymeta.command_line import add_verbose, dashed, print_result, run_command
+from raymeta.errors import EnvironmentProblem
 from raymeta.evaluation import TEST_SEED, Evaluation, meta_test, paired_difference
-from raymeta.files import write_json
+from raymeta.files import json_text, require_writable, write_json
 from raymeta.keys import Split
 from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.tracker import score_text
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="raymeta evaluate", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, its id, or `latest`")
-    parser.add_argument("--episodes", type=_positive, default=600, help="episodes to score [600]")
+    parser.add_argument("--episodes", type=int, default=600, help="episodes to score [600]")
     parser.add_argument("--split", choices=get_args(Split), default="test", help="split of the classes [test]")
     parser.add_argument("--seed", type=int, default=TEST_SEED, help="seed of the episodes, the same for every run [0]")
     parser.add_argument("--inner-steps", type=int, help="inner steps, in place of the run's own")
@@ -36,19 +36,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks.root", dest="root", help="where the data is, in place of the run's own")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of runs given by id [results]")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
+    parser.add_argument("--no-save", action="store_true", help="print only, and write nothing into the runs")
+    add_verbose(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     runs = [resolve_run(reference, arguments.output) for reference in arguments.runs]
+    if not arguments.no_save:
+        for run in runs:
+            _require_writable(run)
     evaluations = [_score(run, arguments) for run in runs]
     pairs = [(evaluations[0], other, paired_difference(evaluations[0], other)) for other in evaluations[1:]]
     if arguments.json:
@@ -56,14 +53,31 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             "runs": [{"run": e.run, **e.to_json()} for e in evaluations],
             "paired": [{"first": a.run, "second": b.run, "difference": d, "ci95": c} for a, b, (d, c) in pairs],
         }
-        print(json.dumps(content, indent=2))
-        return 0
-    for evaluation in evaluations:
-        print(_text(evaluation))
-    for first, second, (difference, ci95) in pairs:
-        name = f"{first.summary.name} difference" if first.summary.name == "mse" else "difference in accuracy"
-        print(f"{second.run} − {first.run}: {score_text(name, difference, ci95)} (paired, same episodes)")
+        text = json_text(content, indent=2)
+    else:
+        text = "\n".join([*map(_text, evaluations), *(_pair_text(a, b, d, c) for a, b, (d, c) in pairs)])
+    if arguments.no_save:
+        print(text)
+    else:
+        print_result("evaluate", text, " and ".join(str(run.path / "eval") for run in runs))
     return 0
+
+
+def _require_writable(run: Run) -> None:
+    """Before anything is computed."""
+    try:
+        require_writable(run.path / "eval")
+    except EnvironmentProblem as error:
+        cause = f": {error.__cause__.strerror}" if isinstance(error.__cause__, OSError) else ""
+        raise EnvironmentProblem(
+            f"cannot write results into {run.path / 'eval'}{cause}; make it a folder you may write to, or print them "
+            "only, with --no-save"
+        ) from error
+
+
+def _pair_text(first: Evaluation, second: Evaluation, difference: float, ci95: float) -> str:
+    name = f"{first.summary.name} difference" if first.summary.name == "mse" else "difference in accuracy"
+    return f"{second.run} − {first.run}: {score_text(name, difference, ci95)} (paired, same episodes)"
 
 
 def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
@@ -82,8 +96,8 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
     )
     s = evaluation.settings
     name = f"{s['split']}-{s['way']}w{s['shot']}s-{s['inner_steps']}steps-{arguments.episodes}ep-seed{s['seed']}.json"
-    (run.path / "eval").mkdir(exist_ok=True)
-    write_json(run.path / "eval" / name, evaluation.to_json())
+    if not arguments.no_save:
+        write_json(run.path / "eval" / name, evaluation.to_json())
     return evaluation
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,9 @@ from raymeta.config.load import dump, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
-from raymeta.engine.driver import EpisodeScores, score_episodes
 from raymeta.engine.executors.base import Executor
-from raymeta.errors import CheckpointError, ConfigError
+from raymeta.engine.scoring import EpisodeScores, begin_scoring, half_width
+from raymeta.errors import CheckpointError, ConfigError, RaymetaWarning
 from raymeta.keys import Split
 from raymeta.runs.read import Run, load_run
 from raymeta.runs.tracker import Scores
@@ -75,7 +77,7 @@ def evaluate_learned(
 ) -> Evaluation:
     """Score `learned` on episodes of `split` with workers that are already there."""
     num_episodes = config.test_episodes if episodes is None else episodes
-    scores = score_episodes(
+    scores = begin_scoring(
         learned,
         blueprint=built.blueprint,
         executor=executor,
@@ -84,7 +86,7 @@ def evaluate_learned(
         seed=seed,
         shard_size=config.shard_size,
         inner_steps=inner_steps,
-    )
+    ).collect()
     size = config.tasks.size(split)
     tasks = yaml.safe_load(dump(config))["tasks"]
     settings = {
@@ -120,38 +122,45 @@ def meta_test(
 ) -> Evaluation:
     """Score a run's best checkpoint on `episodes` episodes of `split`; the run's files are only read.
 
+    Where the best checkpoint cannot be read, the newest readable one is scored, with a `RaymetaWarning` that says so.
+
     Args:
         run: a run, its folder, or its id under `results/`.
         overrides: configuration keys that may differ at test, `tasks.way=20` as `**{"tasks.way": 20}`.
 
     Raises:
         CheckpointError: the run has no checkpoint that can be read.
-        ConfigError: an override does not exist, or changes the shape of what was learned.
+        ConfigError: an override does not exist, or changes the shape of what was learned; a number is out of range.
     """
+    _require_whole("episodes", episodes, 1)
+    _require_whole("seed", seed, 0, 2**63 - 1)
+    if inner_steps is not None:
+        _require_whole("inner_steps", inner_steps, 0)
     opened = run if isinstance(run, Run) else load_run(run)
     config = run_config(opened, {**overrides, "workers": workers})
     built = build(config)
     checkpoint = best_checkpoint(opened)
     require_same_shapes(built, checkpoint)
     executor = open_executor(config, built.blueprint)
-    try:
-        evaluation = evaluate_learned(
-            config,
-            built,
-            checkpoint.learned,
-            executor,
-            run=opened.id,
-            step=checkpoint.step,
-            split=split,
-            episodes=episodes,
-            seed=seed,
-            inner_steps=inner_steps,
+
+    def scored(episodes: int) -> Evaluation:
+        where: dict[str, Any] = {"run": opened.id, "step": checkpoint.step, "split": split, "seed": seed}
+        return evaluate_learned(
+            config, built, checkpoint.learned, executor, episodes=episodes, inner_steps=inner_steps, **where
         )
+
+    try:
+        if inner_steps is not None and scored(1).settings["inner_steps"] != inner_steps:
+            raise ConfigError(f"{name_of(config.algorithm)} takes no inner steps: leave --inner-steps out")
+        return scored(episodes)
     finally:
         executor.close()
-    if inner_steps is not None and evaluation.settings["inner_steps"] != inner_steps:
-        raise ConfigError(f"{name_of(config.algorithm)} takes no inner steps: leave --inner-steps out")
-    return evaluation
+
+
+def _require_whole(name: str, value: int, least: int, most: float = math.inf) -> None:
+    if not least <= value <= most:
+        limit = f"from {least} to {most}" if math.isfinite(most) else f"≥ {least}"
+        raise ConfigError(f"{name} {value} is out of range: it is a whole number {limit}")
 
 
 def run_config(run: Run, overrides: Mapping[str, Any]) -> RunConfig:
@@ -160,12 +169,16 @@ def run_config(run: Run, overrides: Mapping[str, Any]) -> RunConfig:
 
 
 def best_checkpoint(run: Run) -> Checkpoint:
-    """The checkpoint best on validation, else the newest readable one; raises `CheckpointError` without any."""
+    """The checkpoint best on validation, else the newest readable one, with a warning where that is a way out.
+
+    Raises `CheckpointError` without any.
+    """
     checkpoint, problems = CheckpointStore(run.path / "checkpoints").load_best()
     if checkpoint is None:
         raise CheckpointError(f"{run.path} has no checkpoint to evaluate: continue it with --resume {run.id}")
-    if problems and checkpoint is None:
-        raise CheckpointError("; ".join(problems))
+    for problem in problems:
+        text = f"{problem}: the checkpoint of step {checkpoint.step} is used in its place"
+        warnings.warn(text, RaymetaWarning, stacklevel=2)
     return checkpoint
 
 
@@ -192,4 +205,4 @@ def paired_difference(first: Evaluation, second: Evaluation) -> tuple[float, flo
     if first.settings["episodes_sha256"] != second.settings["episodes_sha256"]:
         raise ConfigError(f"{first.run} and {second.run} were scored on different episodes and cannot be paired")
     difference: NDArray[np.floating] = second.scores.main[:, -1] - first.scores.main[:, -1]
-    return float(difference.mean()), 1.96 * float(difference.std(ddof=1)) / len(difference) ** 0.5
+    return float(difference.mean()), half_width(difference)

@@ -1,7 +1,6 @@
 """Whole files that are either the old version or the new one, whatever kills the writer, and JSON for them.
 
-JSON has no NaN and no infinity: `json_text` writes the strings "NaN", "Infinity" and "-Infinity" in their place, and
-`restore_floats` turns exactly these strings back into floats.
+JSON has no NaN and no infinity: `json_text` writes null in their place, and `nan_for_null` reads it back as NaN.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only: choose another (--output)",
     errno.ENOENT: "the folder is gone: was the run deleted or the disk unmounted?",
 }
-_NON_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
@@ -69,6 +67,17 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def require_writable(folder: Path) -> None:
+    """Make `folder` and try it out; raises `EnvironmentProblem` where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_problem(folder, error) from error
+    trial = folder / "trial"
+    write_whole(trial, "")
+    trial.unlink()
+
+
 def write_problem(path: Path, error: OSError) -> EnvironmentProblem:
     """The error to raise when `path` could not be written: what, where, and what to do."""
     cause = error.strerror or str(error)
@@ -88,7 +97,7 @@ def json_text(value: object, *, indent: int | None = None) -> str:
 
 def _plain(value: object) -> object:
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else _non_finite(value)
+        return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, Mapping):
@@ -100,16 +109,10 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _non_finite(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def restore_floats(value: Any) -> Any:
-    """Undo what `json_text` did to NaN and infinities, at any depth."""
-    if isinstance(value, str):
-        return float(value) if value in _NON_FINITE else value
+def nan_for_null(value: Any) -> Any:
+    """What `json_text` wrote of numbers: null in their place is NaN, at any depth."""
+    if value is None:
+        return math.nan
     if isinstance(value, dict):
-        return {key: restore_floats(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [restore_floats(item) for item in value]
-    return value
+        return {key: nan_for_null(item) for key, item in value.items()}
+    return [nan_for_null(item) for item in value] if isinstance(value, list) else value

@@ -55,6 +55,21 @@ class Shard(NamedTuple):
         return self.stop - self.start
 
 
+class Block(NamedTuple):
+    """The shards `index * 2**level <= position < (index + 1) * 2**level` of one step: a node of the fixed tree."""
+
+    level: int
+    index: int  # type: ignore[assignment]
+
+    def positions(self, num_shards: int) -> range:
+        """Positions of its shards among the step's `num_shards`."""
+        return range(self.index << self.level, min(num_shards, (self.index + 1) << self.level))
+
+    def halves(self) -> tuple[Block, Block]:
+        """The two blocks it is the sum of; the second may hold no shard."""
+        return Block(self.level - 1, 2 * self.index), Block(self.level - 1, 2 * self.index + 1)
+
+
 def plan(*, seed: int, split: Split, step: int, num_tasks: int, shard_size: int) -> list[Shard]:
     """Cut `num_tasks` tasks into shards of `shard_size` (the last may be shorter), whoever will compute them."""
     starts = range(0, num_tasks, shard_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from raymeta.command_line import run_command
+from raymeta.command_line import add_verbose, run_command
 from raymeta.config.preset_files import DEFAULT, description, preset_names, preset_path
 
 
@@ -13,8 +13,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="raymeta presets", description=__doc__)
     parser.add_argument("name", nargs="?", help="preset to print")
+    add_verbose(parser)
     arguments = parser.parse_args(argv)
-    return run_command("presets", lambda: _show(arguments.name))
+    return run_command("presets", lambda: _show(arguments.name), verbose=arguments.verbose)
 
 
 def _show(name: str | None) -> int:

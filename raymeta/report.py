@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raymeta.command_line import dashed, run_command
+from raymeta.command_line import add_verbose, dashed, run_command
 from raymeta.dashboard.assets import PLOTLY, SCRIPTS, asset
 from raymeta.dashboard.library import SWEEP_FILES
 from raymeta.errors import ConfigError, DataError
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("references", nargs="+", metavar="RUN|SWEEP", help="folders, ids, or `latest`")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="[report.html in the folder of the first]")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of runs given by id [results]")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
+    add_verbose(parser)
     return parser
 
 

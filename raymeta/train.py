@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from raymeta.command_line import run_command
+from raymeta.command_line import print_result, run_command
 from raymeta.config.arguments import Arguments, Flag, split_arguments
 from raymeta.config.describe import run_options, section_options
 from raymeta.config.load import dump, load_config
@@ -18,10 +18,11 @@ from raymeta.config.schema import RunConfig
 from raymeta.config.variants import SECTIONS, registry
 from raymeta.engine.driver import StopReason
 from raymeta.errors import ConfigError
+from raymeta.resume import resumed_config
 from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.terminal import Mode, open_terminal
 from raymeta.runs.tracker import Tracker, score_text
-from raymeta.training import Training, resumed_config, run_name, worker_text
+from raymeta.training import Training, run_name, without_effect
 
 FLAGS = (
     Flag(("-c", "--config"), "many", "configuration file on top of the preset; may be repeated", "FILE"),
@@ -53,6 +54,7 @@ def _train(argv: Sequence[str]) -> int:
         raise ConfigError(f"--log-format {mode} is none of {', '.join(get_args(Mode))}")
     config, notes, resume = _configuration(arguments)
     if flags.get("print_config"):
+        _tell([] if flags.get("quiet") else notes, without_effect(config))
         print(dump(config), end="")
         return 0
     training = Training(
@@ -63,13 +65,14 @@ def _train(argv: Sequence[str]) -> int:
         trackers=lambda title: [_terminal(flags, title, config.steps)],
     )
     if flags.get("dry_run"):
+        _tell([] if flags.get("quiet") else notes, training.warnings)
         print(
-            f"{run_name(config)}: configuration and data are good; would train {config.steps} steps "
-            f"{worker_text(config)}, {training.built.blueprint.layout.size:,} parameters"
+            f"{run_name(config)}: configuration and data are good: {training.plan()}, "
+            f"{training.built.blueprint.layout.size:,} parameters"
         )
         return 0
     run = training.execute()
-    print(result_text(run, training.reason))
+    print_result("train", result_text(run, training.reason), str(run.path))
     return 130 if training.reason == "signal" else 0
 
 
@@ -87,8 +90,14 @@ def _configuration(arguments: Arguments) -> tuple[RunConfig, list[str], Run | No
     return resumed_config(run, kept), [], run
 
 
-def _terminal(flags: Mapping[str, Any], title: str, steps: int) -> Tracker:
+def _tell(notes: Sequence[str], warnings: Sequence[str]) -> None:
+    """What the terminal of a run would have told."""
+    for kind, texts in (("note", notes), ("warning", warnings)):
+        for text in texts:
+            print(f"{kind}: {text}", file=sys.stderr)
 
+
+def _terminal(flags: Mapping[str, Any], title: str, steps: int) -> Tracker:
     if flags.get("no_color"):
         os.environ["NO_COLOR"] = "1"
     return open_terminal(flags.get("log_format", "auto"), quiet=bool(flags.get("quiet")), title=title, steps=steps)
@@ -108,9 +117,8 @@ def result_text(run: Run, reason: StopReason) -> str:
     ]
     if len(steps) > 1:
         lines.append(f"before adapting {score_text(name, steps[0])}, after {score_text(name, steps[-1])}")
-    which = "best on validation" if summary["scored_checkpoint"] != summary["steps"] else "the last"
     lines += [
-        f"scored: the checkpoint of step {summary['scored_checkpoint']} of {summary['steps']} ({which}); "
+        f"scored: the checkpoint of step {summary['scored_checkpoint']} of {summary['steps']} ({_which(summary)}); "
         f"batch norm {summary['batch_norm']}; {summary['tasks_per_s']:.0f} tasks/s",
         f"run:    {path}",
         f"next:   raymeta runs show {path}",
@@ -118,6 +126,14 @@ def result_text(run: Run, reason: StopReason) -> str:
         f"        tensorboard --logdir {path}/tb",
     ]
     return "\n".join(lines)
+
+
+def _which(summary: Mapping[str, Any]) -> str:
+    """Why this checkpoint was scored."""
+    best, scored = summary["best_step"], summary["scored_checkpoint"]
+    if best is None:
+        return "the last, as nothing was validated"
+    return "best on validation" if best == scored else f"the last, as that of step {best}, the best, cannot be read"
 
 
 def help_text() -> str:

@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from raymeta.config.build import Built, build, initial_state, open_executor, schedule_of
-from raymeta.config.load import Override, dump, load_config
+from raymeta.config.load import dump, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
-from raymeta.engine.checkpoint import CheckpointStore
-from raymeta.engine.driver import RunState, StopReason, train_loop
+from raymeta.engine.books import RunState
+from raymeta.engine.checkpoint import CheckpointStore, checkpoint_name
+from raymeta.engine.driver import StopReason, train_loop
 from raymeta.engine.executors.base import Executor
-from raymeta.errors import ConfigError
+from raymeta.engine.executors.ray_actors import RayMetrics
+from raymeta.errors import CheckpointError, EnvironmentProblem
 from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, require_same_shapes
 from raymeta.inspection import write_episodes
+from raymeta.resume import last_checkpoint, resumed_config, spent_s
+from raymeta.runs.claim import Claim, require_no_writer
 from raymeta.runs.read import Run, load_run
 from raymeta.runs.tensorboard import TensorBoard
-from raymeta.runs.tracker import Tracker, Trackers
+from raymeta.runs.tracker import PythonWarnings, Tracker, Trackers
 from raymeta.runs.write import RunWriter, new_run_directory
 from raymeta.tree import params_sha256
 
@@ -47,34 +51,10 @@ def meta_train(
     """
     if resume is not None:
         run = load_run(resume)
-        config = resumed_config(run, options)
-        return Training(config, resume=run).execute()
+        return Training(resumed_config(run, options), resume=run, trackers=lambda title: [PythonWarnings()]).execute()
     files = [] if file is None else [Path(file)]
-    config = load_config(preset=preset, files=files, overrides=options).config
-    return Training(config).execute()
-
-
-FREE_ON_RESUME = frozenset(
-    {
-        "steps", "workers", "address", "output", "time_limit", "device", "test_episodes", "keep_checkpoints",
-        "checkpoint_every", "tags", "name",
-    }
-)  # fmt: skip
-"""Options that a resumed run may change. All others change its result, so they belong to a new run."""
-
-
-def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override]) -> RunConfig:
-    """A run's configuration with the options that may change; raises `ConfigError` for the others."""
-    before = load_config(files=[run.path / "config.yaml"]).config
-    after = load_config(files=[run.path / "config.yaml"], overrides=options).config
-    changed = [key for key in type(after).model_fields if getattr(before, key) != getattr(after, key)]
-    if refused := [key for key in changed if key not in FREE_ON_RESUME]:
-        raise ConfigError(
-            f"--resume {run.id} cannot change {', '.join(refused)}, which would change the result: leave it out, or "
-            f"start a new run with -c {run.path / 'config.yaml'}. A resumed run may change "
-            f"{', '.join(sorted(FREE_ON_RESUME))}"
-        )
-    return after
+    config, notes = load_config(preset=preset, files=files, overrides=options)
+    return Training(config, notes=notes, trackers=lambda title: [PythonWarnings()]).execute()
 
 
 WORST_KEPT = 4
@@ -94,26 +74,40 @@ class Training:
         trackers: Callable[[str], Sequence[Tracker]] = lambda title: (),
     ) -> None:
         self.config = config
-        self.built: Built = build(config)
+        self.warnings = without_effect(config)
+        self.reason: StopReason = "steps"
         self._resume = resume
         self._notes = notes
         self._command = command
         self._trackers = trackers
-        self.reason: StopReason = "steps"
+        self._spent_s = 0.0
+        if resume is not None:
+            require_no_writer(resume.path)
+        self.built: Built = build(config)
+        self.state = initial_state(config, self.built)
+        if resume is not None:
+            self._restore(resume)
 
     def execute(self) -> Run:
         """Train and evaluate; the run directory says how it ended, whatever happens."""
         name = run_name(self.config)
-        directory = (
-            self._resume.path if self._resume else new_run_directory(Path(self.config.output), name, datetime.now())
-        )
-        writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags)
+        if self._resume is None:
+            directory, claim = new_run_directory(Path(self.config.output), name, datetime.now()), None
+        else:
+            directory, claim = self._resume.path, self._claim(self._resume)
+        writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags, claim=claim)
         tracker = Trackers([writer, TensorBoard(directory / "tb"), *self._trackers(f"{name}  {directory}")])
+        store = CheckpointStore(directory / "checkpoints", keep=self.config.keep_checkpoints)
         try:
-            writer.write_config(dump(self.config))
-            writer.write_command(self._command)
-            writer.write_environment()
-            self._run(writer, tracker)
+            with termination_interrupts():
+                writer.write_config(dump(self.config))
+                writer.write_command(self._command)
+                writer.write_environment()
+                self._begin(tracker)
+                self._run(writer, store, tracker)
+        except KeyboardInterrupt:  # while workers start or the test runs; the loop ends by itself, after its step
+            store.save(self.state.checkpoint())
+            self._stop(writer, tracker)
         except BaseException as error:
             message = f"{type(error).__name__}: {error}"
             tracker.event("failed", message)
@@ -123,16 +117,16 @@ class Training:
             tracker.close()
         return Run.open(directory)
 
-    def _run(self, writer: RunWriter, tracker: Trackers) -> None:
-        store = CheckpointStore(writer.directory / "checkpoints", keep=self.config.keep_checkpoints)
-        state = initial_state(self.config, self.built)
-        for note in self._notes:
-            tracker.event("warning", note)
-        self._restore(state, store, tracker)
+    def _run(self, writer: RunWriter, store: CheckpointStore, tracker: Trackers) -> None:
+        state = self.state
         executor = open_executor(self.config, self.built.blueprint, tracker.event)
+        if self.config.workers:
+            place = executor.describe()
+            tracker.event("cluster", cluster_text(place), **place)
+            tracker.add(RayMetrics(writer.id))
         began = time.perf_counter()
         try:
-            with stop_signals(tracker) as stop_requested:
+            with stop_signals() as stop_requested:
                 self.reason = train_loop(
                     state,
                     blueprint=self.built.blueprint,
@@ -143,8 +137,7 @@ class Training:
                     stop_requested=stop_requested,
                 )
             if self.reason == "signal":
-                tracker.event("stopped", f"stopped at step {state.step}; a checkpoint is saved", step=state.step)
-                writer.finish("stopped", "signal")
+                self._stop(writer, tracker)
                 return
             evaluation = self._evaluate(state, store, executor, tracker, writer)
         finally:
@@ -154,28 +147,58 @@ class Training:
             evaluation.headline,
             params_sha256=params_sha256(state.outer.learned.params),
             tasks_per_s=state.tasks / state.train_s if state.train_s else 0.0,
-            wall_s=time.perf_counter() - began,
+            wall_s=self._spent_s + time.perf_counter() - began,
             steps=state.step,
+            best_step=None if state.best is None else state.best["step"],
             stopped_by=self.reason,
             scored_checkpoint=evaluation.settings["checkpoint_step"],
             by_inner_step=evaluation.summary.per_step,
             batch_norm=self.built.batch_norm,
             inner_steps=evaluation.settings["inner_steps"],
+            precision=self.config.precision,
         )
         writer.finish("finished", self.reason)
         tracker.event("finished", f"finished after {state.step} steps", step=state.step)
 
-    def _restore(self, state: RunState, store: CheckpointStore, tracker: Trackers) -> None:
-        if self._resume is None:
-            tracker.event("started", f"{self.config.steps} steps, {worker_text(self.config)}")
-            return
-        checkpoint, problems = store.load_last()
-        for problem in problems:
-            tracker.event("warning", f"{problem}: the checkpoint before it is used")
+    def _stop(self, writer: RunWriter, tracker: Trackers) -> None:
+        self.reason = "signal"
+        step = self.state.step
+        tracker.event("stopped", f"stopped at step {step}; a checkpoint is saved", step=step)
+        writer.finish("stopped", "signal")
+
+    def _restore(self, run: Run) -> None:
+        checkpoint, problems = last_checkpoint(run, self.config.steps)
+        if "attempt" not in run.info:
+            problems = [str(run.info.get("reason", "run.json is damaged")), *problems]
+        self.warnings += problems
         if checkpoint is not None:
             require_same_shapes(self.built, checkpoint)
-            state.restore(checkpoint)
-        tracker.event("resumed", f"continues at step {state.step} with {worker_text(self.config)}", step=state.step)
+            self.state.restore(checkpoint)
+        self._spent_s = spent_s(run)
+
+    def _claim(self, run: Run) -> Claim:
+        """The right to go on with `run`, which nobody else may have done since its checkpoint was read."""
+        claim = Claim(run.path)
+        if claim.previous.get("attempt") != run.info.get("attempt"):
+            claim.release()
+            raise EnvironmentProblem(
+                f"{run.path} was continued by another process meanwhile: look at it, and try again"
+            )
+        return claim
+
+    def _begin(self, tracker: Trackers) -> None:
+        """Say how this attempt begins."""
+        for kind, texts in (("note", self._notes), ("warning", self.warnings)):
+            for text in texts:
+                tracker.event(kind, text)
+        tracker.event("started" if self._resume is None else "resumed", self.plan())
+
+    def plan(self) -> str:
+        """What is going to happen, in words: `450 steps on 2 Ray workers`."""
+        steps, done, where = self.config.steps, self.state.step, worker_text(self.config)
+        if self._resume is None:
+            return f"{steps} steps {where}"
+        return f"continues at step {done} of {steps} {where}" + (": only the test is left" if done == steps else "")
 
     def _evaluate(
         self, state: RunState, store: CheckpointStore, executor: Executor, tracker: Trackers, writer: RunWriter
@@ -183,11 +206,11 @@ class Training:
         """Score the checkpoint best on validation; without validation, the final parameters."""
         learned, step = state.outer.learned, state.step
         if state.best is not None and state.best["step"] != state.step:
-            checkpoint, problems = store.load_best()
-            for problem in problems:
-                tracker.event("warning", f"{problem}: another checkpoint is scored")
-            if checkpoint is not None:
-                learned, step = checkpoint.learned, checkpoint.step
+            try:
+                best = store.load(checkpoint_name(state.best["step"]))
+                learned, step = best.learned, best.step
+            except CheckpointError as error:
+                tracker.event("warning", f"{error}: the parameters of step {step} are tested in place of the best")
         evaluation = evaluate_learned(
             self.config, self.built, learned, executor, run=writer.id, step=step, split="test"
         )
@@ -213,12 +236,28 @@ def _variants(config: RunConfig) -> list[str]:
 
 
 def worker_text(config: RunConfig) -> str:
-    """How many workers, in words."""
-    return f"{config.workers} Ray workers" if config.workers else "in this process"
+    """Where a run computes, in words."""
+    if config.workers == "auto":
+        return "on as many Ray workers as there is room for"
+    plural = "s" * (config.workers != 1)
+    return f"on {config.workers} Ray worker{plural}" if config.workers else "in this process"
+
+
+def cluster_text(place: Mapping[str, object]) -> str:
+    """Where the work is done, in words."""
+    dashboard = f", dashboard {place['ray_dashboard']}" if place.get("ray_dashboard") else ""
+    return f"{place['workers']} workers with {place['per_worker']} each, {place['nodes']} Ray nodes{dashboard}"
+
+
+def without_effect(config: RunConfig) -> list[str]:
+    """Options that are given and do nothing, for a person to know before the run."""
+    if config.address is not None and not config.workers:
+        return [f"address {config.address} has no effect, as workers is 0: add --workers N to compute on that cluster"]
+    return []
 
 
 @contextmanager
-def stop_signals(tracker: Trackers) -> Iterator[Callable[[], bool]]:
+def stop_signals() -> Iterator[Callable[[], bool]]:
     """SIGINT and SIGTERM ask for a stop after the current step; a second one quits at once."""
     asked = threading.Event()
 
@@ -227,12 +266,30 @@ def stop_signals(tracker: Trackers) -> Iterator[Callable[[], bool]]:
             os._exit(130)
         asked.set()
 
+    with _handled((signal.SIGINT, signal.SIGTERM), handle):
+        yield asked.is_set
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does: it raises `KeyboardInterrupt`."""
+
+    def handle(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    with _handled((signal.SIGTERM,), handle):
+        yield
+
+
+@contextmanager
+def _handled(numbers: Sequence[signal.Signals], handle: Callable[[int, object], None]) -> Iterator[None]:
+    """Python handles signals in the main thread only; elsewhere nothing changes."""
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield asked.is_set
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raymeta.command_line import dashed, run_command
+from raymeta.command_line import add_verbose, dashed, run_command
 from raymeta.engine.worker import choose_device
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.files import write_json
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=_seeds, default=(0, 1), help="seeds, comma-separated [0,1]")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute [auto]")
     parser.add_argument("--output", type=Path, help="file for the result as JSON")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
+    add_verbose(parser)
     return parser
 
 

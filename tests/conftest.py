@@ -27,13 +27,24 @@ def omniglot_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[Any]:
-    """One Ray instance for all tests that need one; actors may exceed the cores."""
+def ray_cluster() -> Iterator[Any]:
+    """One Ray cluster for all tests that need one, with 8 CPUs on its head; a test may add nodes and remove them."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 8, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def local_ray(ray_cluster: Any) -> Any:
+    """Ray, initialised; actors may exceed the cores."""
     import ray
 
-    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
+    return ray
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raymeta.engine.reduce import Fold, Total
-from raymeta.keys import SPLITS, STREAMS, TaskKey, plan
+from raymeta.keys import SPLITS, STREAMS, Block, TaskKey, plan
 
 
 def test_keys_are_golden() -> None:
@@ -69,30 +69,50 @@ def test_fold_is_the_fixed_tree_in_any_order_of_arrival(n: int) -> None:
         rng.shuffle(order)
         fold = Fold(n)
         for i in order:
-            fold.add(i, leaf(values[i]))
-            fold.add(i, leaf(values[i]))  # a second copy of the same shard changes nothing
+            fold.add(Block(0, i), leaf(values[i]))
         total = fold.total()
         assert total.vector[0] == reference(values) == total.metrics["loss"]
         assert total.num_tasks == n
 
 
-def test_fold_of_aligned_parts_has_the_same_bits() -> None:
-    """A node may fold an aligned subtree beforehand."""
-    rng = random.Random(0)
-    values = [rng.uniform(-1, 1) * 10 ** rng.randint(-8, 8) for _ in range(12)]
-    parts = [reference(values[0:4]), reference(values[4:8]), reference(values[8:12])]
-    assert reference(parts) == reference(values)
+def partial(values: list[float], block: Block) -> Total:
+    """The sum of a block's leaves as a host folds them, knowing only these."""
+    positions = block.positions(len(values))
+    fold = Fold(len(positions))
+    for i, position in enumerate(positions):
+        fold.add(Block(0, i), leaf(values[position]))
+    return fold.total()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 13, 32])
+def test_blocks_folded_elsewhere_have_the_same_bits(n: int) -> None:
+    """Any division of the tree into whole blocks, the last one cut off by the end, in any order of arrival."""
+    rng = random.Random(n)
+    values = [rng.uniform(-1, 1) * 10 ** rng.randint(-8, 8) for _ in range(n)]
+    for _ in range(10):
+        blocks, undivided = [], [Block((n - 1).bit_length(), 0)]
+        while undivided:
+            block = undivided.pop()
+            if block.level == 0 or rng.random() < 0.4:
+                blocks.append(block)
+            else:
+                undivided += [half for half in block.halves() if half.positions(n)]
+        rng.shuffle(blocks)
+        fold = Fold(n)
+        for block in blocks:
+            fold.add(block, partial(values, block))
+        assert fold.total().vector[0] == reference(values)
 
 
 def test_fold_holds_few_nodes_when_leaves_come_in_order() -> None:
     fold = Fold(1024)
     for i in range(1024):
-        fold.add(i, leaf(1.0))
+        fold.add(Block(0, i), leaf(1.0))
         assert len(fold._waiting) <= 11
 
 
 def test_an_incomplete_fold_has_no_total() -> None:
     fold = Fold(3)
-    fold.add(2, leaf(1.0))
+    fold.add(Block(0, 2), leaf(1.0))
     with pytest.raises(ValueError, match="1 of 3"):
         fold.total()

@@ -58,7 +58,7 @@ def test_pack_keeps_every_bit_and_the_names(tmp_path: Path, capsys: pytest.Captu
 
 def test_the_command_fails_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pack", str(tmp_path), str(tmp_path / "out.npz")]) == 3
-    assert capsys.readouterr().err.startswith("error: no drawings in ")
+    assert capsys.readouterr().err.startswith("raymeta omniglot: no drawings in ")
     assert not (tmp_path / "out.npz").exists()
 
 

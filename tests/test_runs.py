@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from raymeta.errors import ConfigError, DataError, EnvironmentProblem
-from raymeta.files import json_text, restore_floats, write_json, write_whole
+from raymeta.errors import ConfigError, DataError, EnvironmentProblem, RaymetaWarning
+from raymeta.files import json_text, nan_for_null, write_json, write_whole
 from raymeta.runs import tracker as names
 from raymeta.runs.__main__ import main
 from raymeta.runs.read import Run, current_rows, find_runs, load_run, read_rows, resolve_run
@@ -103,17 +103,17 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside(
     assert os.listdir(tmp_path) == ["summary.json"]
 
 
-def test_json_is_valid_and_keeps_non_finite_values() -> None:
+def test_json_is_valid_and_has_null_for_what_is_not_finite() -> None:
     value = {"a": math.nan, "b": [math.inf, -math.inf, np.float32("nan")], "c": torch.tensor(1.5), "d": np.int64(3)}
 
     def refuse(text: str) -> None:
         raise AssertionError(f"{text} is not JSON")
 
-    back = restore_floats(json.loads(json_text(value), parse_constant=refuse))
-    assert math.isnan(back["a"])
-    assert back["b"][:2] == [math.inf, -math.inf]
-    assert math.isnan(back["b"][2])
-    assert (back["c"], back["d"]) == (1.5, 3)
+    back = json.loads(json_text(value), parse_constant=refuse)
+    assert back == {"a": None, "b": [None, None, None], "c": 1.5, "d": 3}
+    read = nan_for_null(back)
+    assert [math.isnan(number) for number in (read["a"], *read["b"])] == [True] * 4
+    assert (read["c"], read["d"]) == (1.5, 3)
 
 
 # The directory
@@ -135,10 +135,18 @@ def test_hostile_names_make_one_harmless_folder(tmp_path: Path, name: str) -> No
     assert set(piece) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
-def test_runs_of_the_same_minute_and_name_differ_and_a_written_gitignore_stays(tmp_path: Path) -> None:
-    (tmp_path / ".gitignore").write_text("mine\n")
+def test_runs_of_the_same_minute_and_name_differ(tmp_path: Path) -> None:
     assert len({new_run_directory(tmp_path, "a", NOW) for _ in range(20)}) == 20
-    assert (tmp_path / ".gitignore").read_text() == "mine\n"
+
+
+def test_git_ignores_a_folder_of_ours_and_nothing_of_others(tmp_path: Path) -> None:
+    """`--output .` in somebody's project must not hide the project."""
+    new_run_directory(tmp_path, "a", NOW)
+    assert not (tmp_path / ".gitignore").exists()
+    for _ in range(2):
+        new_run_directory(tmp_path / "made" / "here", "a", NOW)
+    assert (tmp_path / "made" / "here" / ".gitignore").read_text().splitlines()[-1] == "*"
+    assert os.listdir(tmp_path / "made") == ["here"]
 
 
 def test_an_output_that_is_a_file_is_named(tmp_path: Path) -> None:
@@ -400,7 +408,7 @@ def test_a_sick_tracker_is_switched_off_with_one_warning_and_still_closed() -> N
 def test_trackers_that_fail_at_the_warning_of_others_end_quietly() -> None:
     trackers = Trackers([Recorder("step"), Recorder("event")])
     trackers.add(Recorder("event"))
-    with pytest.warns(RuntimeWarning, match="switched off"):
+    with pytest.warns(RaymetaWarning, match="switched off"):
         trackers.step(1, {})
     trackers.step(2, {})
     trackers.close()
@@ -595,3 +603,35 @@ def test_output_streams_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "stdout", screen)
     assert main(["ls", str(tmp_path)]) == 0
     assert "[bold]x[/bold]" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "word"),
+    [
+        ("run.json", '{"status": 3, "step": "x", "name": {"a": 1}, "attempt": "two"}', "run.json is damaged: name is"),
+        ("run.json", "[1, 2]", "run.json is not a JSON object"),
+        ("run.json", b"\xff\xfe\x00", "run.json cannot be read"),
+        ("summary.json", '{"headline": {"name": null, "value": "abc"}}', "name of its headline is None"),
+        ("summary.json", '{"headline": [1]}', "its headline is no mapping"),
+        ("summary.json", '{"headline": {"na', "summary.json cannot be read"),
+        ("config.yaml", b"\x01\x02", "config.yaml cannot be read"),
+        ("config.yaml", '"text"', "holds no mapping"),
+        ("events.jsonl", '{"time": 1e300, "kind": 3}\n{"time": "x"}\n[]\n\xff\n', ""),
+    ],
+)
+def test_what_is_not_ours_is_named_and_the_rest_is_shown(
+    file: str, content: str | bytes, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Torn or foreign files of a run: no traceback, no other run hidden, the rest of this one shown."""
+    well, sick = finished_run(tmp_path, "well"), finished_run(tmp_path, "sick")
+    (sick / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for arguments in ([], ["--json"], ["--sort", "headline"], ["--sort", "created"], ["--filter", "seed=7"]):
+        assert main(["ls", str(tmp_path), *arguments]) == 0
+        assert well.name in capsys.readouterr().out
+    code = main(["show", str(sick)])
+    said = capsys.readouterr()
+    assert word in said.out
+    assert code == (3 if word and file != "run.json" else 0)
+    assert "step 3 of 3" in said.out or file == "run.json"
+    assert main(["show", str(sick), "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["id"] == sick.name

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from raymeta.command_line import run_command
+from raymeta.command_line import add_verbose, run_command
 from raymeta.config.describe import REQUIRED, Option, all_keys, run_options, schema_of, section_options
 from raymeta.config.load import dump, load_config
 from raymeta.config.preset_files import preset_names
@@ -30,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     explain.add_argument("key", nargs="?")
     diff = commands.add_parser("diff", help="options in which two configurations differ")
     diff.add_argument("sources", nargs=2, metavar="FILE|PRESET|RUN")
-    commands.add_parser("schema", help="print a JSON schema for editors")
+    schema = commands.add_parser("schema", help="print a JSON schema for editors")
+    add_verbose(check, explain, diff, schema)
     arguments = parser.parse_args(argv)
     actions = {
         "check": lambda: _check(arguments.sources),
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         "diff": lambda: _diff(*arguments.sources),
         "schema": _schema,
     }
-    return run_command("config", actions[arguments.command])
+    return run_command("config", actions[arguments.command], verbose=arguments.verbose)
 
 
 def _resolved(source: str) -> dict[str, Any]:

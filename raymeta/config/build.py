@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +9,14 @@ import torch
 from raymeta.algorithms.problem import Learned, Problem
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
-from raymeta.engine.driver import RunState, Schedule
-from raymeta.engine.executors.base import Executor
+from raymeta.engine.books import RunState
+from raymeta.engine.executors.base import Executor, Notify, silent
 from raymeta.engine.executors.local import LocalExecutor
+from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
+from raymeta.engine.numerics import Numerics
 from raymeta.engine.outer import OuterOptimizer
+from raymeta.engine.schedule import Schedule
 from raymeta.engine.worker import Blueprint
 from raymeta.errors import ConfigError
 from raymeta.models.norm import convert
@@ -59,7 +61,9 @@ def build(config: RunConfig) -> Built:
         state_layout=Layout.of(initial.state),
         batch_norm=config.batch_norm,
         vectorize=config.vectorize,
-        threads=config.threads_per_worker,
+        numerics=Numerics(
+            threads=config.threads_per_worker, deterministic=config.deterministic, precision=config.precision
+        ),
         device=config.device,
     )
     return Built(blueprint, initial, problem.policy_name())
@@ -81,13 +85,31 @@ def schedule_of(config: RunConfig) -> Schedule:
         validation_episodes=config.validation_episodes,
         checkpoint_every=config.checkpoint_every,
         time_limit_s=config.time_limit,
+        overlap_validation=config.overlap_validation,
     )
 
 
-def open_executor(
-    config: RunConfig, blueprint: Blueprint, notify: Callable[[str, str], None] = lambda kind, message: None
-) -> Executor:
+def open_executor(config: RunConfig, blueprint: Blueprint, notify: Notify = silent) -> Executor:
     """The executor that `workers` asks for: this process, or Ray actors."""
     if config.workers == 0:
         return LocalExecutor(blueprint)
-    return RayExecutor(blueprint, config.workers, config.address, notify)
+    return RayExecutor(blueprint, pool_options(config), notify)
+
+
+def pool_options(config: RunConfig) -> PoolOptions:
+    """The part of the configuration that says where workers are."""
+    return PoolOptions(
+        workers=config.workers,
+        min_workers=config.min_workers,
+        max_workers=config.max_workers,
+        address=config.address,
+        autoscaling=config.autoscaling,
+        cpus_per_worker=config.threads_per_worker if config.cpus_per_worker is None else config.cpus_per_worker,
+        gpus_per_worker=config.gpus_per_worker,
+        accelerator_type=config.accelerator_type,
+        node_labels=config.node_labels,
+        placement=config.placement,
+        aggregate=config.aggregate,
+        shard_timeout_s=config.shard_timeout,
+        worker_wait_s=config.worker_wait,
+    )

@@ -199,7 +199,7 @@ def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: 
     try:
         instance = _strictly(cls, good)
     except ValidationError as error:
-        for problem in error.errors():
+        for problem in _one_for_a_choice(error.errors()):
             layers.errors.append(_explained(layers, problem, prefix, options, good))
     except ConfigError as error:
         layers.errors.append(f"{layers.origin(prefix)}: {error}")
@@ -218,6 +218,19 @@ def _strictly(cls: type[Any], values: dict[str, Any]) -> Any:
     except TypeError:  # a Python caller's objects, which mean what they are
         return TypeAdapter(cls).validate_python(values)
     return TypeAdapter(cls).validate_json(text, strict=True)
+
+
+def _one_for_a_choice(problems: Sequence[Any]) -> list[dict[str, Any]]:
+    """Problems with what each type of a choice of types would ask, told as one: «should be a number or 'auto'»."""
+    told: dict[object, dict[str, Any]] = {}
+    for position, problem in enumerate(problems):
+        loc = problem["loc"]
+        key = loc[0] if len(loc) == 2 and isinstance(loc[1], str) else position
+        if key in told:
+            told[key]["msg"] += " or " + str(problem["msg"]).removeprefix("Input should be ")
+        else:
+            told[key] = dict(problem)
+    return list(told.values())
 
 
 def _explained(

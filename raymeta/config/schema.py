@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -21,6 +23,8 @@ from pydantic import (
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Vectorize
 from raymeta.config.variants import name_of
+from raymeta.engine.executors.placement import Aggregate, Placement
+from raymeta.engine.numerics import Precision
 from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
@@ -91,18 +95,62 @@ class RunOptions(BaseModel):
     """outer steps between checkpoints"""
     keep_checkpoints: PositiveInt = 3
     """latest checkpoints to keep, besides the best one"""
-    workers: NonNegativeInt = 0
-    """Ray workers; 0 computes in this process, without Ray"""
+    workers: NonNegativeInt | Literal["auto"] = 0
+    """Ray workers, or `auto` for as many as the cluster has room for; 0 computes in this process, without Ray"""
+    min_workers: PositiveInt | None = None
+    """workers that a run needs; by default all of them to start and one to go on"""
+    max_workers: PositiveInt | None = None
+    """workers that a run grows to while the cluster has room; `workers` unless given"""
     threads_per_worker: PositiveInt = 1
     """CPU threads of a worker; changes the last bits of a result"""
+    cpus_per_worker: NonNegativeFloat | None = None
+    """CPUs that Ray reserves for a worker; `threads_per_worker` unless given"""
+    gpus_per_worker: NonNegativeFloat | None = None
+    """GPUs of a worker, 1 or a fraction; by default 1 where the cluster has any, unless device is cpu"""
+    accelerator_type: str | None = None
+    """kind of GPU that a worker needs, as Ray names it: A100, H100, ..."""
+    node_labels: dict[str, str] = Field(default_factory=dict)
+    """labels that a worker's node must have"""
+    placement: Placement = "pack"
+    """workers on few nodes (`pack`) or over all of them (`spread`)"""
+    aggregate: Aggregate = "flat"
+    """gradients travel one for each shard (`flat`) or summed on their node first (`node`); same bits, less traffic"""
+    shard_timeout: Seconds | None = None
+    """seconds after which a worker that has not finished a shard is replaced; by default 20 times the usual, >= 60"""
+    worker_wait: Seconds = 600.0
+    """seconds to wait for workers, at the start or when too few are left, before the run stops resumably"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where a worker computes; `auto` takes a GPU where there is one"""
+    precision: Precision = "float32"
+    """precision of products: float32; tf32 (faster on a GPU, 10-bit factors); bfloat16 (autocast)"""
+    deterministic: bool = False
+    """equal bits on a GPU too, run by run; costs speed, and an operation without such a kernel raises"""
     address: str | None = None
     """Ray cluster to join: `auto` or ray://HOST:PORT; starts Ray on this machine unless given"""
+    autoscaling: bool = False
+    """the cluster grows by itself: wait for nodes where workers do not fit, instead of failing at once"""
+    overlap_validation: bool = True
+    """validate on Ray workers while training goes on; changes no result"""
     output: str = Field(default="results", min_length=1)
     """folder that receives the run's own folder"""
     time_limit: Seconds | None = None
     """seconds after which the run saves and stops"""
+
+    @model_validator(mode="after")
+    def _workers_agree(self) -> RunOptions:
+        if self.workers == 0:
+            return self
+        counts = {"min_workers": self.min_workers, "workers": self.workers, "max_workers": self.max_workers}
+        given = [(name, count) for name, count in counts.items() if isinstance(count, int)]
+        for (low, fewer), (high, more) in pairwise(given):
+            if fewer > more:
+                raise ValueError(f"{low} is {fewer}, more than {high}, which is {more}: raise {high} or lower {low}")
+        if self.gpus_per_worker is not None and self.gpus_per_worker > 1:
+            raise ValueError(
+                f"gpus_per_worker is {self.gpus_per_worker:g}, but a worker computes on one device: use 1 or a "
+                "fraction, and more workers"
+            )
+        return self
 
 
 class RunConfig(RunOptions):

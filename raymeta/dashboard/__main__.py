@@ -12,7 +12,7 @@ import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
 
-from raymeta.command_line import dashed, run_command
+from raymeta.command_line import add_verbose, dashed, run_command
 from raymeta.dashboard.assets import PLOTLY, asset
 from raymeta.errors import ConfigError, EnvironmentProblem
 
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ray", default="http://127.0.0.1:8265", metavar="URL",
                         help="Ray's own dashboard, asked about the cluster's nodes; empty for none "
                         "[http://127.0.0.1:8265]")  # fmt: skip
-    parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
+    add_verbose(parser)
     return parser
 
 

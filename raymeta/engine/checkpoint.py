@@ -1,15 +1,17 @@
 """Checkpoints: complete or absent, verified when read, without pickle.
 
 `checkpoints/step-00012000/{params.safetensors, outer.safetensors, state.json}` is written beside and renamed into
-place; `index.json` names the last and the best. `state.json` holds the SHA-256 of both tensor files.
+place; `index.json` names the last and the best. `state.json` holds the SHA-256 of both tensor files, and the best
+validation so far, so that a lost index can be rebuilt. A checkpoint that is damaged or missing is always told.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from raymeta.files import sync_directory, write_json, write_whole
 
 PARAMS, OUTER, STATE = "params.safetensors", "outer.safetensors", "state.json"
 _STATE_PREFIX = "state|"
+_NAME = re.compile(r"step-\d{8,}")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Checkpoint:
     learned: Learned
     outer: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Any] | None = None
+    tasks: int = 0  # computed until here by all attempts, in `train_s` seconds
+    train_s: float = 0.0
+    validation_due: bool = False  # these parameters are being validated, so `best` does not know them yet
+
+    def clone(self) -> Checkpoint:
+        """One that keeps its values while training goes on."""
+        learned = Learned(*({name: value.clone() for name, value in part.items()} for part in self.learned))
+        return replace(self, learned=learned)
 
 
 @dataclass(frozen=True)
@@ -41,18 +52,18 @@ class CheckpointStore:
 
     directory: Path
     keep: int = 3
-    _written: set[str] = field(default_factory=set, init=False)
+    _written: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)  # states, by checkpoint
 
     def save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
         """Write a checkpoint, mark it as best if asked, and delete those no longer kept.
 
+        Saving a step again writes only what is known now about its validation.
+
         Raises `EnvironmentProblem` where it cannot be written (disk full); what was there before stays whole.
         """
-        final = self.directory / _name(checkpoint.step)
+        final = self.directory / checkpoint_name(checkpoint.step)
         try:
-            if final.name not in self._written:
-                self._write(checkpoint, final)
-                self._written.add(final.name)
+            self._write_or_amend(checkpoint, final)
             self._update_index(final.name, best)
         except (OSError, EnvironmentProblem) as error:
             _discard(final.with_name(f".{final.name}.partial"))
@@ -61,7 +72,21 @@ class CheckpointStore:
                 f"The last good checkpoint is {self.index().get('last', 'none')}: free space and continue with --resume"
             ) from error
 
-    def _write(self, checkpoint: Checkpoint, final: Path) -> None:
+    def has(self, step: int) -> bool:
+        """Whether this attempt has written the checkpoint of `step`."""
+        return checkpoint_name(step) in self._written
+
+    def _write_or_amend(self, checkpoint: Checkpoint, final: Path) -> None:
+        known = {"best": checkpoint.best, "validation_due": checkpoint.validation_due}
+        if before := self._written.get(final.name):
+            state = before | known
+            if state != before:
+                write_json(final / STATE, state)
+        else:
+            state = self._write(checkpoint, final, known)
+        self._written[final.name] = state
+
+    def _write(self, checkpoint: Checkpoint, final: Path, known: dict[str, Any]) -> dict[str, Any]:
         partial = final.with_name(f".{final.name}.partial")
         _discard(partial)
         partial.mkdir(parents=True)
@@ -71,7 +96,9 @@ class CheckpointStore:
             write_whole(partial / name, content)
         state = {
             "step": checkpoint.step,
-            "best": checkpoint.best,
+            **known,
+            "tasks": checkpoint.tasks,
+            "train_s": checkpoint.train_s,
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         }
         write_json(partial / STATE, state)
@@ -83,58 +110,77 @@ class CheckpointStore:
         partial.rename(final)
         _discard(stale)
         sync_directory(self.directory)
+        return state
 
     def _update_index(self, name: str, best: bool) -> None:
         index = self.index() | {"last": name} | ({"best": name} if best else {})
         write_json(self.directory / "index.json", index)
-        kept = {index.get("best"), *sorted(p.name for p in self.directory.glob("step-*"))[-self.keep :], name}
-        for path in self.directory.glob("step-*"):
-            if path.name not in kept:
-                _discard(path)
+        names = self.names()
+        kept = {index.get("best"), *names[: self.keep], name}
+        for superfluous in set(names) - kept:
+            _discard(self.directory / superfluous)
 
     def index(self) -> dict[str, str]:
-        """Names of the `last` and `best` checkpoints; empty before the first."""
+        """Names of the `last` and `best` checkpoints; empty before the first.
+
+        An `index.json` that is missing or damaged is rebuilt from what the newest checkpoint says.
+        """
         try:
             content = json.loads((self.directory / "index.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        except (OSError, ValueError):
+            content = None
+        sound = isinstance(content, dict) and "last" in content
+        return {key: str(name) for key, name in content.items()} if sound else self._rebuilt_index()
+
+    def _rebuilt_index(self) -> dict[str, str]:
+        for name in self.names():
+            try:
+                checkpoint = self.load(name)
+            except CheckpointError:  # told by whoever loads it
+                continue
+            return {"last": name} | ({"best": checkpoint_name(checkpoint.best["step"])} if checkpoint.best else {})
+        return {}
 
     def names(self) -> list[str]:
-        """Complete checkpoints, newest first."""
-        return sorted((p.name for p in self.directory.glob("step-*") if self._complete(p)), reverse=True)
+        """Checkpoints, newest first. They were renamed into place whole, so what lacks a file was damaged since."""
+        names = (path.name for path in self.directory.glob("step-*") if _NAME.fullmatch(path.name))
+        return sorted(names, key=lambda name: int(name.removeprefix("step-")), reverse=True)
 
     def load(self, name: str) -> Checkpoint:
         """Read and verify one checkpoint; raises `CheckpointError` naming the file that is damaged."""
         folder = self.directory / name
         try:
             state = json.loads((folder / STATE).read_text())
-            tensors = {}
-            for file in (PARAMS, OUTER):
-                content = (folder / file).read_bytes()
-                if hashlib.sha256(content).hexdigest() != state["sha256"][file]:
-                    raise CheckpointError(f"{folder / file} is damaged: its SHA-256 is not the one in {STATE}")
-                tensors[file] = load(content)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            tensors = {file: _verified(folder / file, state["sha256"][file]) for file in (PARAMS, OUTER)}
+            step, best = int(state["step"]), state["best"]
+            tasks, train_s = int(state.get("tasks", 0)), float(state.get("train_s", 0))
+            if best is not None:
+                best = {**best, "step": int(best["step"]), "rank": float(best["rank"])}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise CheckpointError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
         every = tensors[PARAMS]
         params = {n: v for n, v in every.items() if not n.startswith(_STATE_PREFIX)}
         folded = {n.removeprefix(_STATE_PREFIX): v for n, v in every.items() if n.startswith(_STATE_PREFIX)}
-        return Checkpoint(state["step"], Learned(params, folded), tensors[OUTER], state["best"])
+        return Checkpoint(
+            step, Learned(params, folded), tensors[OUTER], best, tasks, train_s, bool(state.get("validation_due"))
+        )
 
     def load_last(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that can be read (None without any), and what was wrong with newer ones.
 
-        Raises `CheckpointError` where there are checkpoints and none can be read.
+        Raises `CheckpointError` where there were checkpoints and none can be read.
         """
         problems: list[str] = []
         names = self.names()
+        last = self.index().get("last")
+        if last is not None and last not in names:
+            problems.append(f"{self.directory / last} is missing, although index.json names it as the last checkpoint")
         for name in names:
             try:
                 return self.load(name), problems
             except CheckpointError as error:
                 problems.append(str(error))
-        if names:
+        if problems:
             raise CheckpointError("no checkpoint can be read: " + "; ".join(problems))
         return None, problems
 
@@ -149,12 +195,17 @@ class CheckpointStore:
             checkpoint, problems = self.load_last()
             return checkpoint, [str(error), *problems]
 
-    def _complete(self, folder: Path) -> bool:
-        return (folder / STATE).exists()
 
-
-def _name(step: int) -> str:
+def checkpoint_name(step: int) -> str:
+    """Folder of the checkpoint at the end of outer step `step`."""
     return f"step-{step:08d}"
+
+
+def _verified(path: Path, sha256: str) -> dict[str, Tensor]:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {STATE}")
+    return load(content)
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raymeta.engine.worker import Result
-from raymeta.keys import TaskKey
+from raymeta.keys import Block, TaskKey
 
 
 @dataclass(frozen=True)
@@ -37,35 +37,33 @@ class Total:
 class Fold:
     """Sums leaves 0 … n−1 along the binary tree whose node j of level l covers leaves [j·2^l, (j+1)·2^l).
 
-    Leaves may be added in any order; the additions made, and so the bits, are the same. A node is added to its
-    sibling as soon as both are there, so only about log n nodes wait where leaves come nearly in order, and a node
-    (a host) may fold an aligned part of the leaves beforehand without changing a bit.
+    Blocks may be added in any order; the additions made, and so the bits, are the same. A block is added to its
+    sibling as soon as both are there, so only about log n of them wait where leaves come nearly in order, and a node
+    (a host) may fold an aligned block of leaves beforehand without changing a bit. Each leaf is to be added once.
     """
 
     def __init__(self, num_leaves: int) -> None:
         self._num_leaves = num_leaves
-        self._waiting: dict[tuple[int, int], Total] = {}
-        self._added: set[int] = set()
+        self._waiting: dict[Block, Total] = {}
+        self._missing = num_leaves
 
-    def add(self, leaf: int, value: Total) -> None:
-        """Add a leaf; a second value for the same leaf is ignored, since it would be the same."""
-        if leaf in self._added:
-            return
-        self._added.add(leaf)
-        level, node = 0, leaf
+    def add(self, block: Block, value: Total) -> None:
+        """Add the sum of a block of leaves; one leaf is a block of level 0."""
+        self._missing -= len(block.positions(self._num_leaves))
+        level, index = block
         while self._num_leaves > 1 << level:
-            sibling = node ^ 1
-            if sibling << level < self._num_leaves:  # else the sibling covers no leaf, and the node moves up as it is
+            sibling = index ^ 1
+            if sibling << level < self._num_leaves:  # else the sibling covers no leaf, and the block moves up as it is
                 if (level, sibling) not in self._waiting:
                     break
-                other = self._waiting.pop((level, sibling))
-                value = value + other if node < sibling else other + value
-            level, node = level + 1, node >> 1
-        self._waiting[level, node] = value
+                other = self._waiting.pop(Block(level, sibling))
+                value = value + other if index < sibling else other + value
+            level, index = level + 1, index >> 1
+        self._waiting[Block(level, index)] = value
 
     def total(self) -> Total:
         """The sum of all leaves; each must have been added."""
-        if len(self._added) != self._num_leaves:
-            raise ValueError(f"{len(self._added)} of {self._num_leaves} leaves were added")
+        if self._missing:
+            raise ValueError(f"{self._num_leaves - self._missing} of {self._num_leaves} leaves were added")
         (total,) = self._waiting.values()
         return total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
+from raymeta.engine.numerics import Numerics
 from raymeta.errors import EnvironmentProblem
 from raymeta.keys import Shard, TaskKey
 from raymeta.models.differentiable import exact_attention, explain_failure
@@ -22,6 +24,9 @@ from raymeta.tasks.base import Episode, Examples, TaskSet
 from raymeta.tree import Layout
 
 FloatArray = NDArray[np.floating]
+
+PREPARED_SHARDS = 4
+"""Shards whose episodes a worker builds in advance; of more, it builds them when they come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +40,14 @@ class Blueprint:
     state_layout: Layout
     batch_norm: BatchNormPolicy = "transductive"
     vectorize: Vectorize = "vmap"
-    threads: int = 1
+    numerics: Numerics = field(default_factory=Numerics)
     device: Literal["auto", "cpu", "cuda"] = "cpu"
+
+    def payload(self, learned: Learned) -> FloatArray:
+        """Everything learned as one flat vector [P + S] in the layouts' order (a file's order may be another)."""
+        parts = [self.layout.flatten(learned.params), self.state_layout.flatten(learned.state)]
+        flat: FloatArray = torch.cat([part.to(parts[0].dtype) for part in parts]).numpy()
+        return flat
 
     def problem(self) -> Problem:
         return Problem(self.model, goal=self.tasks.goal, batch_norm=self.batch_norm, vectorize=self.vectorize)
@@ -60,19 +71,26 @@ class Result:
     non_finite: tuple[TaskKey, ...] = ()
     seconds: float = 0.0
     pid: int = 0
+    rss_bytes: int = 0
 
 
 class Worker:
-    """Computes `Result`s; a pure function of (job, payload, shard), so any worker may compute any shard again."""
+    """Computes `Result`s; a pure function of (job, payload, shard), so any worker may compute any shard again.
 
-    def __init__(self, blueprint: Blueprint) -> None:
+    `data` are a task set's data that were sent here, so that it need not read them again.
+    """
+
+    def __init__(self, blueprint: Blueprint, data: object = None) -> None:
         self.blueprint = blueprint
+        if data is not None:
+            blueprint.tasks.receive(data)
+        self._undo = blueprint.numerics.apply()
         self.device = choose_device(blueprint.device)
-        # A float32 sum changes with the number of threads, so it is pinned wherever shards are computed.
-        torch.set_num_threads(blueprint.threads)
         self.problem = blueprint.problem()
         self.problem.model.to(self.device)
         self._version: tuple[FloatArray, Learned] | None = None
+        self._ahead = ThreadPoolExecutor(1, "episodes")
+        self._prepared: dict[Shard, Future[Episode]] = {}
 
     def ready(self) -> int:
         """Load the data; answers with the process id."""
@@ -82,27 +100,55 @@ class Worker:
     def run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
         """Compute one shard from the flat parameters and state `payload` [P + S], which is only read."""
         started = time.perf_counter()
-        keys = list(shard.keys())
         learned = self._unpack(payload)
-        with torch.random.fork_rng(devices=[]), exact_attention():
+        episodes = self._take_episodes(shard)
+        keys = list(shard.keys())
+        numerics = self.blueprint.numerics
+        with torch.random.fork_rng(devices=[]), exact_attention(), numerics.autocast(self.device):
             self.problem.set_training(job.kind == "gradient")
             torch.manual_seed(int(keys[0].generator("torch").integers(2**63)))
-            result = self._gradient(learned, keys) if job.kind == "gradient" else self._scores(job, learned, keys)
-        return Result(shard, *result, seconds=time.perf_counter() - started, pid=os.getpid())
+            compute = self._gradient if job.kind == "gradient" else self._scores
+            result = compute(job, learned, keys, episodes)
+        seconds = time.perf_counter() - started
+        return Result(shard, *result, seconds=seconds, pid=os.getpid(), rss_bytes=resident_bytes())
+
+    def prepare(self, shard: Shard) -> None:
+        """Build the episodes of a shard that may come next beside other work; whether it comes changes no bits."""
+        for other in [s for s in self._prepared if s.step != shard.step]:
+            del self._prepared[other]  # computed elsewhere, or never
+        if len(self._prepared) < PREPARED_SHARDS:
+            self._prepared[shard] = self._ahead.submit(self.blueprint.tasks.episodes, list(shard.keys()))
+
+    def close(self) -> None:
+        """Give the process its own settings back."""
+        self._ahead.shutdown(wait=False, cancel_futures=True)
+        self._undo()
+
+    def _take_episodes(self, shard: Shard) -> Episode:
+        prepared = self._prepared.pop(shard, None)
+        return self._moved(self.blueprint.tasks.episodes(list(shard.keys())) if prepared is None else prepared.result())
+
+    def _moved(self, episodes: Episode) -> Episode:
+        dtype = next(self.problem.model.parameters()).dtype
+        return Episode(*(_moved(side, self.device, dtype) for side in episodes))
 
     def _gradient(
-        self, learned: Learned, keys: Sequence[TaskKey]
+        self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode
     ) -> tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]:
-        vector, metrics = self._sums(learned, keys)
+        vector, metrics = self._sums(learned, keys, episodes)
         bad: tuple[TaskKey, ...] = ()
         if not np.isfinite(vector).all():
-            alone = [key for key in keys if not np.isfinite(self._sums(learned, [key])[0]).all()]
+            alone = [key for key in keys if not np.isfinite(self._sums_alone(learned, key)).all()]
             bad = tuple(alone or keys)
         return vector, metrics, {}, bad
 
-    def _sums(self, learned: Learned, keys: Sequence[TaskKey]) -> tuple[FloatArray, dict[str, float]]:
+    def _sums_alone(self, learned: Learned, key: TaskKey) -> FloatArray:
+        return self._sums(learned, [key], self._moved(self.blueprint.tasks.episodes([key])))[0]
+
+    def _sums(
+        self, learned: Learned, keys: Sequence[TaskKey], episodes: Episode
+    ) -> tuple[FloatArray, dict[str, float]]:
         phase = Phase(step=keys[0].step, training=True)
-        episodes = self._episodes(keys)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
         try:
@@ -117,19 +163,13 @@ class Worker:
         return flat.to("cpu", dtype).numpy(), {name: float(value) for name, value in sums.metrics.items()}
 
     def _scores(
-        self, job: Job, learned: Learned, keys: Sequence[TaskKey]
+        self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode
     ) -> tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]:
         phase = Phase(step=keys[0].step, training=False, inner_steps=job.inner_steps)
-        episodes = self._episodes(keys)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
         scores = self.blueprint.algorithm.scores(self.problem, learned, episodes, noise=noise, phase=phase)
         return np.zeros(0), {}, {name: value.cpu().double().numpy() for name, value in scores.items()}, ()
-
-    def _episodes(self, keys: Sequence[TaskKey]) -> Episode:
-        episodes = self.blueprint.tasks.episodes(keys)
-        dtype = next(self.problem.model.parameters()).dtype
-        return Episode(*(_moved(side, self.device, dtype) for side in episodes))
 
     def _unpack(self, payload: FloatArray) -> Learned:
         """Parameters and state in storage of our own: a payload from shared memory must never be written."""
@@ -148,6 +188,15 @@ def _moved(examples: Examples, device: torch.device, dtype: torch.dtype) -> Exam
     assert y is not None
     floats = [v.to(dtype) if v.is_floating_point() else v for v in (x, y)]
     return Examples(floats[0], floats[1], class_id)
+
+
+def resident_bytes() -> int:
+    """Memory this process holds now; 0 where /proc does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -13,7 +13,7 @@ import yaml
 
 from raymeta.errors import DataError
 from raymeta.figures.style import is_number
-from raymeta.files import restore_floats
+from raymeta.files import nan_for_null
 from raymeta.runs.listing import dotted
 from raymeta.runs.read import Run, current_rows, yaml_mapping
 from raymeta.runs.tail import Tail, thin
@@ -83,7 +83,7 @@ def _first_line(error: Exception) -> str:
 
 def json_object(data: bytes) -> Row:
     """A JSON object; raises `ValueError` for anything else."""
-    value = restore_floats(json.loads(data))
+    value = json.loads(data)
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     return value
@@ -139,9 +139,11 @@ class RunSource:
     def evaluation(self) -> Row:
         """`eval/test.json`; empty unless its lists hold numbers."""
         found = self._evaluation.value()
-        by_step, values = found.get("by_inner_step"), found.get("values")
+        by_step, values = (nan_for_null(found.get(key)) for key in ("by_inner_step", "values"))
         whole = isinstance(by_step, dict) and all(numbers(v) for v in by_step.values()) and numbers(values)
-        return found if whole and isinstance(found.get("headline"), dict) else {}
+        if not whole or not isinstance(found.get("headline"), dict):
+            return {}
+        return {**found, "by_inner_step": by_step, "values": values}
 
     def metrics(self, limit: int = POINTS) -> list[Row]:
         """One row a step of the run as it went on; an even choice of about `limit` where there are more."""
@@ -160,7 +162,7 @@ class RunSource:
     def validations(self) -> list[Row]:
         """{step, name, value, ci95, per_step} of the run as it went on, in order of step."""
         found = [row for row in self.events() if row.get("kind") == "validation" and _is_validation(row)]
-        return current_rows(restore_floats(found))
+        return current_rows([row | _restored(row) for row in found])
 
     def workers(self) -> list[Row]:
         """Snapshots {time, step, workers: [{name, node, pid, tasks, tasks_per_s, restarts}]}."""
@@ -196,10 +198,15 @@ def numbers(value: object) -> bool:
 
 
 def _number(value: object) -> Any:
-    return float("nan") if value == "NaN" else None if isinstance(value, str | list | dict) else value
+    """A metric as it can be drawn: null stands for NaN, and what is no number at all is left out."""
+    return float("nan") if value is None else value if isinstance(value, int | float) else None
+
+
+def _restored(row: Row) -> Row:
+    return {key: nan_for_null(row.get(key)) for key in ("value", "ci95", "per_step")}
 
 
 def _is_validation(row: Row) -> bool:
-    restored = restore_floats({key: row.get(key) for key in ("value", "ci95", "per_step")})
+    restored = _restored(row)
     scalars = all(isinstance(restored[key], int | float) for key in ("value", "ci95"))
     return isinstance(row.get("step"), int) and scalars and numbers(restored["per_step"])

@@ -6,7 +6,6 @@ import argparse
 import difflib
 import json
 import math
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -17,10 +16,9 @@ from typing import Any
 
 import yaml
 
-from raymeta.errors import ConfigError, RaymetaError
+from raymeta.command_line import add_verbose, run_command
+from raymeta.errors import ConfigError, DataError
 from raymeta.files import json_text
-from raymeta.runs.compare import comparison
-from raymeta.runs.export import FORMS, export
 from raymeta.runs.listing import OWN_KEYS, SUMMARY_KEYS, dotted, listing_row, public_row
 from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.runs.terminal import clean
@@ -36,21 +34,11 @@ _FILES = (
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], None] = arguments.run
-    try:
-        run(arguments)
-        sys.stdout.flush()
-    except RaymetaError as error:
-        print(f"raymeta runs: {clean(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        # `| head` has seen enough. What is still in the buffer goes nowhere, instead of failing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return run_command("runs", lambda: arguments.run(arguments), verbose=arguments.verbose)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m raymeta.runs", description="List, show, compare and export runs.")
+    parser = argparse.ArgumentParser(prog="raymeta runs", description="List, show, compare and export runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     ls = commands.add_parser("ls", help="list the runs of a folder, newest first")
     ls.add_argument("directory", nargs="?", type=Path, default=Path("results"), metavar="DIR")
@@ -73,13 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     export_ = commands.add_parser("export", help="write runs for other tools")
     export_.add_argument("references", nargs="+", metavar="RUN", help="runs, as for show")
     export_.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write to")
-    export_.add_argument("--format", default="csv", choices=FORMS, help="[csv]; mlflow and wandb where installed")
+    export_.add_argument(
+        "--format", default="csv", help="csv, parquet, tensorboard; mlflow, wandb where installed [csv]"
+    )
     export_.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
     export_.set_defaults(run=_export)
+    add_verbose(ls, show, compare, export_)
     return parser
 
 
-def _ls(arguments: argparse.Namespace) -> None:
+def _ls(arguments: argparse.Namespace) -> int:
     runs = find_runs(arguments.directory)
     rows = [listing_row(run) for run in runs]
     for text in arguments.filter:
@@ -94,6 +85,7 @@ def _ls(arguments: argparse.Namespace) -> None:
         print(f"none of the {len(runs)} runs in {arguments.directory}/ matches")
     else:
         print(f"no runs in {arguments.directory}/: start one with python -m raymeta.train")
+    return 0
 
 
 def _value(row: Row, key: str) -> Any:
@@ -144,9 +136,9 @@ def _sorted(rows: list[Row], key: str) -> list[Row]:
 
 
 def _headline_text(headline: object) -> str:
-    if not isinstance(headline, dict):
+    if not isinstance(headline, dict) or not headline:
         return "-"
-    return score_text(str(headline.get("name")), float(headline.get("value", math.nan)), headline.get("ci95"))
+    return score_text(headline["name"], headline["value"], headline["ci95"])
 
 
 def _table(rows: list[Row]) -> None:
@@ -191,35 +183,52 @@ def _local(created: object) -> str:
         return "-"
 
 
-def _show(arguments: argparse.Namespace) -> None:
+def _show(arguments: argparse.Namespace) -> int:
     run = resolve_run(arguments.reference, arguments.output)
+    problems: list[str] = []
+    config, summary = (_readable(read, problems) for read in (lambda: run.config, lambda: run.summary))
     if arguments.json:
-        whole = {**run.info, "id": run.id, "status": run.status, "path": str(run.path)}
-        print(json_text({**whole, "summary": run.summary, "config": run.config, "events": run.events()}, indent=2))
-        return
-    for title, lines in _sections(run).items():
-        print("\n".join([title, *(f"  {clean(line)}" for line in lines), ""]))
+        whole = {**run.info, "id": run.id, "status": run.status, "path": str(run.path), "problems": problems}
+        print(json_text({**whole, "summary": summary, "config": config or {}, "events": run.events()}, indent=2))
+    else:
+        sections = {**_sections(run, config or {}, summary or {}), "damaged": problems}
+        for title, lines in sections.items():
+            if lines:
+                print("\n".join([title, *(f"  {clean(line)}" for line in lines), ""]))
+    return DataError.exit_code if problems else 0
 
 
-def _sections(run: Run) -> dict[str, list[str]]:
-    info, config = run.info, dotted(run.config)
+def _readable(read: Callable[[], Row | None], problems: list[str]) -> Row | None:
+    """What `read` gives, or nothing and one problem more: the rest of a damaged run is worth seeing."""
+    try:
+        return read()
+    except DataError as error:
+        problems.append(str(error))
+        return None
+
+
+def _sections(run: Run, config: Row, summary: Row) -> dict[str, list[str]]:
+    info, config = run.info, dotted(config)
     reason = f": {info['reason']}" if info.get("reason") else ""
     done = f"step {info.get('step') or 0:,} of {info.get('steps') or 0:,}, attempt {info.get('attempt', 1)}"
     files = [name for name in _FILES.split() if (run.path / name).exists()]
     events = [f"{_clock(event)}  {event.get('kind')}: {event.get('message')}" for event in run.events()[-8:]]
-    sections = {
-        clean(run.id): [f"{run.status}{reason}", _headline_line(run), done, f"created {_local(info.get('created'))}"],
+    return {
+        clean(run.id): [
+            f"{run.status}{reason}",
+            _headline_line(summary.get("headline")),
+            done,
+            f"created {_local(info.get('created'))}",
+        ],
         "configuration": [f"{key}: {_yaml(value)}" for key, value in config.items() if _is_highlight(key)],
         "last events": events,
         "files": [str(run.path / name) for name in files],
         "next": _next_commands(run),
     }
-    return {title: lines for title, lines in sections.items() if lines}
 
 
-def _headline_line(run: Run) -> str:
-    headline = run.headline
-    if headline is None:
+def _headline_line(headline: Row | None) -> str:
+    if not headline:
         return "no headline yet"
     return f"{headline.get('split')} {_headline_text(headline)} over {headline.get('episodes')} episodes"
 
@@ -233,8 +242,10 @@ def _yaml(value: object) -> str:
 
 
 def _clock(event: dict[str, Any]) -> str:
-    time = event.get("time")
-    return f"{datetime.fromtimestamp(time):%Y-%m-%d %H:%M:%S}" if isinstance(time, int | float) else "-"
+    try:
+        return f"{datetime.fromtimestamp(event['time']):%Y-%m-%d %H:%M:%S}"
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):  # a row that is not ours
+        return "-"
 
 
 def _next_commands(run: Run) -> list[str]:
@@ -246,14 +257,16 @@ def _next_commands(run: Run) -> list[str]:
     return [f"python -m raymeta.{name} {rest}" for name, rest in wanted if find_spec(f"raymeta.{name}")]
 
 
-def _compare(arguments: argparse.Namespace) -> None:
+def _compare(arguments: argparse.Namespace) -> int:
+    from raymeta.runs.compare import comparison  # numpy, which `ls` does not wait for
+
     runs = [resolve_run(reference, arguments.output) for reference in arguments.references]
     if len({run.path.resolve() for run in runs}) < 2:
         raise ConfigError("name two runs or more to compare")
     found = comparison(runs)
     if arguments.json:
         print(json_text(found, indent=2))
-        return
+        return 0
     lines = [(row["id"], row["status"], _headline_text(row["headline"])) for row in found["runs"]]
     _print_table(("run", "status", "headline"), [tuple(clean(cell) for cell in line) for line in lines])
     if found["paired"] is not None:
@@ -267,6 +280,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         keys = [clean(row["key"]) for row in found["differences"]]
         titles = ("option", *(clean(run.id) for run in runs))
         _print_table(titles, [(key, *line) for key, line in zip(keys, cells, strict=True)])
+    return 0
 
 
 def _paired_lines(pairs: Row) -> list[str]:
@@ -279,10 +293,13 @@ def _paired_lines(pairs: Row) -> list[str]:
     return lines + [f"{clean(label)}: scored on other test tasks, not paired" for label in pairs["left_out"]]
 
 
-def _export(arguments: argparse.Namespace) -> None:
+def _export(arguments: argparse.Namespace) -> int:
+    from raymeta.runs.export import export  # tensorboardX and numpy, which `ls` does not wait for
+
     for reference in arguments.references:
         for path in export(resolve_run(reference, arguments.output), arguments.format, arguments.out):
             print(path)
+    return 0
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from rich.text import Text
 
 from raymeta.runs.outlet import Outlet
 from raymeta.runs.terminal import Progress, adaptation_text, clean, event_label, step_text, validation_text
-from raymeta.runs.tracker import Scores, WorkerRow
+from raymeta.runs.tracker import FAULT_KINDS, Scores, WorkerRow
 
 _REFRESH_S = 0.125
 _MAX_ROWS = 12
 _STYLES: dict[str, str] = {
     "warning": "yellow",
-    "worker_lost": "yellow",
+    **dict.fromkeys(FAULT_KINDS, "yellow"),
     "failed": "bold red",
     "stopped": "yellow",
     "best": "green",

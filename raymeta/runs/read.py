@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
-from raymeta.files import restore_floats
+from raymeta.files import nan_for_null
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,10 @@ STALE_S = 20.0
 
 MAX_DEPTH = 64
 """Levels of a configuration file."""
+_INFO: dict[str, type] = {"name": str, "status": str, "created": str, "updated": str, "host": str, "reason": str}
+_INFO |= {"attempt": int, "pid": int, "step": int, "steps": int, "tags": list}
+_HEADLINE: dict[str, Any] = {"name": str, "value": float | None, "ci95": float | None, "episodes": int, "split": str}
+_SCORES = ("headline", "by_inner_step")  # of a summary; what is null there was no finite number
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language, ten times as fast
 
 
@@ -40,13 +44,16 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """The run in folder `path`; an unreadable `run.json` makes a run that is `lost` and says why."""
+        """The run in folder `path`; a damaged `run.json` makes a run that is `lost` and says why."""
         try:
             info = json.loads((path / "run.json").read_bytes())
         except (OSError, ValueError) as error:
-            info = {"reason": f"run.json cannot be read: {error}"}
+            return cls(path, {"reason": f"run.json cannot be read: {error}"})
         if not isinstance(info, dict):
-            info = {"reason": "run.json is not a JSON object"}
+            return cls(path, {"reason": "run.json is not a JSON object"})
+        for key, kind in _INFO.items():
+            if key in info and not _is_sound(info[key], kind):
+                return cls(path, {"reason": f"run.json is damaged: {key} is {info[key]!r:.80}"})
         return cls(path, info)
 
     @property
@@ -87,14 +94,20 @@ class Run:
         """`summary.json`, or None as long as there is none. Raises `DataError`."""
         path = self.path / "summary.json"
         try:
-            summary = restore_floats(json.loads(path.read_bytes()))
+            summary = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read: {error}") from error
         if not isinstance(summary, dict):
             raise DataError(f"{path} is not a JSON object")
-        return summary
+        headline = summary.get("headline", {})
+        if not isinstance(headline, dict):
+            raise DataError(f"{path} is damaged: its headline is no mapping")
+        wrong = [key for key, kind in _HEADLINE.items() if not _is_sound(headline.get(key), kind)]
+        if headline != {} and wrong:
+            raise DataError(f"{path} is damaged: {wrong[0]} of its headline is {headline.get(wrong[0])!r:.80}")
+        return summary | {key: nan_for_null(summary[key]) for key in _SCORES if key in summary}
 
     @property
     def headline(self) -> dict[str, Any] | None:
@@ -112,7 +125,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """One row {step, attempt, time, metric: value, ...} a step, in order of step, see `current_rows`."""
-        return current_rows(restore_floats(read_rows(self.path / "metrics.jsonl")[0]))
+        return current_rows(nan_for_null(read_rows(self.path / "metrics.jsonl")[0]))
 
     def frame(self) -> pd.DataFrame:
         """`metrics()` as a data frame. Raises `EnvironmentProblem` without pandas."""
@@ -141,11 +154,16 @@ def yaml_mapping(data: bytes) -> dict[str, Any]:
     return value
 
 
+def _is_sound(value: object, kind: Any) -> bool:
+    """Whether JSON of our own could hold `value` there: whole numbers pass for floats, truth values for no number."""
+    return isinstance(value, kind | int if kind in (float, float | None) else kind) and not isinstance(value, bool)
+
+
 def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     """Complete rows of a `.jsonl` file from byte `offset`, and the offset from which to go on next time.
 
     Lines that are torn (no end yet, or cut short by a kill and closed by the next attempt) are left out. A file that
-    does not exist has no rows. NaN and infinities are still text here, see `files.restore_floats`.
+    does not exist has no rows. What was NaN or infinite is None here, see `files.nan_for_null`.
     """
     try:
         with open(path, "rb") as file:
@@ -178,7 +196,8 @@ def current_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     first: dict[int, int] = {}
     for row in rows:
         attempt = _attempt(row)
-        first[attempt] = min(row["step"], first.get(attempt, row["step"]))
+        began_at = row["step"] + _is_validation(row)  # one that an attempt makes up for belongs to the step before it
+        first[attempt] = min(began_at, first.get(attempt, began_at))
     superseded_from: dict[int, float] = {}
     earliest = float("inf")
     for attempt in sorted(first, reverse=True):
@@ -189,6 +208,11 @@ def current_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if row["step"] < superseded_from[_attempt(row)]:
             merged.setdefault(row["step"], {}).update(row)
     return [merged[step] for step in sorted(merged)]
+
+
+def _is_validation(row: dict[str, Any]) -> bool:
+    metrics = row.keys() - {"step", "attempt", "time"}
+    return bool(metrics) and all(name.startswith("val/") for name in metrics)
 
 
 def _attempt(row: dict[str, Any]) -> int:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from raymeta.errors import DataError
-from raymeta.files import restore_floats
+from raymeta.files import nan_for_null
 from raymeta.runs.read import Run, current_rows, require_pandas
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def evaluation(run: Run) -> dict[str, Any]:
     """`eval/test.json`: {headline, by_inner_step, values, settings}; empty as long as there is none."""
     path = run.path / "eval" / "test.json"
     try:
-        found = restore_floats(json.loads(path.read_bytes()))
+        found = nan_for_null(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -33,8 +33,8 @@ def frames(run: Run) -> dict[str, pd.DataFrame]:
     Raises `EnvironmentProblem` without pandas, `DataError` for a damaged file.
     """
     pd = require_pandas()
-    events = restore_floats(run.events())
-    validations = current_rows([event for event in events if event.get("kind") == "validation"])
+    events = run.events()
+    validations = current_rows(nan_for_null([event for event in events if event.get("kind") == "validation"]))
     snapshots = [
         {"time": row.get("time"), "step": row.get("step"), **worker}
         for row in run.workers()

@@ -38,7 +38,7 @@ class Tail:
         self._offset, self._inode, self._stride, self._seen = 0, inode, 1, 0
 
     def rows(self) -> list[Row]:
-        """The rows there are now, at most `keep` and a few. NaN and infinities are text, see `files.restore_floats`."""
+        """The rows there are now, `keep` and a few at most; null is a number not finite, see `files.nan_for_null`."""
         try:
             with open(self.path, "rb") as file:
                 self._follow(file)

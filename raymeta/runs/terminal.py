@@ -15,6 +15,7 @@ from raymeta.errors import ConfigError
 from raymeta.files import json_text
 from raymeta.runs.outlet import Outlet
 from raymeta.runs.tracker import (
+    FAULT_KINDS,
     TASKS_PER_S,
     TRAIN_QUERY_ACCURACY,
     TRAIN_QUERY_LOSS,
@@ -26,7 +27,7 @@ from raymeta.runs.tracker import (
 
 Mode = Literal["auto", "live", "plain", "json"]
 REPORT_EVERY_S = 10.0
-_LOUD: tuple[str, ...] = ("warning", "worker_lost", "failed")
+_LOUD: tuple[str, ...] = ("warning", *FAULT_KINDS, "failed")
 _BARS = "▁▂▃▄▅▆▇█"
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
+
+from raymeta.errors import RaymetaWarning
 
 TRAIN_QUERY_LOSS: Final = "train/query_loss"
 TRAIN_QUERY_ACCURACY: Final = "train/query_accuracy"
@@ -12,6 +15,7 @@ TRAIN_SUPPORT_LOSS: Final = "train/support_loss"
 OUTER_GRAD_NORM: Final = "outer/grad_norm"
 OUTER_LR: Final = "outer/lr"
 STEP_S: Final = "time/step_s"
+DRIVER_BUSY: Final = "time/driver_busy"
 TASKS_PER_S: Final = "tasks_per_s"
 VAL_LOSS: Final = "val/loss"
 VAL_ACCURACY: Final = "val/accuracy"
@@ -26,6 +30,7 @@ METRICS: Final = (
     OUTER_GRAD_NORM,
     OUTER_LR,
     STEP_S,
+    DRIVER_BUSY,
     TASKS_PER_S,
     VAL_LOSS,
     VAL_ACCURACY,
@@ -43,14 +48,31 @@ EVENT_KINDS: Final = (
     "checkpoint",
     "validation",
     "best",
+    "cluster",
     "worker_lost",
+    "worker_hung",
+    "worker_preempted",
     "worker_joined",
+    "workers_waiting",
+    "shard_copied",
+    "shard_retried",
+    "result_lost",
+    "note",
     "warning",
     "stopped",
     "finished",
     "failed",
 )
 """Every kind of event there is."""
+FAULT_KINDS: Final = (
+    "worker_lost",
+    "worker_hung",
+    "worker_preempted",
+    "workers_waiting",
+    "shard_retried",
+    "result_lost",
+)
+"""Events that tell of something that went wrong with a worker; the run goes on."""
 
 
 class Scores(NamedTuple):
@@ -71,7 +93,8 @@ class Scores(NamedTuple):
 
 
 class WorkerRow(NamedTuple):
-    """One worker since the run began: tasks computed, its present rate, and how often it was started again."""
+    """One worker since the run began: tasks computed, its rate while computing, how often it was started again, the
+    shards it has been given, and the memory it holds."""
 
     name: str
     node: str
@@ -79,6 +102,8 @@ class WorkerRow(NamedTuple):
     tasks: int
     tasks_per_s: float
     restarts: int
+    queue: int = 0
+    rss_bytes: int = 0
 
 
 class Tracker(Protocol):
@@ -98,6 +123,22 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """The run is over for this process; called once, last."""
+
+
+class PythonWarnings:
+    """Tells a Python caller, who sees no terminal of ours, what a person should know."""
+
+    def event(self, kind: str, message: str, **fields: object) -> None:
+        if kind in ("note", "warning", *FAULT_KINDS):
+            warnings.warn(message, RaymetaWarning, stacklevel=2)
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def validation(self, step: int, scores: Scores) -> None: ...
+
+    def workers(self, rows: Sequence[WorkerRow]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Trackers:
@@ -153,7 +194,7 @@ class Trackers:
         if self._active:
             self.event("warning", text)
         else:
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            warnings.warn(text, RaymetaWarning, stacklevel=2)
 
     def _is_active(self, tracker: Tracker) -> bool:
         return any(tracker is active for active in self._active)
@@ -163,7 +204,9 @@ class Trackers:
 
 
 def score_text(name: str, value: float, ci95: float | None = None) -> str:
-    """For people: `accuracy 97.31 ± 0.42 %`, `mse 0.0312 ± 0.0021`."""
+    """For people: `accuracy 97.31 ± 0.42 %`, `mse 0.0312 ± 0.0021`; of a single episode there is no interval."""
+    if ci95 is not None and not math.isfinite(ci95):
+        ci95 = None
     if name.endswith("accuracy"):
         interval = "" if ci95 is None else f" ± {100 * ci95:.2f}"
         return f"{name} {100 * value:.2f}{interval} %"

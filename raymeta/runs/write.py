@@ -8,8 +8,8 @@
     summary.json    {headline {name, value, ci95, episodes, split, better}, params_sha256, tasks_per_s, wall_s}
     eval/test.json
 
-`time` is in seconds since 1970, `created` and `updated` are ISO 8601 in UTC. NaN and infinities are the strings
-"NaN", "Infinity" and "-Infinity", as JSON has no such numbers.
+`time` is in seconds since 1970, `created` and `updated` are ISO 8601 in UTC. NaN and infinities are null, as JSON has
+no such numbers. `tasks_per_s` and `wall_s` are those of all attempts together.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from raymeta.errors import EnvironmentProblem
 from raymeta.files import write_json, write_problem, write_whole
+from raymeta.runs.claim import Claim
 from raymeta.runs.environment import environment, package_version
-from raymeta.runs.read import Run, is_being_written
 from raymeta.runs.rows import JsonLines, count_rows, keeps_row, row_stride
 from raymeta.runs.tracker import Scores, WorkerRow, score_text
 
@@ -54,14 +53,17 @@ class Headline(NamedTuple):
 
 
 def new_run_directory(output: Path, name: str, now: datetime) -> Path:
-    """Create `output/2026-11-20_0915_NAME_k3f9/` exclusively, and `output/.gitignore` if there is none.
+    """Create `output/2026-11-20_0915_NAME_k3f9/` exclusively, and `output` where there is none.
 
+    A folder that is made here gets a `.gitignore` of everything; one that was there is somebody's, with other things.
     Raises `EnvironmentProblem` if `output` cannot be made or written.
     """
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError), open(output / ".gitignore", "x", encoding="utf-8") as file:
-            file.write("# Written by raymeta: runs stay out of git, and so does this file.\n*\n")
+        if not output.is_dir():
+            output.mkdir(parents=True, exist_ok=True)
+            (output / ".gitignore").write_text(
+                "# Written by raymeta: runs stay out of git, and so does this file.\n*\n"
+            )
     except OSError as error:
         raise write_problem(output, error) from error
     while True:
@@ -89,7 +91,8 @@ class RunWriter:
 
     Opening a directory that holds a run goes on with it under the next `attempt`; rows that the new attempt computes
     again supersede the old ones when read. Raises `EnvironmentProblem` if another writer is at work there, or if the
-    directory cannot be written. While it is open, a daemon thread touches `run.json` every `heartbeat_s` seconds.
+    directory cannot be written; a `claim` made before is taken over. While it is open, a daemon thread touches
+    `run.json` every `heartbeat_s` seconds.
     """
 
     def __init__(
@@ -99,13 +102,14 @@ class RunWriter:
         steps: int,
         name: str = "",
         tags: Sequence[str] = (),
+        claim: Claim | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.directory = directory
         self._clock = clock
-        previous = _open_directory(directory)
-        self._info = self._begin(previous, steps=steps, name=name, tags=tags)
+        self._claim = claim or Claim(directory)
+        self._info = self._begin(self._claim.previous, steps=steps, name=name, tags=tags)
         self._metrics = JsonLines(directory / "metrics.jsonl")
         self._workers = JsonLines(directory / "workers.jsonl")
         self._events = JsonLines(directory / "events.jsonl")
@@ -113,7 +117,11 @@ class RunWriter:
         self._stride: int | None = None
         self._began = clock()
         self._workers_written: tuple[float, list[tuple[str, int]]] = (-math.inf, [])
-        self._save()
+        try:
+            self._save()
+        except BaseException:
+            self._claim.release()
+            raise
         self._heartbeat = Heartbeat(directory / "run.json", heartbeat_s)
 
     def _begin(self, previous: dict[str, Any], *, steps: int, name: str, tags: Sequence[str]) -> dict[str, Any]:
@@ -122,11 +130,11 @@ class RunWriter:
             "id": run_id,
             "name": name or previous.get("name") or run_id,
             "status": "running",
-            "attempt": int(previous.get("attempt", 0)) + 1,
+            "attempt": self._claim.last_attempt() + 1,
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "created": previous.get("created") or _utc(self._clock()),
-            "step": int(previous.get("step", 0)),
+            "step": previous.get("step", 0),
             "steps": steps,
             "tags": list(tags) or previous.get("tags", []),
             "raymeta": package_version("raymeta"),
@@ -227,12 +235,12 @@ class RunWriter:
     def close(self) -> None:
         """Stop the heartbeat and put all rows on the disk; a run that nobody finished reads as stopped."""
         self._heartbeat.stop()
-        try:
-            for file in (self._metrics, self._workers, self._events):
-                file.close()
-        finally:
+        with contextlib.ExitStack() as last_things:
+            last_things.callback(self._claim.release)
             if self._info["status"] == "running":
-                self.finish("stopped", "closed before it was finished")
+                last_things.callback(self.finish, "stopped", "closed before it was finished")
+            for file in (self._metrics, self._workers, self._events):
+                last_things.callback(file.close)
 
     def _metric_row(self, step: int, metrics: Mapping[str, float]) -> None:
         self._metrics.append({"step": step, "attempt": self.attempt, "time": self._now(), **metrics})
@@ -266,24 +274,6 @@ class Heartbeat:
         """No touch comes after this; may be called again."""
         self._stopped.set()
         self._thread.join(timeout=1.0)
-
-
-def _open_directory(directory: Path) -> dict[str, Any]:
-    """Make sure that no other writer is at work; returns the `run.json` of the attempt before, or nothing."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_problem(directory, error) from error
-    if not (directory / "run.json").is_file():
-        return {}
-    info = Run.open(directory).info
-    ours = info.get("pid") == os.getpid() and info.get("host") == socket.gethostname()
-    if info.get("status") == "running" and not ours and is_being_written(directory, info):
-        raise EnvironmentProblem(
-            f"{directory} is being written by process {info.get('pid')} on {info.get('host')}: "
-            f"wait for it or stop it first; a run has one writer"
-        )
-    return info
 
 
 def _utc(seconds: float) -> str:

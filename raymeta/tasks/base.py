@@ -79,6 +79,14 @@ class TaskSet(ABC):
     def check(self) -> None:
         """Load what is needed and raise `DataError` if an episode of the asked size cannot be drawn."""
 
+    def to_send(self) -> object:
+        """The loaded data if another process should receive them, as arrays; None where it makes or reads its own."""
+        return None
+
+    def receive(self, data: object) -> None:
+        """Take what `to_send` gave in another process, which is read-only here, in place of loading."""
+        raise TypeError(f"{type(self).__name__} sends no data, so it can receive none")
+
 
 def stack_episodes(episodes: Sequence[Episode]) -> Episode:
     """Stack episodes of equal shapes along a leading task dimension."""

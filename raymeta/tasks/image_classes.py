@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ _HELD: dict[tuple[object, ...], Splits] = {}
 """Images loaded by this process, by everything that determines them, so that task sets which differ only in way or
 shot share one copy."""
 
-_EPISODE_FIELDS = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot", "rotations")
+_EPISODE_FIELDS = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot", "rotations", "data")
 """Fields that leave the images as they are."""
 
 
@@ -65,6 +65,8 @@ class ImageTaskSet(TaskSet):
     """support images per class in training; the same as `shot` unless given"""
     train_query_shot: NonNegativeInt | None = None
     """query images per class in training; the same as `query_shot` unless given"""
+    data: Literal["ship", "local"] = "ship"
+    """how Ray workers get the images: one copy for each node from the driver, or read by every worker itself"""
 
     @abstractmethod
     def load(self) -> Splits:
@@ -78,11 +80,22 @@ class ImageTaskSet(TaskSet):
     @property
     def splits(self) -> Splits:
         """All images of the task set, loaded on first use."""
-        values = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in _EPISODE_FIELDS]
-        source = (type(self), *((name, repr(value)) for name, value in values))
+        source = self._source
         if source not in _HELD:
             _HELD[source] = self.load()
         return _HELD[source]
+
+    @property
+    def _source(self) -> tuple[object, ...]:
+        """Everything that determines the images."""
+        values = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in _EPISODE_FIELDS]
+        return (type(self), *((name, repr(value)) for name, value in values))
+
+    def to_send(self) -> object:
+        return self.splits if self.data == "ship" else None
+
+    def receive(self, data: object) -> None:
+        _HELD[self._source] = cast(Splits, data)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

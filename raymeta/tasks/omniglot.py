@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from raymeta.errors import RaymetaError
+from raymeta.command_line import add_verbose, run_command
 from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.tasks import omniglot_files
@@ -101,25 +101,27 @@ def _images(bits: NDArray[np.uint8], names: list[str]) -> ClassImages:
     return ClassImages(images.reshape(-1, 1, _SIDE, _SIDE), starts, names)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m raymeta.tasks.omniglot", description="Get Omniglot.")
+    parser = argparse.ArgumentParser(prog="raymeta omniglot", description="Get Omniglot.")
     commands = parser.add_subparsers(dest="command", required=True)
     download = commands.add_parser("download", help="fetch Omniglot with torchvision and pack it")
     download.add_argument("root", type=Path, nargs="?", default=data_folder(None, "omniglot"))
     pack = commands.add_parser("pack", help="pack a tree of PNG files into one file")
     pack.add_argument("tree", type=Path, help="folder with images_background and images_evaluation")
     pack.add_argument("out", type=Path, help=f"file to write, called {omniglot_files.PACKED} to be found later")
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "pack":
-            omniglot_files.pack(options.tree, options.out)
-        else:
-            options.out = omniglot_files.download(options.root)
-    except RaymetaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {options.out}; use it with --tasks omniglot --tasks.root {options.out.parent}")
+    add_verbose(download, pack)
+    arguments = parser.parse_args(argv)
+    return run_command("omniglot", lambda: _get(arguments), verbose=arguments.verbose)
+
+
+def _get(arguments: argparse.Namespace) -> int:
+    if arguments.command == "pack":
+        out = arguments.out
+        omniglot_files.pack(arguments.tree, out)
+    else:
+        out = omniglot_files.download(arguments.root)
+    print(f"wrote {out}; use it with --tasks omniglot --tasks.root {out.parent}")
     return 0
 
 

@@ -6,18 +6,52 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from raymeta.engine.worker import FloatArray, Job, Result
-from raymeta.keys import Shard
+from raymeta.keys import Block, Shard
 from raymeta.runs.tracker import WorkerRow
 
 
 class Executor(Protocol):
     """Computes shards somewhere. Laws: every shard's result comes exactly once, in any order, with the same bits."""
 
-    def map(self, job: Job, payload: FloatArray, shards: Sequence[Shard]) -> Iterator[tuple[int, Result]]:
-        """Results with their positions in `shards`, as they come; `payload` goes to each node once."""
+    concurrent: bool
+    """Whether work goes on elsewhere while the driver does something else."""
+    waited_s: float
+    """Seconds that the caller was kept by work, its own or others', since the start."""
+
+    def map(
+        self,
+        job: Job,
+        payload: FloatArray,
+        shards: Sequence[Shard],
+        *,
+        upcoming: Sequence[Shard] = (),
+        urgent: bool = True,
+    ) -> Iterator[tuple[Block, Result]]:
+        """Results with the blocks of `shards` they are sums of, as they come; `payload` goes to each node once.
+
+        Gradients of a block may be summed before they come; scores come shard by shard. The work begins with the call
+        where that is possible; `urgent` work goes first. `upcoming` are the shards of the step after, whose episodes
+        workers may prepare.
+        """
+
+    def unfinished(self) -> int:
+        """Shards of all calls of `map` whose results have not come yet."""
 
     def workers(self) -> list[WorkerRow]:
         """Who has computed how much so far."""
 
+    def describe(self) -> dict[str, object]:
+        """Where the work is done, for the run's files."""
+
     def close(self) -> None:
         """Release processes and devices."""
+
+
+class Notify(Protocol):
+    """Called with an event's kind and message, and details for programs."""
+
+    def __call__(self, kind: str, message: str, **fields: object) -> None: ...
+
+
+def silent(kind: str, message: str, **fields: object) -> None:
+    """Tells no one."""

@@ -6,31 +6,45 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 
-import torch
-
-from raymeta.engine.worker import Blueprint, FloatArray, Job, Result, Worker
-from raymeta.keys import Shard
+from raymeta.engine.worker import Blueprint, FloatArray, Job, Result, Worker, resident_bytes
+from raymeta.keys import Block, Shard
 from raymeta.runs.tracker import WorkerRow
 
 
 class LocalExecutor:
-    """One worker inside this process."""
+    """One worker inside this process; nothing goes on while the driver does something else."""
+
+    concurrent = False
 
     def __init__(self, blueprint: Blueprint) -> None:
-        self._threads_before = torch.get_num_threads()
         self._worker = Worker(blueprint)
-        self._tasks, self._seconds = 0, 0.0
+        self._tasks, self.waited_s = 0, 0.0
 
-    def map(self, job: Job, payload: FloatArray, shards: Sequence[Shard]) -> Iterator[tuple[int, Result]]:
+    def map(
+        self,
+        job: Job,
+        payload: FloatArray,
+        shards: Sequence[Shard],
+        *,
+        upcoming: Sequence[Shard] = (),
+        urgent: bool = True,
+    ) -> Iterator[tuple[Block, Result]]:
         for position, shard in enumerate(shards):
             result = self._worker.run(job, payload, shard)
             self._tasks += shard.num_tasks
-            self._seconds += result.seconds
-            yield position, result
+            self.waited_s += result.seconds
+            yield Block(0, position), result
+
+    def unfinished(self) -> int:
+        return 0
 
     def workers(self) -> list[WorkerRow]:
-        rate = self._tasks / self._seconds if self._seconds else 0.0
-        return [WorkerRow("in-process", socket.gethostname(), os.getpid(), self._tasks, rate, 0)]
+        rate = self._tasks / self.waited_s if self.waited_s else 0.0
+        host = socket.gethostname()
+        return [WorkerRow("in-process", host, os.getpid(), self._tasks, rate, 0, rss_bytes=resident_bytes())]
+
+    def describe(self) -> dict[str, object]:
+        return {"executor": "in-process", "device": str(self._worker.device)}
 
     def close(self) -> None:
-        torch.set_num_threads(self._threads_before)
+        self._worker.close()

@@ -1,0 +1,150 @@
+"""The books of a run: validations and checkpoints, at their steps, whatever the moment a validation is done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
+from raymeta.engine.executors.base import Executor
+from raymeta.engine.outer import OuterOptimizer
+from raymeta.engine.schedule import Schedule
+from raymeta.engine.scoring import Scoring, begin_scoring
+from raymeta.engine.worker import Blueprint
+from raymeta.runs.tracker import Trackers
+
+
+@dataclass
+class RunState:
+    """Where a run stands: what is learned, after how many steps, and the best validation so far."""
+
+    outer: OuterOptimizer
+    step: int = 0
+    best: dict[str, Any] | None = None  # {step, name, value, rank}
+    validation_due: bool = False  # restored from a checkpoint whose validation had not come yet
+    tasks: int = 0
+    train_s: float = 0.0
+    validation: dict[str, float] = field(default_factory=dict)
+
+    def checkpoint(self) -> Checkpoint:
+        """The state of now; its parameters are live ones."""
+        return Checkpoint(
+            self.step,
+            self.outer.learned,
+            self.outer.state_tensors(),
+            self.best,
+            self.tasks,
+            self.train_s,
+            self.validation_due,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint; nothing random has to be restored."""
+        self.outer.load(checkpoint.learned, checkpoint.outer)
+        self.step, self.best, self.validation_due = checkpoint.step, checkpoint.best, checkpoint.validation_due
+        self.tasks, self.train_s = checkpoint.tasks, checkpoint.train_s
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Parameters that are being validated, and their scores on the way."""
+
+    snapshot: Checkpoint
+    scoring: Scoring
+
+
+@dataclass
+class Books:
+    """Validates and saves. A validation may go on beside training; nothing that is written depends on when it ends.
+
+    The best checkpoint follows from all validations before it, so each is done before the next save. A run that dies
+    in between resumes from a checkpoint that says that its validation is due.
+    """
+
+    state: RunState
+    blueprint: Blueprint
+    executor: Executor
+    schedule: Schedule
+    store: CheckpointStore
+    tracker: Trackers
+    _running: Validation | None = field(default=None, init=False)
+
+    def resume(self) -> None:
+        """Make up for the validation that an earlier attempt did not finish."""
+        if self.state.validation_due:
+            self._begin_validation(urgent=True)
+            self._end_validation()
+            self.state.validation_due = False
+
+    def after_step(self, *, last: bool) -> None:
+        """Whatever is due after the step that was just done."""
+        step, schedule = self.state.step, self.schedule
+        validate = bool(schedule.validate_every) and (step % schedule.validate_every == 0 or last)
+        save = last or step % schedule.checkpoint_every == 0
+        if validate or save or (self._running is not None and not self.executor.unfinished()):
+            self._end_validation()
+        if validate:
+            beside = schedule.overlap_validation and self.executor.concurrent and not last
+            self._begin_validation(urgent=not beside)
+            if not beside:
+                self._end_validation(save=save)
+            elif save:
+                self._save(replace(self._running.snapshot, validation_due=True))  # type: ignore[union-attr]
+        elif save:
+            self._save(self.state.checkpoint())
+
+    def stop(self, *, validate: bool) -> None:
+        """End the run at this step, before its schedule did."""
+        self._end_validation()
+        every = self.schedule.validate_every
+        if validate and every and self.state.step % every:
+            self._begin_validation(urgent=True)
+            self._end_validation(save=True)
+        else:
+            self.store.save(self.state.checkpoint())
+
+    def rescue(self) -> None:
+        """Save what can be continued from, without workers to count on."""
+        if self._running is None:
+            self.store.save(self.state.checkpoint())
+        else:  # the best checkpoint would not be known; the few steps since are done again
+            self.store.save(replace(self._running.snapshot, validation_due=True))
+
+    def _begin_validation(self, *, urgent: bool) -> None:
+        scoring = begin_scoring(
+            self.state.outer.learned,
+            blueprint=self.blueprint,
+            executor=self.executor,
+            split="val",
+            num_episodes=self.schedule.validation_episodes,
+            seed=self.schedule.seed,
+            shard_size=self.schedule.shard_size,
+            urgent=urgent,
+        )
+        snapshot = self.state.checkpoint()
+        self._running = Validation(snapshot if urgent else snapshot.clone(), scoring)
+
+    def _end_validation(self, *, save: bool = False) -> None:
+        """Wait for the validation that is on its way; keep its checkpoint if it is the best so far, or if `save`."""
+        if self._running is None:
+            return
+        snapshot, state = self._running.snapshot, self.state
+        scores = self._running.scoring.collect().summary()
+        self._running = None
+        state.validation = scores.metrics()
+        self.tracker.validation(snapshot.step, scores)
+        rank = scores.value if scores.name == "accuracy" else -scores.value
+        improved = math.isfinite(rank) and (state.best is None or rank > state.best["rank"])
+        if improved:
+            state.best = {"step": snapshot.step, "name": scores.name, "value": scores.value, "rank": rank}
+            self.tracker.event("best", f"best validation so far at step {snapshot.step}", step=snapshot.step)
+        if improved or save or self.store.has(snapshot.step):
+            self._save(replace(snapshot, best=state.best, validation_due=False), best=improved)
+
+    def _save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
+        again = self.store.has(checkpoint.step)
+        self.store.save(checkpoint, best=best)
+        if not again:
+            step = checkpoint.step
+            self.tracker.event("checkpoint", f"checkpoint of step {step}", step=step, best=best)

@@ -1,0 +1,133 @@
+"""The Ray cluster: started on this machine or joined, and what it has."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from raymeta.engine.executors.placement import Need, Node, PoolOptions
+from raymeta.errors import EnvironmentProblem
+
+
+class Cluster:
+    """A connection to Ray. Starts Ray on this machine unless it runs in this process or `address` names a cluster."""
+
+    def __init__(self, options: PoolOptions) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise EnvironmentProblem(
+                f"--workers {options.workers} needs Ray: pip install 'raymeta[ray]', or use --workers 0"
+            ) from error
+        self.ray: Any = ray
+        self.owned = not ray.is_initialized() and options.address is None
+        if self.owned:
+            _start(ray, options)
+        elif not ray.is_initialized():
+            _join(ray, str(options.address))
+
+    @property
+    def in_placement_group(self) -> bool:
+        """Whether workers go into bundles that were reserved for them, as in a trial of Ray Tune."""
+        return self.ray.util.get_current_placement_group() is not None
+
+    def nodes(self) -> list[Node]:
+        """Nodes that are alive, with all they have."""
+        return [Node(n["NodeID"], n["Resources"], n.get("Labels") or {}) for n in self.ray.nodes() if n["Alive"]]
+
+    def free(self) -> Mapping[str, float]:
+        """What nobody uses just now, by resource."""
+        resources: Mapping[str, float] = self.ray.available_resources()
+        return resources
+
+    def addresses(self) -> dict[str, str]:
+        """IP address of every node by its id."""
+        return {n["NodeID"]: n["NodeManagerAddress"] for n in self.ray.nodes()}
+
+    def leaving(self) -> set[str]:
+        """Nodes that were told to drain: a spot node that will be taken away, or one the autoscaler removes."""
+        from ray._private.state import state  # no public way in 2.60; Ray Train asks the same
+
+        asked: Iterable[Any] = getattr(state, "get_draining_nodes", dict)()
+        return {node if isinstance(node, str) else node.hex() for node in asked}
+
+    def describe(self) -> dict[str, object]:
+        """For the run's files."""
+        context = self.ray.get_runtime_context()
+        url = self.ray._private.worker.get_dashboard_url()
+        return {
+            "executor": "ray",
+            "ray_address": context.gcs_address,
+            "ray_dashboard": f"http://{url}" if url else None,
+            "nodes": len(self.nodes()),
+            "resources": {k: v for k, v in self.ray.cluster_resources().items() if k in ("CPU", "GPU")},
+        }
+
+    def gpus_by_default(self, device: str) -> float:
+        """GPUs of a worker that did not ask: one where there are any, unless its device is the CPU."""
+        return 1 if device != "cpu" and any(node.resources.get("GPU") for node in self.nodes()) else 0
+
+    def actor_options(self, need: Need, options: PoolOptions) -> dict[str, Any]:
+        """Ray's options for a worker. Restarts are ours: Ray would queue lost calls behind a restart."""
+        chosen: dict[str, Any] = {
+            "num_cpus": need.cpus,
+            "num_gpus": need.gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        if need.accelerator_type:
+            chosen["accelerator_type"] = need.accelerator_type
+        if need.labels:
+            chosen["label_selector"] = dict(need.labels)
+        if options.placement == "spread" and not self.in_placement_group:
+            chosen["scheduling_strategy"] = "SPREAD"
+        return chosen
+
+    def close(self) -> None:
+        if self.owned:
+            self.ray.shutdown()
+
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+
+
+def _start(ray: Any, options: PoolOptions) -> None:
+    """A cluster on this machine, where CPU workers may exceed the cores."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    cores = os.cpu_count() or 1
+    workers = cores if options.workers == "auto" else options.workers
+    cpus = max(cores, (options.max_workers or workers) * options.cpus_per_worker)
+    ray.init(address="local", num_cpus=int(cpus + 0.999), include_dashboard=False, **_QUIET)
+
+
+def _join(ray: Any, address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _require_listening(address)
+    try:
+        ray.init(address=address, **_QUIET)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EnvironmentProblem(
+            f"no Ray cluster at --address {address}: {first_lines(error)}. Start one with `ray start --head`, "
+            "or leave --address out for a local one"
+        ) from error
+
+
+def _require_listening(address: str) -> None:
+    """Fail within seconds where nothing listens; Ray itself would retry for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"nothing answers at --address {address} ({error}). Check that the cluster runs and the port is open, "
+            "or leave --address out for a local cluster"
+        ) from error
+
+
+def first_lines(error: BaseException) -> str:
+    """An error's text on one line, cut."""
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,406 @@
+"""Shards to workers and results back, whatever happens to the workers meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections import defaultdict, deque
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+from raymeta.engine.executors.base import Notify, silent
+from raymeta.engine.executors.placement import PoolOptions
+from raymeta.engine.executors.ray_actors.batch import Batch, Call, Todo
+from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
+from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, Folders, block_level, split
+from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
+from raymeta.engine.worker import Blueprint, FloatArray, Job, Result
+from raymeta.errors import RaymetaError, WorkerFailed
+from raymeta.keys import Block, Shard
+from raymeta.runs.tracker import WorkerRow
+
+IN_FLIGHT = 2
+"""Calls given to a worker at once, so that the next shard is there when one ends."""
+ATTEMPTS = 3
+"""Times a shard may raise before its error ends the run: a bug repeats."""
+LATE_FACTOR, LATE_S = 3.0, 0.5
+"""A shard is late after so many times the usual, and this besides: then an idle worker computes a copy."""
+HUNG_FACTOR, HUNG_S, HUNG_UNKNOWN_S = 20.0, 60.0, 600.0
+"""A worker counts as hung after so many times the usual, at least this; while nothing is known, after the last."""
+TICK_S = 0.25
+"""How long to wait for a result before looking at the clock."""
+PACE_BATCHES = 20
+"""Steps after which it is known whether the workers are worth it."""
+PACE_MARGIN = 1.1
+"""How much slower than one process workers may be before a run says so."""
+
+
+class RayExecutor:
+    """A pool of actors. See `Executor` for its laws; raises `WorkerFailed` where the work cannot go on.
+
+    Results are taken first come; a shard that is late is computed by a second worker too, and the first result wins.
+    What each worker has been given is remembered across steps: the loser of such a race is still busy.
+    """
+
+    concurrent = True
+
+    def __init__(self, blueprint: Blueprint, options: PoolOptions, notify: Notify = silent) -> None:
+        self._options = options
+        self._notify = notify
+        self._cluster = Cluster(options)
+        self._ray = self._cluster.ray
+        self._folders = Folders(self._ray)
+        self._numbers = itertools.count()
+        self._batches: list[Batch] = []
+        self._calls: dict[Any, Call] = {}  # by the reference that is waited for
+        self._folds: dict[Any, tuple[Batch, Block, str, Any, float]] = {}
+        self._usual: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=64))
+        self._prepared: dict[Shard, Seat] = {}
+        self._checked_late = 0.0
+        self._short_since: float | None = None
+        self._pace = Pace()
+        self.waited_s = 0.0
+        try:
+            self.pool = Pool(self._cluster, blueprint, options, notify)
+            self.pool.wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def map(
+        self,
+        job: Job,
+        payload: FloatArray,
+        shards: Sequence[Shard],
+        *,
+        upcoming: Sequence[Shard] = (),
+        urgent: bool = True,
+    ) -> Iterator[tuple[Block, Result]]:
+        level = self._block_level(job, payload, len(shards))
+        owners = {p: self._owner(seat, level) for p, s in enumerate(shards) if (seat := self._prepared.get(s))}
+        self._prepared = {}
+        todo = Todo(len(shards), owners, level or 0)
+        reference = self._ray.put(payload)
+        batch = Batch(next(self._numbers), job, reference, payload.nbytes, shards, upcoming, todo, level)
+        self._batches.insert(0 if urgent else len(self._batches), batch)
+        self._give_out()
+        return self._results(batch)
+
+    def unfinished(self) -> int:
+        return sum(batch.remaining for batch in self._batches)
+
+    def workers(self) -> list[WorkerRow]:
+        return list(self.pool.rows())
+
+    def describe(self) -> dict[str, object]:
+        return {**self._cluster.describe(), "workers": len(self.pool.live()), "per_worker": str(self.pool.need)}
+
+    def close(self) -> None:
+        self._folders.close()
+        if hasattr(self, "pool"):
+            self.pool.close()
+        self._cluster.close()
+
+    def _results(self, batch: Batch) -> Iterator[tuple[Block, Result]]:
+        try:
+            while batch.results or batch.remaining:
+                while batch.results:
+                    yield batch.results.popleft()
+                if batch.remaining:
+                    self._advance()
+            if message := self._pace.measure(batch, len(self.pool.live())):
+                self._notify("warning", message)
+        finally:
+            self._forget(batch)
+
+    def _forget(self, batch: Batch) -> None:
+        """Nobody waits for the rest; calls that have not started are taken back, the others stay on the account."""
+        if batch in self._batches:
+            self._batches.remove(batch)
+        for calls in batch.given.values():
+            for call in calls:
+                self._make_obsolete(call)
+
+    # Giving out
+
+    def _block_level(self, job: Job, payload: FloatArray, num_shards: int) -> int | None:
+        if self._options.aggregate == "flat" or job.kind != "gradient" or payload.nbytes < LEAST_BYTES:
+            return None
+        return block_level(num_shards, len({seat.node for seat in self.pool.live()}))
+
+    def _owner(self, seat: Seat, level: int | None) -> Hashable:
+        return seat.name if level is None else seat.node
+
+    def _give_out(self) -> None:
+        """Fill the workers with what is to do."""
+        if self._short_of_workers():
+            return
+        for batch in self._batches:
+            while batch.todo and (seat := self._idle_seat()) is not None:
+                self._give(batch, batch.todo.take(self._owner(seat, batch.level)), seat)
+
+    def _idle_seat(self) -> Seat | None:
+        seat = min(self.pool.live(), key=lambda s: s.in_flight, default=None)
+        return seat if seat is not None and seat.in_flight < IN_FLIGHT else None
+
+    def _give(self, batch: Batch, position: int, seat: Seat) -> None:
+        upcoming = batch.upcoming_at(position)
+        info, vector = seat.actor.run.options(num_returns=2).remote(
+            batch.job, batch.number, batch.payload, batch.shards[position], upcoming
+        )
+        seat.in_flight += 1
+        call = Call(batch, position, seat, seat.actor, info, vector, seat.in_flight, time.monotonic())
+        batch.given.setdefault(position, []).append(call)
+        # A result that may be summed on its node is not fetched: its description, which is small, says it is there.
+        self._calls[vector if batch.level is None else info] = call
+        if upcoming is not None:
+            self._prepared[upcoming] = seat
+
+    def _short_of_workers(self) -> bool:
+        """Whether too few are left to go on; raises `WorkerFailed` after too long a wait."""
+        live, now = len(self.pool.live()), time.monotonic()
+        if live >= self.pool.to_go_on:
+            if self._short_since is not None:
+                self._notify("worker_joined", f"{live} workers are there again: the run goes on")
+            self._short_since = None
+            return False
+        if self._short_since is None:
+            self._short_since = now
+            self._notify(
+                "workers_waiting",
+                f"{live} workers are left and the run needs {self.pool.to_go_on}: it waits up to "
+                f"{self._options.worker_wait_s:.0f} s for others",
+            )
+        elif now - self._short_since > self._options.worker_wait_s:
+            raise WorkerFailed(
+                f"only {live} workers were there for {self._options.worker_wait_s:.0f} s, and the run needs "
+                f"{self.pool.to_go_on} (--min_workers): continue with --resume when there are more"
+            )
+        return True
+
+    # Taking in
+
+    def _advance(self) -> None:
+        """Wait a moment for results, take them in, and give out what became possible."""
+        references = [*self._calls, *self._folds, *self.pool.joining]
+        began = time.monotonic()
+        ready: list[Any] = []
+        if references:
+            ready, rest = self._ray.wait(references, num_returns=1, timeout=TICK_S)
+            if ready and len(rest) > len(ready):
+                ready += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        else:
+            time.sleep(TICK_S)
+        now = time.monotonic()
+        self.waited_s += now - began
+        for reference in ready:
+            self._take_in(reference)
+        if now - self._checked_late > TICK_S:
+            self._checked_late = now
+            self._look_at_the_clock(now)
+        self._give_out()
+
+    def _take_in(self, reference: Any) -> None:
+        if reference in self.pool.joining:
+            self.pool.joined(reference)
+        elif fold := self._folds.pop(reference, None):
+            self._take_fold(reference, *fold)
+        elif call := self._calls.pop(reference, None):  # else its worker was lost a moment ago
+            self._take_result(call)
+
+    def _take_result(self, call: Call) -> None:
+        exceptions = self._ray.exceptions
+        if call.actor is call.seat.actor:
+            call.seat.in_flight -= 1
+        batch = call.batch
+        try:
+            info: Result = self._ray.get(call.info)
+            result = info if batch.level is not None else _with_vector(info, self._ray.get(call.vector))
+        except exceptions.TaskCancelledError:
+            self._requeue(call)
+        except exceptions.RayTaskError as error:
+            self._raised(call, cause_of(error))
+        except exceptions.ObjectLostError as error:
+            self._notify("result_lost", f"a result of {call.seat.name} was lost: its shard is computed again")
+            self._requeue(call, error)
+        except exceptions.RayError as error:
+            self._lose(call.seat, call.actor, f"was lost ({type(error).__name__})", error)
+            self._requeue(call)
+        else:
+            self.pool.progress()
+            self._accept(call, result)
+
+    def _accept(self, call: Call, result: Result) -> None:
+        batch, seat, now = call.batch, call.seat, time.monotonic()
+        seat.pid, seat.rss_bytes = result.pid, result.rss_bytes
+        seat.seconds += result.seconds
+        if call.obsolete:
+            return
+        seat.tasks += batch.shards[call.position].num_tasks
+        self._usual[batch.job.kind].append(call.age(now) / call.depth)
+        batch.seconds += result.seconds
+        for other in batch.given.pop(call.position, []):
+            if other is not call:
+                self._make_obsolete(other)
+        if batch.level is None:
+            batch.deliver(Block(0, call.position), result)
+            return
+        batch.computed[call.position] = call, result
+        if block := batch.complete_block(call.position):
+            nodes = {p: batch.computed[p][0].seat.node for p in block.positions(len(batch.shards))}
+            for part in split(block, nodes, len(batch.shards)):
+                self._sum_on_node(batch, part)
+
+    def _requeue(self, call: Call, error: BaseException | None = None) -> None:
+        """The call came to nothing: its shard is to be done again, unless another copy is on its way or came."""
+        if call.obsolete:
+            return
+        batch = call.batch
+        calls = batch.given.get(call.position, [])
+        if call in calls:
+            calls.remove(call)
+        if not calls:
+            batch.todo.put_back(call.position)
+        call.obsolete = True
+
+    def _raised(self, call: Call, cause: Exception) -> None:
+        """A bug repeats: after a few attempts its error ends the run."""
+        if call.obsolete:
+            return
+        if isinstance(cause, self._ray.exceptions.RayError):  # an argument could not be had there
+            self._requeue(call)
+            return
+        if isinstance(cause, RaymetaError):
+            raise cause from None
+        batch, shard = call.batch, call.batch.shards[call.position]
+        batch.failures[call.position] += 1
+        failures = batch.failures[call.position]
+        text = f"seed {shard.seed}, {shard.split}, step {shard.step}, tasks {shard.start} to {shard.stop - 1}"
+        message = f"{type(cause).__name__}: {cause}"
+        if failures >= ATTEMPTS:
+            raise WorkerFailed(f"a shard ({text}) raised {failures} times on the workers: {message}") from cause
+        self._notify("shard_retried", f"a shard ({text}) raised on {call.seat.name} and is tried again: {message}")
+        self._requeue(call)
+
+    def _make_obsolete(self, call: Call) -> None:
+        call.obsolete = True
+        self._ray.cancel(call.info)
+
+    # Sums on a node
+
+    def _sum_on_node(self, batch: Batch, block: Block) -> None:
+        """Ask for a block's sum where it lies; a single shard, or one of a few, comes as it is."""
+        positions = block.positions(len(batch.shards))
+        calls = [batch.computed[p][0] for p in positions]
+        node = calls[0].seat.node
+        if len(positions) == 1:
+            self._folds[calls[0].vector] = batch, block, node, None, time.monotonic()
+            return
+        leaves = [batch.computed[p][1] for p in positions]
+        info, vector = self._folders.fold(node, leaves, [call.vector for call in calls])
+        self._folds[vector] = batch, block, node, info, time.monotonic()
+
+    def _take_fold(self, reference: Any, batch: Batch, block: Block, node: str, info: Any, asked: float) -> None:
+        positions = block.positions(len(batch.shards))
+        try:
+            vector = self._ray.get(reference)
+            result = batch.computed[positions[0]][1] if info is None else self._ray.get(info)
+        except self._ray.exceptions.RayError as error:
+            self._fold_failed(batch, block, node, first_lines(error))
+            return
+        batch.deliver(block, _with_vector(result, vector))
+        for position in positions:
+            del batch.computed[position]
+
+    def _fold_failed(self, batch: Batch, block: Block, node: str, reason: str) -> None:
+        """The sum or its parts are gone: compute them again, wherever."""
+        if batch not in self._batches:
+            return
+        self._notify("result_lost", f"sums on a node were lost ({reason}): their shards are computed again")
+        self._folders.forget(node)
+        for position in block.positions(len(batch.shards)):
+            del batch.computed[position]
+            batch.todo.put_back(position)
+
+    # The clock
+
+    def _look_at_the_clock(self, now: float) -> None:
+        for seat in self.pool.on_leaving_nodes(now):
+            self._lose(seat, seat.actor, "is on a node that will be taken away", kind="worker_preempted")
+        for call in list(self._calls.values()):
+            self._look_at(call, now)
+        for reference, (batch, block, node, _, asked) in list(self._folds.items()):
+            if now - asked > self._hung_after(batch.job.kind, 1):
+                del self._folds[reference]
+                self._fold_failed(batch, block, node, "no answer")
+
+    def _look_at(self, call: Call, now: float) -> None:
+        kind = call.batch.job.kind
+        if call.age(now) > self._hung_after(kind, call.depth):
+            reason = f"has not answered for {call.age(now):.0f} s"
+            self._lose(call.seat, call.actor, reason, kind="worker_hung")
+            return
+        usual = self._usual_s(kind)
+        if call.obsolete or usual is None or call.age(now) < LATE_FACTOR * usual * call.depth + LATE_S:
+            return
+        copies = call.batch.given.get(call.position, [])
+        if call.batch.todo or len(copies) > 1:
+            return
+        seat = self._idle_seat()
+        if seat is not None and seat is not call.seat:
+            message = f"a shard at {call.seat.name} is late ({call.age(now):.1f} s): {seat.name} computes it too"
+            self._notify("shard_copied", message, worker=call.seat.name, copy=seat.name)
+            self._give(call.batch, call.position, seat)
+
+    def _usual_s(self, kind: str) -> float | None:
+        times = self._usual[kind]
+        return statistics.median(times) if times else None
+
+    def _hung_after(self, kind: str, depth: int) -> float:
+        if self._options.shard_timeout_s is not None:
+            return self._options.shard_timeout_s * depth
+        usual = self._usual_s(kind)
+        return HUNG_UNKNOWN_S if usual is None else max(HUNG_S, HUNG_FACTOR * usual * depth)
+
+    def _lose(
+        self, seat: Seat, actor: Any, reason: str, error: BaseException | None = None, kind: str = "worker_lost"
+    ) -> None:
+        """Give up an actor, and do again what it was given; what it still answers is ignored."""
+        if seat.actor is not actor:
+            return
+        self.pool.lose(seat, reason, error, kind)
+        for reference, call in list(self._calls.items()):
+            if call.actor is actor:
+                del self._calls[reference]
+                self._requeue(call)
+
+
+class Pace:
+    """Whether workers are worth it: the time of the steps against the time that the work itself took."""
+
+    def __init__(self) -> None:
+        self._batches, self._wall_s, self._work_s = 0, 0.0, 0.0
+
+    def measure(self, batch: Batch, num_workers: int) -> str | None:
+        """Take in a finished step; says once, after some steps, if one process would have been faster."""
+        if batch.job.kind != "gradient" or self._batches > PACE_BATCHES:
+            return None
+        self._batches += 1
+        if self._batches > PACE_BATCHES // 4:  # the first ones warm up
+            self._wall_s += time.monotonic() - batch.began
+            self._work_s += batch.seconds
+        if self._batches <= PACE_BATCHES or self._wall_s <= PACE_MARGIN * self._work_s:
+            return None
+        steps = PACE_BATCHES - PACE_BATCHES // 4 + 1
+        wall, work = 1000 * self._wall_s / steps, 1000 * self._work_s / steps
+        who = "one worker is" if num_workers == 1 else f"{num_workers} workers are"
+        return (
+            f"{who} slower than one process: a step takes {wall:.1f} ms, and its shards one after the other "
+            f"{work:.1f} ms. Use --workers 0, or give a step more work (--meta_batch_size)"
+        )
+
+
+def _with_vector(info: Result, vector: FloatArray) -> Result:
+    info.__dict__["vector"] = vector
+    return info

@@ -1,0 +1,85 @@
+"""Episodes adapted to and scored: validation while training, and the test at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from raymeta.algorithms.problem import Learned
+from raymeta.engine.executors.base import Executor
+from raymeta.engine.worker import Blueprint, FloatArray, Job, Result
+from raymeta.keys import Block, Split, plan
+from raymeta.runs.tracker import ScoreName, Scores
+
+
+@dataclass(frozen=True)
+class EpisodeScores:
+    """Scores of every episode [N, K + 1] before adapting and after each inner step, by metric name."""
+
+    values: dict[str, FloatArray]
+    split: Split
+    seed: int
+
+    @property
+    def name(self) -> ScoreName:
+        return "accuracy" if "accuracy" in self.values else "mse"
+
+    @property
+    def main(self) -> FloatArray:
+        """The metric of the headline [N, K + 1]: accuracy, or for regression the mean squared error."""
+        return self.values["accuracy" if self.name == "accuracy" else "loss"]
+
+    def ranked(self) -> list[int]:
+        """Indices of the episodes by their score after the last inner step, worst first."""
+        last = self.main[:, -1] if self.name == "accuracy" else -self.main[:, -1]
+        return [int(i) for i in np.argsort(last, kind="stable")]
+
+    def summary(self) -> Scores:
+        """Mean over episodes after the last inner step with its 95 % interval."""
+        last = self.main[:, -1]
+        means = [float(m) for m in self.main.mean(0)]
+        return Scores(self.name, means, float(last.mean()), half_width(last), len(last))
+
+
+def half_width(values: FloatArray) -> float:
+    """Of the mean's 95 % interval: 1.96 s / sqrt n, s with ddof 1; infinite for a single value."""
+    return 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Scores on their way."""
+
+    results: Iterator[tuple[Block, Result]]
+    split: Split
+    seed: int
+
+    def collect(self) -> EpisodeScores:
+        """Wait for all of them."""
+        ordered = [result.scores for _, result in sorted(self.results, key=lambda pair: pair[0].index)]
+        values = {name: np.concatenate([scores[name] for scores in ordered]) for name in ordered[0]}
+        return EpisodeScores(values, self.split, self.seed)
+
+
+def begin_scoring(
+    learned: Learned,
+    *,
+    blueprint: Blueprint,
+    executor: Executor,
+    split: Split,
+    num_episodes: int,
+    seed: int,
+    shard_size: int,
+    inner_steps: int | None = None,
+    urgent: bool = True,
+) -> Scoring:
+    """Adapt to `num_episodes` episodes of `split` and score each; the same episodes for every model and checkpoint.
+
+    The parameters are those of now, however they change while the scores are on their way.
+    """
+    shards = plan(seed=seed, split=split, step=0, num_tasks=num_episodes, shard_size=shard_size)
+    results = executor.map(Job("scores", inner_steps), blueprint.payload(learned), shards, urgent=urgent)
+    return Scoring(results, split, seed)

@@ -1,0 +1,77 @@
+"""Continuing a run: which options may change, from which checkpoint it goes on, and what it has taken so far."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raymeta.config.load import Override, load_config
+from raymeta.config.schema import RunConfig
+from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
+from raymeta.errors import CheckpointError, ConfigError
+from raymeta.runs.read import Run, read_rows
+
+FREE_ON_RESUME = frozenset(
+    {
+        "steps", "workers", "min_workers", "max_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type",
+        "node_labels", "placement", "aggregate", "shard_timeout", "worker_wait", "address", "autoscaling", "device",
+        "overlap_validation", "output", "time_limit", "test_episodes", "keep_checkpoints", "checkpoint_every", "tags",
+        "name",
+    }
+)  # fmt: skip
+"""Options that a resumed run may change. All others change its result, so they belong to a new run."""
+
+
+def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override]) -> RunConfig:
+    """A run's configuration with the options that may change; raises `ConfigError` for the others."""
+    before = load_config(files=[run.path / "config.yaml"]).config
+    after = load_config(files=[run.path / "config.yaml"], overrides=options).config
+    changed = [key for key in type(after).model_fields if getattr(before, key) != getattr(after, key)]
+    if refused := [key for key in changed if key not in FREE_ON_RESUME]:
+        raise ConfigError(
+            f"--resume {run.id} cannot change {', '.join(refused)}, which would change the result: leave it out, or "
+            f"start a new run with -c {run.path / 'config.yaml'}. A resumed run may change "
+            f"{', '.join(sorted(FREE_ON_RESUME))}"
+        )
+    return after
+
+
+def last_checkpoint(run: Run, steps: int) -> tuple[Checkpoint | None, list[str]]:
+    """Where `run` goes on if it is to have `steps` (None: at step 0), and what a person should be warned of.
+
+    Raises:
+        CheckpointError: it had checkpoints, and none can be read.
+        ConfigError: more steps than `steps` are done.
+    """
+    checkpoint, problems = CheckpointStore(run.path / "checkpoints").load_last()
+    if checkpoint is None:
+        _require_none_was_saved(run)
+        done = max((row["step"] for row in run.metrics()), default=0)
+        return None, [f"it ended at step {done}, before its first checkpoint: it starts again"] if done else []
+    if checkpoint.step > steps:
+        raise ConfigError(
+            f"--resume {run.id}: steps {steps} is below the {checkpoint.step} that are done: leave it out to keep "
+            f"them, or start a new run with -c {run.path / 'config.yaml'} --steps {steps}"
+        )
+    return checkpoint, [f"{problem}: the checkpoint of step {checkpoint.step} is used" for problem in problems]
+
+
+def _require_none_was_saved(run: Run) -> None:
+    """A run that ended by itself, or that noted a checkpoint, has saved one."""
+    saved = [event.get("step") for event in run.events() if event.get("kind") == "checkpoint"]
+    if saved or run.info.get("status") in ("finished", "stopped"):
+        last = saved[-1] if saved else run.info.get("step")
+        raise CheckpointError(
+            f"{run.path / 'checkpoints'} holds no checkpoint, although the one of step {last} was saved there: put "
+            f"the folder back from a copy, or start a new run with -c {run.path / 'config.yaml'}"
+        )
+
+
+def spent_s(run: Run) -> float:
+    """Seconds that the attempts so far took, each from the first to the last thing it wrote."""
+    times: dict[Any, list[float]] = defaultdict(list)
+    for row in [*run.events(), *read_rows(run.path / "metrics.jsonl")[0]]:
+        if isinstance(row.get("time"), int | float):
+            times[row.get("attempt")].append(row["time"])
+    return sum(max(values) - min(values) for values in times.values())

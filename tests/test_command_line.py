@@ -1,0 +1,60 @@
+"""What commands share: a stdout that is closed, full or gone, and warnings of our own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from raymeta.command_line import run_command
+from raymeta.errors import DataError, RaymetaWarning
+
+TRAIN = [sys.executable, "-m", "raymeta", "train", "--preset", "sinusoid-maml", "steps=2", "model.hidden=[4]"]
+TRAIN += ["meta_batch_size=2", "test_episodes=2", "validate_every=0"]
+
+
+def shell(command: list[str], redirection: str) -> subprocess.CompletedProcess[str]:
+    line = " ".join(f"'{word}'" for word in command) + f" {redirection}"
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-", "<&- >&- 2>&-", pytest.param(">/dev/full", id="full")])
+def test_a_good_run_stays_good_without_a_stdout(redirection: str, tmp_path: Path) -> None:
+    if "full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    done = shell([*TRAIN, "--output", str(tmp_path)], redirection)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "AttributeError" not in done.stderr
+    (run,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    if "full" in redirection:
+        assert f"could not be printed (No space left on device); it is in {run}" in done.stderr
+    for path in run.rglob("*.jsonl"):  # nothing that was meant for stdout got into a file
+        assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_result_that_is_only_printed_and_lost_is_an_error() -> None:
+    done = shell([sys.executable, "-m", "raymeta.config", "schema"], ">/dev/full")
+    assert done.returncode == 3
+    assert "stdout: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_our_warnings_read_like_errors_and_are_told_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        for _ in range(2):
+            warnings.warn("the best is damaged", RaymetaWarning, stacklevel=1)
+        raise DataError("a \x1b[2J file")
+
+    assert run_command("evaluate", command) == 3
+    error = capsys.readouterr().err
+    assert error.splitlines() == [
+        *["raymeta evaluate: warning: the best is damaged"] * 2,
+        "raymeta evaluate: a [2J file",
+    ]

@@ -1,0 +1,45 @@
+"""What `raymeta train` says besides its progress: notes, warnings, and nothing of that kind twice or in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import raymeta
+from raymeta.errors import RaymetaWarning
+from raymeta.runs.read import Run
+from raymeta.train import main
+
+TINY = ["model.width=4", "meta_batch_size=2", "steps=1", "test_episodes=2", "validate_every=0"]
+SWITCH = ["--algorithm", "protonet"]
+NOTE = "switches algorithm from maml to protonet"
+
+
+@pytest.mark.parametrize("stop", ["--dry-run", "--print-config"])
+def test_notes_and_warnings_are_told_without_a_run(stop: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SWITCH, "--address", "auto", stop]) == 0
+    said = capsys.readouterr()
+    assert f"note: command line --algorithm {NOTE}" in said.err
+    assert "warning: address auto has no effect, as workers is 0" in said.err
+    if stop == "--print-config":
+        assert yaml.safe_load(said.out)["algorithm"]["name"] == "protonet"
+    assert main([*SWITCH, stop, "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_quiet_leaves_out_notes_and_keeps_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SWITCH, *TINY, "--output", str(tmp_path), "-q"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*TINY, "--output", str(tmp_path), "--address", "auto", "-q"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "warning: address auto has no effect" in line
+
+
+def test_python_callers_are_told_and_the_run_remembers(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"model.width": 4, "meta_batch_size": 2, "test_episodes": 2, "validate_every": 0}
+    with pytest.warns(RaymetaWarning, match=NOTE):
+        run = raymeta.meta_train(output=str(tmp_path), algorithm="protonet", steps=1, **options)
+    assert [event["kind"] for event in Run.open(run.path).events()][:2] == ["note", "started"]
