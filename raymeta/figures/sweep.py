@@ -115,8 +115,8 @@ def parallel(trials: Trials) -> Spec:
         x="",
         y="",
         xaxis={
-            "tickvals": list(range(len(axes))), "ticktext": [text(key.split(".")[-1], 18) for key, _ in axes],
-            "range": [-0.15, len(axes) - 0.55], "showgrid": False, "side": "top", "fixedrange": True,
+            "tickvals": list(range(len(axes))), "ticktext": [text(key, 26) for key, _ in axes],
+            "range": [-0.25, len(axes) - 0.65], "showgrid": False, "side": "top", "fixedrange": True,
         },
         yaxis={"visible": False, "range": [-0.06, 1.06], "fixedrange": True},
         shapes=shapes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from raymeta.figures.style import Row, Spec, Trace, figure, line, look, text
 
@@ -39,5 +40,6 @@ def shares(snapshots: Sequence[Row]) -> Spec:
     bar |= {"y": [text(w.get("name")) for w in workers], "x": [w.get("tasks") for w in workers]}
     bar |= {"text": [f"{w.get('restarts', 0)} restarts" for w in workers], "textposition": "auto"}
     about = "Tasks that each worker has computed since the run began, and how often it was started again."
-    layout = {"yaxis": {"autorange": "reversed"}, "hovermode": "y", "showlegend": False}
+    layout: dict[str, Any] = {"yaxis": {"autorange": "reversed"}, "hovermode": "y", "showlegend": False}
+    layout["height"] = 110 + 40 * max(len(workers), 1)
     return figure("Tasks by worker", about, [bar], x="tasks", y="", **layout)

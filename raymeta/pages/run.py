@@ -54,6 +54,7 @@ def run_page(source: RunSource, *, picture: Picture = embedded) -> Page:
         "id": source.id,
         "title": run.name,
         "status": run.status,
+        "created": _created(run.info),
         "live": run.status == "running",
         "facts": _facts(source),
         "sections": [s for s in _sections(source, picture) if s["blocks"]],
@@ -145,9 +146,12 @@ def _facts(source: RunSource) -> list[dict[str, str]]:
         facts.append(fact("Time", duration(source.summary["wall_s"])))
     kind = " · ".join(str(config[k]) for k in ("algorithm.name", "tasks.name", "model.name") if k in config)
     facts.append(fact("Method", kind or "–", f"seed {config['seed']}" if "seed" in config else ""))
-    attempt = info.get("attempt")
-    facts.append(fact("Created", when(info.get("created")), f"attempt {attempt}" if attempt not in (None, 1) else ""))
     return facts
+
+
+def _created(info: dict[str, Any]) -> str:
+    attempt = info.get("attempt")
+    return f"created {when(info.get('created'))}" + (f", attempt {attempt}" if attempt not in (None, 1) else "")
 
 
 def _score_hint(headline: dict[str, Any] | None) -> str:

@@ -96,6 +96,7 @@
       const lines = { gridcolor: colour("--grid"), linecolor: colour("--line"), tickcolor: colour("--line") };
       result[name] = { ...lines, ...layout[name], title };
     }
+    if (layout.annotations) result.annotations = layout.annotations.map((a) => ({ bgcolor: colour("--card"), ...a }));
     if (layout.showlegend === false && !layout.annotations) result.margin = { ...layout.margin, t: 14 };
     return result;
   }

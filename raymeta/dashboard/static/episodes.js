@@ -3,7 +3,7 @@
 
 (function (r) {
   const h = r.h;
-  const SIDE = 58; // pixels of an image
+  const SIDE = 52; // pixels of an image
 
   r.episodes = function (block, page) {
     const key = `episode:${page.id}`;

@@ -26,7 +26,7 @@
   r.anchor = (page, id) => (page.prefix || "") + id;
 
   function head(page) {
-    const sub = page.kind === "run" ? h("p", { class: "quiet id" }, page.id) : null;
+    const sub = page.kind === "run" ? h("p", { class: "quiet id" }, `${page.id} · ${page.created}`) : null;
     const links = page.links && !r.report ? h("p", { class: "quiet" }, Object.entries(page.links).map(([label, id], i) =>
       [i ? " · " : "", r.runLink(id, label)])) : null;
     const ray = page.ray ? h("p", null, h("a", { href: page.ray, rel: "noreferrer" }, "Open the Ray dashboard")) : null;
