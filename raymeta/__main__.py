@@ -39,9 +39,14 @@ def main(argv: list[str] | None = None) -> int:
         hint = f": did you mean {close[0]}?" if close else f"; commands are {', '.join(COMMANDS)}"
         print(f"raymeta: there is no command {name}{hint}", file=sys.stderr)
         return 2
-    module = import_module(_MODULES.get(name, f"raymeta.{name}" + (".__main__" if name in _PACKAGES else "")))
+    module = import_module(module_of(name))
     code: int = module.main(argv[1:])
     return code
+
+
+def module_of(name: str) -> str:
+    """The module whose `main` is the command `name`."""
+    return _MODULES.get(name, f"raymeta.{name}" + (".__main__" if name in _PACKAGES else ""))
 
 
 def _help() -> str:
