@@ -222,7 +222,7 @@ class Chaos:
             *("--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"),
             *("--reason-message", "spot", "--deadline-remaining-seconds", "8"),
         ]
-        subprocess.run(command, check=False, capture_output=True)
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         def take_away() -> None:
             self._lose(node, graceful=True)

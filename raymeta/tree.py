@@ -46,6 +46,8 @@ def tree_map(function: Callable[..., Tensor], first: Params, *rest: Params) -> P
 
 def select(params: Params, patterns: tuple[str, ...]) -> Params:
     """The entries whose name matches one of the shell-style `patterns`."""
+    if "*" in patterns:
+        return dict(params)
     return {name: value for name, value in params.items() if any(fnmatchcase(name, p) for p in patterns)}
 
 

@@ -27,6 +27,15 @@ def omniglot_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def kuberay_schemas() -> Path:
+    """Folder holding KubeRay's own schemas of its resources, `rayjobs.v1.schema.json` and the others."""
+    root = DATA / "kuberay"
+    if not root.is_dir():
+        pytest.skip(f"no folder {root}; set RAYMETA_TEST_DATA")
+    return root
+
+
+@pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
     """One Ray cluster for all tests that need one, with 8 CPUs on its head; a test may add nodes and remove them."""
     import ray

@@ -30,7 +30,12 @@ from raymeta.runs.__main__ import _parser as runs_parser
 HOME = Path(__file__).parents[1]
 README = (HOME / "README.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((HOME / "examples").glob("own_*.py"))
-DOCUMENTS = [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md")), HOME / "CONTRIBUTING.md"]
+DOCUMENTS = [
+    HOME / "README.md",
+    *sorted((HOME / "docs").rglob("*.md")),
+    HOME / "CONTRIBUTING.md",
+    HOME / "cluster" / "README.md",
+]
 
 
 def blocks(language: str) -> list[str]:

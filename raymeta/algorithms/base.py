@@ -116,7 +116,7 @@ class Algorithm(ABC):
         def one(episode: Episode, noise: Noise) -> tuple[Params, Params, dict[str, Tensor]]:
             return self.task_gradient(problem, learned, episode, noise=noise, phase=phase)
 
-        phase = phase._replace(way=problem.way_of(episodes))
+        phase = phase._replace(way=phase.way or problem.way_of(episodes))
         sums = problem.sum_over_tasks(one, episodes, noise)
         return Sums(len(episodes.support.x), *sums)
 

@@ -61,6 +61,7 @@ def build(config: RunConfig) -> Built:
         state_layout=Layout.of(initial.state),
         batch_norm=config.batch_norm,
         vectorize=config.vectorize,
+        compiled=config.compile,
         numerics=Numerics(
             threads=config.threads_per_worker, deterministic=config.deterministic, precision=config.precision
         ),
@@ -92,7 +93,7 @@ def schedule_of(config: RunConfig) -> Schedule:
 def open_executor(config: RunConfig, blueprint: Blueprint, notify: Notify = silent) -> Executor:
     """The executor that `workers` asks for: this process, or Ray actors."""
     if config.workers == 0:
-        return LocalExecutor(blueprint)
+        return LocalExecutor(blueprint, notify)
     return RayExecutor(blueprint, pool_options(config), notify)
 
 

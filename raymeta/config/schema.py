@@ -83,6 +83,8 @@ class RunOptions(BaseModel):
     """tasks that one worker computes at once; changes the last bits of a result"""
     vectorize: Vectorize = "vmap"
     """tasks of a shard side by side (`vmap`) or one after another (`loop`: less memory, any model)"""
+    compile: bool = False
+    """compile the computation of a shard (minutes once, cached on disk; then several times as fast for small models)"""
     batch_norm: BatchNormPolicy = "transductive"
     """statistics that batch norm uses: of the batch at hand, of the task's support set, or running averages"""
     validate_every: NonNegativeInt = 250

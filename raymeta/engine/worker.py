@@ -17,6 +17,7 @@ from torch import nn
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
 from raymeta.engine.numerics import Numerics
+from raymeta.engine.shard_function import ShardFunction
 from raymeta.errors import EnvironmentProblem
 from raymeta.keys import Shard, TaskKey
 from raymeta.models.differentiable import exact_attention, explain_failure
@@ -40,6 +41,7 @@ class Blueprint:
     state_layout: Layout
     batch_norm: BatchNormPolicy = "transductive"
     vectorize: Vectorize = "vmap"
+    compiled: bool = False
     numerics: Numerics = field(default_factory=Numerics)
     device: Literal["auto", "cpu", "cuda"] = "cpu"
 
@@ -70,6 +72,7 @@ class Result:
     scores: dict[str, FloatArray] = field(default_factory=dict)  # [T, K + 1] each
     non_finite: tuple[TaskKey, ...] = ()
     seconds: float = 0.0
+    compile_s: float = 0.0  # of them, if this shard was the first of its kind
     pid: int = 0
     rss_bytes: int = 0
 
@@ -88,6 +91,13 @@ class Worker:
         self.device = choose_device(blueprint.device)
         self.problem = blueprint.problem()
         self.problem.model.to(self.device)
+        self._sums_of = ShardFunction(
+            blueprint.algorithm,
+            self.problem,
+            blueprint.layout,
+            blueprint.state_layout,
+            compiled=blueprint.compiled,
+        )
         self._version: tuple[FloatArray, Learned] | None = None
         self._ahead = ThreadPoolExecutor(1, "episodes")
         self._prepared: dict[Shard, Future[Episode]] = {}
@@ -99,7 +109,7 @@ class Worker:
 
     def run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
         """Compute one shard from the flat parameters and state `payload` [P + S], which is only read."""
-        started = time.perf_counter()
+        started, compiled_before = time.perf_counter(), self._sums_of.compile_s
         learned = self._unpack(payload)
         episodes = self._take_episodes(shard)
         keys = list(shard.keys())
@@ -110,7 +120,9 @@ class Worker:
             compute = self._gradient if job.kind == "gradient" else self._scores
             result = compute(job, learned, keys, episodes)
         seconds = time.perf_counter() - started
-        return Result(shard, *result, seconds=seconds, pid=os.getpid(), rss_bytes=resident_bytes())
+        compile_s = self._sums_of.compile_s - compiled_before
+        pid, memory = os.getpid(), resident_bytes()
+        return Result(shard, *result, seconds=seconds, compile_s=compile_s, pid=pid, rss_bytes=memory)
 
     def prepare(self, shard: Shard) -> None:
         """Build the episodes of a shard that may come next beside other work; whether it comes changes no bits."""
@@ -148,19 +160,14 @@ class Worker:
     def _sums(
         self, learned: Learned, keys: Sequence[TaskKey], episodes: Episode
     ) -> tuple[FloatArray, dict[str, float]]:
-        phase = Phase(step=keys[0].step, training=True)
+        phase = Phase(step=keys[0].step, training=True, way=self.problem.way_of(episodes))
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
         try:
-            sums = self.blueprint.algorithm.contribution(self.problem, learned, episodes, noise=noise, phase=phase)
+            flat, metrics = self._sums_of(learned, episodes, noise, phase)
         except RuntimeError as error:
             raise explain_failure(self.problem.model, episodes.support.x[0], error) from error
-        flat = torch.cat(
-            [self.blueprint.layout.flatten(sums.gradient), self.blueprint.state_layout.flatten(sums.state)]
-        )
-        # Summed in float64, sent in the parameters' own type: the leaves of the fold.
-        dtype = next(iter(learned.params.values())).dtype
-        return flat.to("cpu", dtype).numpy(), {name: float(value) for name, value in sums.metrics.items()}
+        return flat.cpu().numpy(), {name: float(value) for name, value in metrics.items()}
 
     def _scores(
         self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode

@@ -257,7 +257,12 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _beyond_second_order() -> bool:
-    """Whether three or more torch.func derivatives are being taken; the fused kernels are wrong from there on."""
+    """Whether three or more torch.func derivatives are being taken; the fused kernels are wrong from there on.
+
+    A compiler does not see how many there are, and fuses the primitives itself.
+    """
+    if torch.compiler.is_compiling():
+        return True
     functorch = cast(Any, torch._C._functorch)
     derivatives = (functorch.TransformType.Grad, functorch.TransformType.Jvp)
     levels = functorch.get_interpreter_stack() or []

@@ -49,6 +49,7 @@ EVENT_KINDS: Final = (
     "validation",
     "best",
     "cluster",
+    "compiled",
     "worker_lost",
     "worker_hung",
     "worker_preempted",

@@ -53,5 +53,13 @@ class Notify(Protocol):
     def __call__(self, kind: str, message: str, **fields: object) -> None: ...
 
 
+def tell_compiled(notify: Notify, result: Result) -> None:
+    """Say what compiling has cost, where this shard was the first of its kind on a worker."""
+    if result.compile_s:
+        tasks = result.shard.num_tasks
+        message = f"a shard of {tasks} tasks was compiled in {result.compile_s:.0f} s"
+        notify("compiled", message, seconds=result.compile_s, pid=result.pid)
+
+
 def silent(kind: str, message: str, **fields: object) -> None:
     """Tells no one."""

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 
+from raymeta.engine.executors.base import Notify, silent, tell_compiled
 from raymeta.engine.worker import Blueprint, FloatArray, Job, Result, Worker, resident_bytes
 from raymeta.keys import Block, Shard
 from raymeta.runs.tracker import WorkerRow
@@ -16,7 +17,8 @@ class LocalExecutor:
 
     concurrent = False
 
-    def __init__(self, blueprint: Blueprint) -> None:
+    def __init__(self, blueprint: Blueprint, notify: Notify = silent) -> None:
+        self._notify = notify
         self._worker = Worker(blueprint)
         self._tasks, self.waited_s = 0, 0.0
 
@@ -31,6 +33,7 @@ class LocalExecutor:
     ) -> Iterator[tuple[Block, Result]]:
         for position, shard in enumerate(shards):
             result = self._worker.run(job, payload, shard)
+            tell_compiled(self._notify, result)
             self._tasks += shard.num_tasks
             self.waited_s += result.seconds
             yield Block(0, position), result

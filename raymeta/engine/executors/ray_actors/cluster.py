@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from raymeta.engine.executors.placement import Need, Node, PoolOptions
@@ -100,6 +101,14 @@ def _start(ray: Any, options: PoolOptions) -> None:
     workers = cores if options.workers == "auto" else options.workers
     cpus = max(cores, (options.max_workers or workers) * options.cpus_per_worker)
     ray.init(address="local", num_cpus=int(cpus + 0.999), include_dashboard=False, **_QUIET)
+    _close_token()
+
+
+def _close_token() -> None:
+    """Keep other users of this machine from Ray's token, which runs programs as us; Ray 2.60 lets everybody read it."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)
 
 
 def _join(ray: Any, address: str) -> None:

@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
-from raymeta.engine.executors.base import Notify, silent
+from raymeta.engine.executors.base import Notify, silent, tell_compiled
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors.batch import Batch, Call, Todo
 from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
@@ -229,6 +229,7 @@ class RayExecutor:
             self._requeue(call)
         else:
             self.pool.progress()
+            tell_compiled(self._notify, result)
             self._accept(call, result)
 
     def _accept(self, call: Call, result: Result) -> None:
@@ -238,7 +239,8 @@ class RayExecutor:
         if call.obsolete:
             return
         seat.tasks += batch.shards[call.position].num_tasks
-        self._usual[batch.job.kind].append(call.age(now) / call.depth)
+        if not result.compile_s:
+            self._usual[batch.job.kind].append(call.age(now) / call.depth)
         batch.seconds += result.seconds
         for other in batch.given.pop(call.position, []):
             if other is not call:

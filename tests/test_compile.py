@@ -1,0 +1,79 @@
+"""A compiled shard has the gradients of the uncompiled one, and equal bits wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raymeta.algorithms.base import Adaptation, Algorithm
+from raymeta.config.build import build
+from raymeta.config.load import load_config
+from raymeta.engine.executors.local import LocalExecutor
+from raymeta.engine.executors.placement import PoolOptions
+from raymeta.engine.executors.ray_actors import RayExecutor
+from raymeta.engine.worker import FloatArray, Job
+from raymeta.errors import ConfigError
+from raymeta.keys import Shard
+
+TINY: dict[str, Any] = {"model.hidden": [6], "meta_batch_size": 4, "shard_size": 4, "validate_every": 0}
+IMAGES: dict[str, Any] = {"model.width": 4, "tasks.way": 3, "meta_batch_size": 2, "shard_size": 2, "validate_every": 0}
+
+
+def gradient(preset: str, options: dict[str, Any], notify: Callable[..., None] = lambda *_, **__: None) -> FloatArray:
+    built = build(load_config(preset=preset, overrides=options).config)
+    executor = LocalExecutor(built.blueprint, notify)
+    shard = Shard(0, "train", 7, 0, options["shard_size"])
+    payload = built.blueprint.payload(built.initial)
+    try:
+        results = list(executor.map(Job("gradient"), payload, [shard, shard._replace(step=8), shard]))
+    finally:
+        executor.close()
+    assert np.array_equal(results[0][1].vector, results[2][1].vector), "the first call is compiled like the others"
+    return results[0][1].vector
+
+
+def close(a: FloatArray, b: FloatArray) -> bool:
+    return bool(np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b))
+
+
+def test_compiled_second_order_gradients_are_right_and_compiled_once(local_ray: Any) -> None:
+    told: list[str] = []
+    compiled = gradient("sinusoid-maml", {**TINY, "compile": True}, lambda kind, *_, **__: told.append(kind))
+    assert close(compiled, gradient("sinusoid-maml", TINY))
+    assert told == ["compiled"], "another step is the same graph"
+    built = build(load_config(preset="sinusoid-maml", overrides={**TINY, "compile": True}).config)
+    pool = RayExecutor(built.blueprint, PoolOptions(workers=1))
+    try:
+        ((_, result),) = pool.map(Job("gradient"), built.blueprint.payload(built.initial), [Shard(0, "train", 7, 0, 4)])
+    finally:
+        pool.close()
+    assert np.array_equal(result.vector, compiled), "the same bits in another process"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("algorithm", ["maml", "anil", "meta_sgd", "reptile", "protonet"])
+def test_every_method_compiles_on_images(algorithm: str) -> None:
+    options = {**IMAGES, "algorithm": algorithm}
+    assert close(gradient("glyphs-5w1s-maml", {**options, "compile": True}), gradient("glyphs-5w1s-maml", options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branching(Algorithm):
+    """Its steps depend on values, which no graph can hold."""
+
+    def adapt(self, problem: Any, learned: Any, support: Any, *, noise: Any, phase: Any) -> Adaptation:
+        del noise
+        if float(sum(p.sum() for p in learned.params.values())) > 1e9:
+            raise AssertionError
+        return Adaptation([lambda x: problem.forward(learned, x, phase)])
+
+
+def test_what_cannot_be_compiled_says_what_to_do() -> None:
+    options = {**TINY, "algorithm": Branching(), "vectorize": "loop"}
+    with pytest.raises(ConfigError, match=r"cannot be compiled .*leave compile out"):
+        gradient("sinusoid-maml", {**options, "compile": True})
