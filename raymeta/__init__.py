@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from raymeta.gradient import meta_gradient
     from raymeta.keys import TaskKey
     from raymeta.models.base import ModelSpec
-    from raymeta.runs.read import load_run
     from raymeta.tasks.base import Episode, Examples, TaskSet
     from raymeta.training import meta_train
     from raymeta.tree import params_sha256
+    from raymeta.views import SweepView, load_run
 
 __version__ = "0.1.0"
 
@@ -42,9 +42,10 @@ _HOMES = {
     "ProtoNet": "algorithms.protonet",
     "RaymetaError": "errors",
     "Reptile": "algorithms.reptile",
+    "SweepView": "views",
     "TaskKey": "keys",
     "TaskSet": "tasks.base",
-    "load_run": "runs.read",
+    "load_run": "views",
     "meta_gradient": "gradient",
     "meta_test": "evaluation",
     "meta_train": "training",
@@ -64,6 +65,7 @@ __all__ = [
     "ProtoNet",
     "RaymetaError",
     "Reptile",
+    "SweepView",
     "TaskKey",
     "TaskSet",
     "load_run",

@@ -12,13 +12,16 @@ COMMANDS = {
     "train": "meta-train a model, in this process or on Ray workers",
     "tune": "search learning rates and architectures: many runs side by side on Ray",
     "evaluate": "score a run on held-out tasks; compare runs on the same tasks",
-    "runs": "list and show runs (ls, show)",
+    "runs": "list, show, compare and export runs (ls, show, compare, export)",
+    "dashboard": "show the runs of a folder in a browser, live",
+    "report": "write runs or a sweep as one HTML file that opens offline",
     "config": "check, explain and compare configurations",
     "presets": "list the configurations that come with raymeta",
     "doctor": "check this machine: torch, GPU, Ray, disk, data",
     "omniglot": "download Omniglot, or pack its images into one file",
     "transfer": "pre-train on CIFAR-10, fine-tune on CIFAR-100 at several label fractions",
 }
+_PACKAGES = ("runs", "config", "dashboard")
 _MODULES = {"omniglot": "raymeta.tasks.omniglot"}
 
 
@@ -37,14 +40,18 @@ def main(argv: list[str] | None = None) -> int:
         hint = f": did you mean {close[0]}?" if close else f"; commands are {', '.join(COMMANDS)}"
         print(f"raymeta: there is no command {name}{hint}", file=sys.stderr)
         return 2
-    home = _MODULES.get(name, f"raymeta.{name}" + (".__main__" if name in ("runs", "config") else ""))
     try:
-        module = import_module(home)
+        module = import_module(module_of(name))
     except KeyboardInterrupt:
         print(f"raymeta {name}: interrupted", file=sys.stderr)
         return 130
     code: int = module.main(argv[1:])
     return code
+
+
+def module_of(name: str) -> str:
+    """The module whose `main` is the command `name`."""
+    return _MODULES.get(name, f"raymeta.{name}" + (".__main__" if name in _PACKAGES else ""))
 
 
 def _help() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,32 +21,37 @@ from raymeta.models.differentiable import exact_attention
 from raymeta.tasks.base import Episode, stack_episodes
 
 GAP = 2
-"""Pixels between the images of a sheet."""
+"""Pixels around each image of a sheet."""
+SIDES_GAP = 4 * GAP
+"""Pixels between support and query."""
 
 
 def write_episodes(
-    folder: Path, blueprint: Blueprint, learned: Learned, *, split: Split, seed: int, indices: Sequence[int]
+    folder: Path, blueprint: Blueprint, learned: Learned, *, split: Split, seed: int, ranks: Mapping[int, int]
 ) -> None:
-    """Write `episode-INDEX.json` for each index, and `episode-INDEX.png` where the inputs are images.
+    """Write `episode-INDEX.json` for each index of `ranks`, and `episode-INDEX.png` where the inputs are images.
 
-    The JSON holds the query targets and the predictions before and after each inner step: class probabilities
-    [K + 1, Q, way], or values. In the picture each row is a class: its support images, a gap, its query images.
+    The JSON holds the episode's rank among all that were scored (1 is the worst), the query targets, and the
+    predictions before and after each inner step: class probabilities [K + 1, Q, way], or values. In the picture each
+    row is a class: its support images, a gap, its query images; `boxes` says where each image is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # A copy, since an executor in this process may have moved the skeleton to its device.
     blueprint = replace(blueprint, model=copy.deepcopy(blueprint.model).cpu())
-    for index in indices:
+    for index, rank in ranks.items():
         key = TaskKey(seed, split, 0, index)
         episode = blueprint.tasks.episode(key)
         outputs = predictions(blueprint, learned, key, episode)
-        content: dict[str, Any] = {"key": key._asdict(), "support_y": episode.support.y, "query_y": episode.query.y}
+        content: dict[str, Any] = {"key": key._asdict(), "rank": rank}
+        content |= {"support_y": episode.support.y, "query_y": episode.query.y}
         if blueprint.tasks.goal == "classification":
             content |= {"probabilities": outputs.softmax(-1), "predicted": outputs.argmax(-1)}
         else:
             content |= {"support_x": episode.support.x, "query_x": episode.query.x, "predicted": outputs}
-        write_json(folder / f"episode-{index:04d}.json", content)
         if len(blueprint.tasks.input_shape) == 3 and blueprint.tasks.goal == "classification":
             sheet(episode).save(folder / f"episode-{index:04d}.png", optimize=True)
+            content["boxes"] = boxes(episode)
+        write_json(folder / f"episode-{index:04d}.json", content)
     sync_directory(folder)
 
 
@@ -70,10 +75,23 @@ def sheet(episode: Episode) -> Image.Image:
     for label in range(way):
         parts = [side.x[side.y == label] for side in episode]
         images = [np.concatenate([_framed(image) for image in part], axis=1) for part in parts]
-        gap = np.full((images[0].shape[0], 4 * GAP, images[0].shape[2]), 128, np.uint8)
+        gap = np.full((images[0].shape[0], SIDES_GAP, images[0].shape[2]), 128, np.uint8)
         rows.append(np.concatenate([images[0], gap, images[1]], axis=1))
     pixels = np.concatenate(rows, axis=0)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def boxes(episode: Episode) -> dict[str, list[list[int]]]:
+    """Where each image lies in the sheet, as [left, top, width, height] in pixels, for support and query."""
+    height, width = episode.support.x.shape[-2:]
+    places: dict[str, list[list[int]]] = {"support": [], "query": []}
+    filled = dict.fromkeys(range(int(episode.support.y.max()) + 1), 0)
+    for side, found in zip(episode, places.values(), strict=True):
+        for label in side.y.tolist():
+            left = filled[label] * (width + 2 * GAP) + (SIDES_GAP if found is places["query"] else 0)
+            found.append([left + GAP, label * (height + 2 * GAP) + GAP, width, height])
+            filled[label] += 1
+    return places
 
 
 def _framed(image: Tensor) -> np.ndarray:

@@ -57,8 +57,8 @@ def meta_train(
     return Training(config, notes=notes, trackers=lambda title: [PythonWarnings()]).execute()
 
 
-EPISODES_KEPT = 4
-"""Test episodes written out in full: the worst ones."""
+WORST_KEPT = 4
+"""Test episodes written out in full: so many of the worst, and besides the middle one and the best."""
 
 
 class Training:
@@ -221,9 +221,11 @@ class Training:
         evaluation = evaluate_learned(
             self.config, self.built, learned, executor, run=writer.id, step=step, split="test"
         )
-        worst = evaluation.scores.worst(EPISODES_KEPT)
+        ranked = evaluation.scores.ranked()
+        kept = sorted({*range(min(WORST_KEPT, len(ranked))), len(ranked) // 2, len(ranked) - 1})
+        ranks = {ranked[place]: place + 1 for place in kept}
         folder = writer.directory / "eval" / "episodes"
-        write_episodes(folder, self.built.blueprint, learned, split="test", seed=TEST_SEED, indices=worst)
+        write_episodes(folder, self.built.blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
         return evaluation
 
 

@@ -54,3 +54,14 @@ def local_ray(ray_cluster: Any) -> Any:
     import ray
 
     return ray
+
+
+@pytest.fixture(scope="session")
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder of real small runs and one sweep, and the runs by what they are; tests only read them."""
+    from looking import make_runs, make_sweep
+
+    folder = tmp_path_factory.mktemp("looked-at")
+    runs = make_runs(folder)
+    make_sweep(folder)
+    return folder, runs

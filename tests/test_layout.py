@@ -18,16 +18,16 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # Lowest first; a module may import from its own layer and from those below.
 LAYERS = [
-    {"errors", "options", "keys", "tree", "files"},
+    {"errors", "options", "keys", "tree", "files", "figures"},
     {"tasks", "models"},
     {"algorithms"},
     {"runs"},
-    {"engine"},
+    {"engine", "pages"},
     {"config", "gradient", "command_line"},
     {"evaluation", "inspection", "resume"},
-    {"training"},
+    {"training", "views"},
     {"sweeps"},
-    {"train", "tune", "evaluate", "presets", "doctor", "transfer"},
+    {"train", "tune", "evaluate", "presets", "doctor", "transfer", "report", "dashboard"},
 ]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from raymeta import evaluate, train, tune
-from raymeta.__main__ import _MODULES, COMMANDS
+from raymeta.__main__ import COMMANDS, module_of
 from raymeta.config.__main__ import main as config_command
 from raymeta.config.arguments import split_arguments
 from raymeta.config.describe import all_keys
@@ -96,7 +96,7 @@ def test_the_tour_in_python_runs(tmp_path: Path) -> None:
     (tour,) = [block for block in blocks("python") if "again = " in block]
     done = _python(tmp_path, "-c", tour)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2
+    assert len(done.stdout.splitlines()) == 3
 
 
 def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -128,7 +128,7 @@ def parse(command: str, arguments: list[str]) -> None:
     elif command == "config":
         assert config_command(arguments) == 0
     else:
-        module = import_module(_MODULES.get(command, f"raymeta.{command}"))
+        module = import_module(module_of(command))
         with pytest.raises(SystemExit) as exit_of_help:
             module.main([*arguments, "--help"])
         assert exit_of_help.value.code == 0

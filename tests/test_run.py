@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import raymeta
 from raymeta.config.build import build, initial_state, schedule_of
@@ -230,19 +232,35 @@ def test_the_headline_scores_the_checkpoint_best_on_validation(tmp_path: Path) -
     assert evaluation.settings["checkpoint_step"] == best
 
 
-def test_the_worst_episodes_are_written_out(tmp_path: Path) -> None:
-    """What is written agrees with the scores: the same accuracy by inner step, the lowest ones first."""
+def test_the_worst_episodes_the_middle_one_and_the_best_are_written_out(tmp_path: Path) -> None:
+    """What is written agrees with the scores: the same accuracy by inner step, and the place among all episodes."""
     run = raymeta.meta_train(output=str(tmp_path), **{**SMALL, "steps": 2})
     folder = run.path / "eval" / "episodes"
     scores = raymeta.meta_test(run, episodes=8).scores
-    assert len(list(folder.glob("*.png"))) == len(list(folder.glob("*.json"))) == 4
-    for index in scores.worst(4):
+    ranked = scores.ranked()
+    assert list(scores.main[ranked, -1]) == sorted(scores.main[:, -1])
+    assert len(list(folder.glob("*.png"))) == len(list(folder.glob("*.json"))) == 6
+    for place in (0, 1, 2, 3, 4, 7):  # of eight: the worst four, the middle one, the best
+        index = ranked[place]
         content = json.loads((folder / f"episode-{index:04d}.json").read_text())
+        assert content["rank"] == place + 1
         right = [sum(p == y for p, y in zip(row, content["query_y"], strict=True)) for row in content["predicted"]]
         assert [r / len(content["query_y"]) for r in right] == pytest.approx(scores.main[index].tolist())
-    assert scores.main[scores.worst(4), -1].max() <= min(
-        scores.main[i, -1] for i in range(8) if i not in scores.worst(4)
+
+
+def test_boxes_say_where_the_images_of_a_sheet_are(tmp_path: Path) -> None:
+    run = raymeta.meta_train(output=str(tmp_path), **{**SMALL, "steps": 1, "test_episodes": 1})
+    folder = run.path / "eval" / "episodes"
+    content = json.loads((folder / "episode-0000.json").read_text())
+    episode = build(load_config(files=[run.path / "config.yaml"]).config).blueprint.tasks.episode(
+        raymeta.TaskKey(**content["key"])
     )
+    with Image.open(folder / "episode-0000.png") as sheet:
+        pixels = np.asarray(sheet, float) / 255
+    for side, name in zip(episode, ("support", "query"), strict=True):
+        for image, (left, top, width, height) in zip(side.x, content["boxes"][name], strict=True):
+            drawn = pixels[top : top + height, left : left + width]
+            assert np.abs(drawn - image[0].numpy()).max() < 1 / 255
 
 
 def test_a_loaded_checkpoint_predicts_what_the_live_parameters_did(tmp_path: Path) -> None:

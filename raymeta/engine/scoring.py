@@ -32,10 +32,10 @@ class EpisodeScores:
         """The metric of the headline [N, K + 1]: accuracy, or for regression the mean squared error."""
         return self.values["accuracy" if self.name == "accuracy" else "loss"]
 
-    def worst(self, count: int) -> list[int]:
-        """Indices of the `count` episodes with the worst score after the last inner step, worst first."""
+    def ranked(self) -> list[int]:
+        """Indices of the episodes by their score after the last inner step, worst first."""
         last = self.main[:, -1] if self.name == "accuracy" else -self.main[:, -1]
-        return [int(i) for i in np.argsort(last, kind="stable")[:count]]
+        return [int(i) for i in np.argsort(last, kind="stable")]
 
     def summary(self) -> Scores:
         """Mean over episodes after the last inner step with its 95 % interval."""

@@ -1,4 +1,4 @@
-"""List and show runs: `python -m raymeta.runs ls`, `python -m raymeta.runs show latest`."""
+"""List, show, compare and export runs: `python -m raymeta.runs ls`, `python -m raymeta.runs show latest`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,15 @@ from typing import Any
 import yaml
 
 from raymeta.command_line import add_verbose, run_command
-from raymeta.errors import ConfigError, DataError, RaymetaError
+from raymeta.errors import ConfigError, DataError
 from raymeta.files import json_text
+from raymeta.runs.listing import OWN_KEYS, SUMMARY_KEYS, dotted, listing_row, public_row
 from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.runs.terminal import clean
 from raymeta.runs.tracker import score_text
 
 Row = dict[str, Any]
 
-_OWN_KEYS = ("id", "name", "status", "step", "steps", "attempt", "created", "updated", "host", "tags")
-_SUMMARY_KEYS = ("headline", "tasks_per_s", "wall_s")
-_HIGHLIGHTS = ("algorithm.name", "tasks.name", "model.name")
 _FILES = (
     "run.json config.yaml command.txt env.json metrics.jsonl events.jsonl workers.jsonl summary.json eval/test.json"
 )
@@ -40,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raymeta runs", description="List and show runs.")
+    parser = argparse.ArgumentParser(prog="raymeta runs", description="List, show, compare and export runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     ls = commands.add_parser("ls", help="list the runs of a folder, newest first")
     ls.add_argument("directory", nargs="?", type=Path, default=Path("results"), metavar="DIR")
@@ -55,19 +53,32 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
     show.add_argument("--json", action="store_true", help="a JSON object")
     show.set_defaults(run=_show)
-    add_verbose(ls, show)
+    compare = commands.add_parser("compare", help="scores, paired differences, options that differ")
+    compare.add_argument("references", nargs="+", metavar="RUN", help="two runs or more, as for show")
+    compare.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
+    compare.add_argument("--json", action="store_true", help="a JSON object")
+    compare.set_defaults(run=_compare)
+    export_ = commands.add_parser("export", help="write runs for other tools")
+    export_.add_argument("references", nargs="+", metavar="RUN", help="runs, as for show")
+    export_.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    export_.add_argument(
+        "--format", default="csv", help="csv, parquet, tensorboard; mlflow, wandb where installed [csv]"
+    )
+    export_.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
+    export_.set_defaults(run=_export)
+    add_verbose(ls, show, compare, export_)
     return parser
 
 
 def _ls(arguments: argparse.Namespace) -> int:
     runs = find_runs(arguments.directory)
-    rows = [_row(run) for run in runs]
+    rows = [listing_row(run) for run in runs]
     for text in arguments.filter:
         rows = _filtered(rows, text)
     if arguments.sort is not None:
         rows = _sorted(rows, arguments.sort)
     if arguments.json:
-        print(json_text([_public(row) for row in rows], indent=2))
+        print(json_text([public_row(row) for row in rows], indent=2))
     elif rows:
         _table(rows)
     elif runs:
@@ -77,37 +88,12 @@ def _ls(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _row(run: Run) -> Row:
-    """What can be listed, sorted and filtered: own keys, summary keys, and the configuration's dotted keys."""
-    row: Row = {key: run.info.get(key) for key in _OWN_KEYS}
-    row.update(id=run.id, name=run.name, status=run.status, config={})
-    try:
-        summary = run.summary or {}
-        row["config"] = _dotted(run.config)
-    except RaymetaError as error:  # one damaged run must not hide the others; the list says so in its place
-        summary = {}
-        row["problem"] = str(error)
-    row.update({key: summary.get(key) for key in _SUMMARY_KEYS})
-    return row
-
-
-def _public(row: Row) -> Row:
-    return {**row, "config": {key: row["config"].get(key) for key in _HIGHLIGHTS if key in row["config"]}}
-
-
-def _dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat.update(_dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
-
-
 def _value(row: Row, key: str) -> Any:
-    return row[key] if key in _OWN_KEYS + _SUMMARY_KEYS else row["config"].get(key)
+    return row[key] if key in OWN_KEYS + SUMMARY_KEYS else row["config"].get(key)
 
 
 def _require_key(rows: list[Row], key: str) -> None:
-    known = {*_OWN_KEYS, *_SUMMARY_KEYS, *(key for row in rows for key in row["config"])}
+    known = {*OWN_KEYS, *SUMMARY_KEYS, *(key for row in rows for key in row["config"])}
     if rows and key not in known:
         close = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -222,7 +208,7 @@ def _readable(read: Callable[[], Row | None], problems: list[str]) -> Row | None
 
 
 def _sections(run: Run, config: Row, summary: Row) -> dict[str, list[str]]:
-    info, config = run.info, _dotted(config)
+    info, config = run.info, dotted(config)
     reason = f": {info['reason']}" if info.get("reason") else ""
     done = f"step {info.get('step') or 0:,} of {info.get('steps') or 0:,}, attempt {info.get('attempt', 1)}"
     files = [name for name in _FILES.split() if (run.path / name).exists()]
@@ -269,6 +255,51 @@ def _next_commands(run: Run) -> list[str]:
     wanted = [("train", f"--resume {path}") if ended_early else ("evaluate", path)]
     wanted += [("report", f"{path} -o report.html"), ("dashboard", shlex.quote(str(run.path.parent)))]
     return [f"python -m raymeta.{name} {rest}" for name, rest in wanted if find_spec(f"raymeta.{name}")]
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from raymeta.runs.compare import comparison  # numpy, which `ls` does not wait for
+
+    runs = [resolve_run(reference, arguments.output) for reference in arguments.references]
+    if len({run.path.resolve() for run in runs}) < 2:
+        raise ConfigError("name two runs or more to compare")
+    found = comparison(runs)
+    if arguments.json:
+        print(json_text(found, indent=2))
+        return 0
+    lines = [(row["id"], row["status"], _headline_text(row["headline"])) for row in found["runs"]]
+    _print_table(("run", "status", "headline"), [tuple(clean(cell) for cell in line) for line in lines])
+    if found["paired"] is not None:
+        print("\n" + "\n".join(_paired_lines(found["paired"])))
+    cells = [
+        tuple(clean("-" if cell is None else _yaml(cell)) for cell in row["values"].values())
+        for row in found["differences"]
+    ]
+    if cells:
+        print()
+        keys = [clean(row["key"]) for row in found["differences"]]
+        titles = ("option", *(clean(run.id) for run in runs))
+        _print_table(titles, [(key, *line) for key, line in zip(keys, cells, strict=True)])
+    return 0
+
+
+def _paired_lines(pairs: Row) -> list[str]:
+    name = "difference in accuracy" if pairs["score"] == "accuracy" else f"{pairs['score']} difference"
+    lines = [
+        f"{clean(row['label'])} − {clean(pairs['reference'])}: {score_text(name, row['difference'], row['ci95'])} "
+        "(paired, same test tasks)"
+        for row in pairs["rows"]
+    ]
+    return lines + [f"{clean(label)}: scored on other test tasks, not paired" for label in pairs["left_out"]]
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from raymeta.runs.export import export  # tensorboardX and numpy, which `ls` does not wait for
+
+    for reference in arguments.references:
+        for path in export(resolve_run(reference, arguments.output), arguments.format, arguments.out):
+            print(path)
+    return 0
 
 
 if __name__ == "__main__":

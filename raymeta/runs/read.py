@@ -26,6 +26,8 @@ Status = Literal["running", "finished", "stopped", "failed", "lost"]
 STALE_S = 20.0
 """A running run whose heartbeat is older than this is lost; the writer's heart beats every 5 s."""
 
+MAX_DEPTH = 64
+"""Levels of a configuration file."""
 _INFO: dict[str, type] = {"name": str, "status": str, "created": str, "updated": str, "host": str, "reason": str}
 _INFO |= {"attempt": int, "pid": int, "step": int, "steps": int, "tags": list}
 _HEADLINE: dict[str, Any] = {"name": str, "value": float | None, "ci95": float | None, "episodes": int, "split": str}
@@ -81,14 +83,11 @@ class Run:
         """The resolved configuration; empty when the run died before it was written. Raises `DataError`."""
         path = self.path / "config.yaml"
         try:
-            config = yaml.load(path.read_bytes(), Loader=_Loader)
+            return yaml_mapping(path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise DataError(f"{path} cannot be read: {error}") from error
-        if not isinstance(config, dict):
-            raise DataError(f"{path} holds no mapping of options")
-        return config
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -130,12 +129,29 @@ class Run:
 
     def frame(self) -> pd.DataFrame:
         """`metrics()` as a data frame. Raises `EnvironmentProblem` without pandas."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise EnvironmentProblem("a data frame needs pandas: pip install 'raymeta[frames]'") from error
+        pd = require_pandas()
         rows = self.metrics()
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["step", "attempt", "time"])
+
+
+def yaml_mapping(data: bytes) -> dict[str, Any]:
+    """A YAML mapping as this library writes them. Raises `ValueError` or `yaml.YAMLError` for anything else.
+
+    Nesting and aliases are looked at first: very deep nesting would end the process in the C loader, and aliases grow
+    without bound when they are written out.
+    """
+    depth = 0
+    for event in yaml.parse(data, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+            raise ValueError("it is nested too deeply, or has aliases, which no configuration of a run has")
+    value = yaml.load(data, Loader=_Loader)
+    if not isinstance(value, dict):
+        raise ValueError("it holds no mapping of options")
+    return value
 
 
 def _is_sound(value: object, kind: Any) -> bool:
@@ -158,14 +174,15 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     end = data.rfind(b"\n") + 1
-    rows = (_row(line) for line in data[:end].split(b"\n"))
+    rows = (complete_row(line) for line in data[:end].split(b"\n"))
     return [row for row in rows if row is not None], offset + end
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def complete_row(line: bytes) -> dict[str, Any] | None:
+    """The row that a line holds; None for a torn one."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
@@ -273,3 +290,12 @@ def _nearest(reference: str, runs: list[Run]) -> list[Run]:
 
 def _listing(runs: list[Run]) -> str:
     return ", ".join(run.id for run in runs[:5]) + (" ..." if len(runs) > 5 else "")
+
+
+def require_pandas() -> Any:
+    """The module, or `EnvironmentProblem` with what to install."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise EnvironmentProblem("a data frame needs pandas: pip install 'raymeta[frames]'") from error
+    return pd

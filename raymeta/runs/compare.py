@@ -1,0 +1,60 @@
+"""Runs held against one another: scores, differences on the same test tasks, options that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from raymeta.figures.comparison import config_differences, paired
+from raymeta.runs.listing import dotted
+from raymeta.runs.read import Run
+from raymeta.runs.tables import evaluation
+
+Row = dict[str, Any]
+
+
+class Pairs(NamedTuple):
+    """Differences to one run over the same test tasks."""
+
+    reference: str
+    score: str
+    rows: list[Row]  # {label, difference, ci95}
+    left_out: list[str]  # scored on other test tasks
+
+
+def pair_up(tests: Mapping[str, Mapping[str, Any]]) -> Pairs | None:
+    """Pair runs, given by label with their `eval/test.json`, with the first that shares its test tasks with another.
+
+    None where fewer than two runs are scored.
+    """
+    scored = {label: test for label, test in tests.items() if test.get("values")}
+    if len(scored) < 2:
+        return None
+    marks = {label: _episodes(test) for label, test in scored.items()}
+    values = list(marks.values())
+    reference = next((label for label, mark in marks.items() if mark and values.count(mark) > 1), next(iter(marks)))
+    others = [label for label in marks if label != reference]
+    same = [label for label in others if marks[label] and marks[label] == marks[reference]]
+    rows = []
+    for label in same:
+        difference, ci95 = paired(scored[reference]["values"], scored[label]["values"])
+        rows.append({"label": label, "difference": difference, "ci95": ci95})
+    name = str(scored[reference].get("headline", {}).get("name"))
+    return Pairs(reference, name, rows, [label for label in others if label not in same])
+
+
+def _episodes(test: Mapping[str, Any]) -> tuple[object, int] | None:
+    """What identifies the list of test tasks; None where the file does not say."""
+    settings = test.get("settings")
+    mark = settings.get("episodes_sha256") if isinstance(settings, dict) else None
+    return None if mark is None else (mark, len(test["values"]))
+
+
+def comparison(runs: Sequence[Run]) -> Row:
+    """{runs: [{id, status, step, headline}], paired, differences} for programs. Raises `DataError`."""
+    pairs = pair_up({run.id: evaluation(run) for run in runs})
+    return {
+        "runs": [{"id": r.id, "status": r.status, "step": r.info.get("step"), "headline": r.headline} for r in runs],
+        "paired": None if pairs is None else pairs._asdict(),
+        "differences": config_differences({run.id: dotted(run.config) for run in runs}),
+    }

@@ -1,0 +1,42 @@
+"""A run as one row: what can be listed, sorted and filtered, on the terminal and in the dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raymeta.errors import RaymetaError
+from raymeta.runs.read import Run
+
+Row = dict[str, Any]
+
+OWN_KEYS = ("id", "name", "status", "step", "steps", "attempt", "created", "updated", "host", "tags")
+SUMMARY_KEYS = ("headline", "tasks_per_s", "wall_s")
+HIGHLIGHTS = ("algorithm.name", "tasks.name", "model.name")
+
+
+def listing_row(run: Run) -> Row:
+    """Own keys, summary keys, and under `config` the configuration's dotted keys; `problem` says what is damaged."""
+    row: Row = {key: run.info.get(key) for key in OWN_KEYS}
+    row.update(id=run.id, name=run.name, status=run.status, config={})
+    try:
+        summary = run.summary or {}
+        row["config"] = dotted(run.config)
+    except RaymetaError as error:  # one damaged run must not hide the others; the list says so in its place
+        summary = {}
+        row["problem"] = str(error)
+    row.update({key: summary.get(key) for key in SUMMARY_KEYS})
+    return row
+
+
+def public_row(row: Row) -> Row:
+    """`listing_row` with the names of the variants as its only configuration: what programs are given."""
+    return {**row, "config": {key: row["config"].get(key) for key in HIGHLIGHTS if key in row["config"]}}
+
+
+def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as `{"algorithm.inner_lr": 0.1, ...}`."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat.update(dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat

@@ -1,0 +1,142 @@
+"""A run opened for looking at: data frames, configuration, the trained model, figures, and a view in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from raymeta.config.build import build
+from raymeta.errors import EnvironmentProblem
+from raymeta.evaluation import best_checkpoint, require_same_shapes, run_config
+from raymeta.figures.episodes import sheet
+from raymeta.pages.episodes import read_episodes
+from raymeta.pages.run import embedded, run_figures, run_page
+from raymeta.pages.sources import RunSource
+from raymeta.pages.sweep import SweepSource, sweep_figures, sweep_page
+from raymeta.runs.read import Run, require_pandas, resolve_run
+from raymeta.runs.tables import frames
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+    from torch import nn
+
+
+@final
+class RunView(Run):
+    """A run with what a notebook wants of it. Everything is read when asked for, so it stays current."""
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """`metrics`, `validations`, `tests` (a row for each test task), `workers` and `events` as data frames.
+
+        Raises `EnvironmentProblem` without pandas.
+        """
+        return frames(self)
+
+    def figures(self) -> dict[str, go.Figure]:
+        """The figures of the run's page as Plotly figures, by name. Raises `EnvironmentProblem` without plotly."""
+        return {name: figure_of(spec) for name, spec in run_figures(RunSource(self.path)).items()}
+
+    def episodes(self) -> list[dict[str, Any]]:
+        """The test episodes that were written out, worst first: labels, probabilities [K + 1, Q, way], pictures."""
+        return read_episodes(self.path, embedded)[0]
+
+    def episode_figures(self) -> dict[str, go.Figure]:
+        """A figure for each of `episodes()`: the fits of a regression, or the confidence in the true classes."""
+        found = {}
+        for item in self.episodes():
+            if item["kind"] == "fit":
+                found[f"episode {item['index']}"] = figure_of(item["spec"])
+            elif item["kind"] == "classes":
+                content = {"probabilities": item["probabilities"], "query_y": item["query"]}
+                found[f"episode {item['index']}"] = figure_of(sheet(content))
+        return found
+
+    def model(self) -> nn.Module:
+        """The model with the parameters of the run's best checkpoint. Raises `CheckpointError` without any.
+
+        Parameters of an algorithm beside the model's own (Meta-SGD's rates) are not part of it; `raymeta.meta_test`
+        adapts with them.
+        """
+        import torch
+
+        built, checkpoint = build(run_config(self, {})), best_checkpoint(self)
+        require_same_shapes(built, checkpoint)
+        model = built.blueprint.model
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(checkpoint.learned.params[name])
+        return model
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of the run: its facts, its worst test task, and what to ask for next."""
+        source = RunSource(self.path)
+        sheets = [item["sheet"] for item in read_episodes(self.path, embedded)[0] if item.get("sheet")]
+        return notebook_html(run_page(source), list(run_figures(source)), sheets[:1])
+
+
+@final
+class SweepView:
+    """A sweep with what a notebook wants of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def frame(self) -> pd.DataFrame:
+        """A row for each trial; options under their dotted keys. Raises `EnvironmentProblem` without pandas."""
+        rows = SweepSource(self.path).trials()
+        return require_pandas().DataFrame(
+            [{**{k: v for k, v in row.items() if k != "config"}, **row["config"]} for row in rows]
+        )
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`; empty as long as there is none."""
+        return SweepSource(self.path).summary
+
+    def figures(self) -> dict[str, go.Figure]:
+        """The figures of the sweep's page as Plotly figures, by name."""
+        return {name: figure_of(spec) for name, spec in sweep_figures(SweepSource(self.path)).items()}
+
+    def _repr_html_(self) -> str:
+        source = SweepSource(self.path)
+        return notebook_html(sweep_page(source), list(sweep_figures(source)))
+
+
+def load_run(reference: str | Path, *, output: str | Path = "results") -> RunView:
+    """The run in a folder, or the one that `raymeta runs show` would find in `output`: `load_run("latest").figures()`.
+
+    Raises `ConfigError` for an unknown or ambiguous reference, `DataError` if there are no runs at all.
+    """
+    found = resolve_run(str(reference), Path(output))
+    return RunView(found.path, found.info)
+
+
+def figure_of(spec: dict[str, Any]) -> go.Figure:
+    """A specification as a Plotly figure with its title. Raises `EnvironmentProblem` without plotly."""
+    try:
+        import plotly.graph_objects as go
+    except ImportError as error:
+        raise EnvironmentProblem("figures need plotly: pip install 'raymeta[dashboard]'") from error
+    layout = {**spec["layout"], "title": {"text": spec["layout"]["meta"]["title"]}}
+    layout["margin"] = {**layout["margin"], "t": 90}
+    return go.Figure({"data": spec["data"], "layout": layout})
+
+
+def notebook_html(page: dict[str, Any], figures: Sequence[str], sheets: Sequence[str] = ()) -> str:
+    """A page's facts as HTML that needs no script, pictures as data addresses, and the names of the figures."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(fact['label'])}</th>"
+        f"<td style='text-align:left'>{html.escape(fact['value'])} <small>{html.escape(fact['hint'])}</small></td></tr>"
+        for fact in page["facts"]
+    )
+    pictures = "".join(
+        f"<figure><img src='{html.escape(sheet)}' alt='The worst test task: support left, queries right'>"
+        "<figcaption>The worst test task: a row for each class, support left, queries right.</figcaption></figure>"
+        for sheet in sheets
+    )
+    title = " · ".join(html.escape(str(part)) for part in (page["title"], page["status"], page["id"]) if part)
+    names = ", ".join(f"<code>{html.escape(name)}</code>" for name in figures)
+    return f"<b>{title}</b><table>{rows}</table>{pictures}<p>.figures() has {names}.</p>"

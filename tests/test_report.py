@@ -1,0 +1,77 @@
+"""A report is one file that opens offline: everything is in it, and nothing in it acts but its own scripts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raymeta.report import LIMIT_BYTES, main
+
+LookedAt = tuple[Path, dict[str, Any]]
+
+
+def written(tmp_path: Path, *references: object) -> str:
+    out = tmp_path / "report.html"
+    assert main([*map(str, references), "-o", str(out)]) == 0
+    return out.read_text()
+
+
+def scripts(text: str) -> list[str]:
+    return re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+
+
+def pages(text: str) -> list[dict[str, Any]]:
+    (found,) = re.findall(r'<script type="application/json" id="pages">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["maml0", "sine", "hostile", "failed", "lost"])
+def test_a_report_is_whole_small_and_lets_only_its_own_scripts_run(
+    kind: str, looked_at: LookedAt, tmp_path: Path
+) -> None:
+    text = written(tmp_path, looked_at[1][kind].path)
+    assert len(text.encode()) < LIMIT_BYTES
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    hashes = {base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts(text)}
+    assert set(re.findall(r"'sha256-([^']*)'", policy[1])) == hashes
+    assert "default-src 'none'" in policy[1]
+    assert not re.search(r"unsafe-eval|https?:|connect-src|'self'", policy[1])
+    markup = re.sub(r"<script>.*?</script>|<style>.*?</style>", "", text, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", markup)
+    assert "@import" not in text.split("</style>")[0]
+
+
+def test_a_hostile_name_is_data_and_text(looked_at: LookedAt, tmp_path: Path) -> None:
+    text = written(tmp_path, looked_at[1]["hostile"].path)
+    without = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert "<img src=x" not in without
+    assert pages(text)[0]["title"] == looked_at[1]["hostile"].name
+
+
+def test_several_runs_begin_with_their_comparison(looked_at: LookedAt, tmp_path: Path) -> None:
+    found = pages(written(tmp_path, looked_at[1]["maml0"].path, looked_at[1]["maml1"].path))
+    assert [page["kind"] for page in found] == ["compare", "run", "run"]
+
+
+def test_a_sweep_by_its_id_or_folder(looked_at: LookedAt, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = looked_at[0] / "sweeps" / "2026-11-20_0930_rates_abcd"
+    assert main([sweep.name, "--output", str(looked_at[0]), "-o", str(tmp_path / "a.html")]) == 0
+    assert "MB)" in capsys.readouterr().out
+    (page,) = pages((tmp_path / "a.html").read_text())
+    assert page["kind"] == "sweep"
+    assert page == pages(written(tmp_path, sweep))[0]
+
+
+def test_mistakes(looked_at: LookedAt, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, sweep = looked_at[1]["maml0"].path, looked_at[0] / "sweeps" / "2026-11-20_0930_rates_abcd"
+    assert main([str(run), str(sweep), "-o", str(tmp_path / "x")]) == 2
+    assert main(["none-such", "--output", str(looked_at[0])]) == 2
+    assert main([str(run), "-o", str(tmp_path / "none" / "x")]) == 2
+    assert "make it, or choose another -o" in capsys.readouterr().err
