@@ -99,11 +99,11 @@ def test_saving_a_step_again_amends_it(tmp_path: Path) -> None:
     with BackgroundStore(CheckpointStore(tmp_path)) as background:
         first = checkpoint(3, {"w": torch.zeros(2)})
         background.save(first)
-        background.save(Checkpoint(3, first.learned, {}, {"step": 3}), best=True)
+        background.save(Checkpoint(3, first.learned, {}, {"step": 3, "rank": 0.5}), best=True)
         background.drain()
         assert background.finished() == [Saved(3, best=False)], "told once"
         assert background.index()["best"] == "step-00000003"
-    assert CheckpointStore(tmp_path).load("step-00000003").best == {"step": 3}
+    assert CheckpointStore(tmp_path).load("step-00000003").best == {"step": 3, "rank": 0.5}
 
 
 def train(

@@ -277,10 +277,12 @@ def test_old_checkpoints_are_deleted_in_the_store_too(server: S3Server, tmp_path
 def test_half_a_checkpoint_is_none(server: S3Server, tmp_path: Path) -> None:
     run, remote = Writer(tmp_path / "torn"), Remote.open(server.uri("torn"))
     run.step(1)
-    run.step(2)
     with Mirror(run.folder, remote):
         pass
-    remote.delete("checkpoints/step-00000002/state.json")
+    run.step(2)
+    for name in ("params.safetensors", "outer.safetensors"):  # and then the machine died
+        name = f"checkpoints/step-00000002/{name}"
+        remote.write(name, run.folder / name)
     path, _ = restore(remote, tmp_path / "fresh")
     checkpoint, problems = CheckpointStore(path / "checkpoints").load_last()
     assert checkpoint is not None
