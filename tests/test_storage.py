@@ -85,6 +85,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> raymeta.Run:
 # A run and its mirror
 
 
+def test_the_printed_configuration_holds_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(["--print-config", "--mirror", f"s3://{KEY}:SECRET@bucket/x"]) == 0
+    assert "mirror: s3://bucket/x\n" in capsys.readouterr().out
+
+
 def test_the_mirror_equals_the_run_and_holds_no_secret(
     server: S3Server, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
