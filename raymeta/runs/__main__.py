@@ -71,9 +71,9 @@ def _ls(arguments: argparse.Namespace) -> int:
     elif rows:
         _table(rows)
     elif runs:
-        print(f"none of the {len(runs)} runs in {without_secrets(arguments.directory)} matches")
+        print(f"none of the {len(runs)} runs in {without_secrets(arguments.directory)}/ matches")
     else:
-        print(f"no runs in {without_secrets(arguments.directory)}: start one with python -m raymeta.train")
+        print(f"no runs in {without_secrets(arguments.directory)}/: start one with python -m raymeta.train")
     return 0
 
 
