@@ -3,16 +3,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
+S3 := .venv/s3-server/.installed
 
 .PHONY: train test test-all check format clean
 
 train: $(READY)
 	$(BIN)/raymeta train --workers 2
 
-test: $(READY)
+test: $(READY) $(S3)
 	$(BIN)/pytest
 
-test-all: $(READY)
+test-all: $(READY) $(S3)
 	$(BIN)/pytest -m "not gpu"
 
 check: $(READY)
@@ -33,4 +34,9 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(S3): tests/s3_server.txt $(READY)
+	$(PYTHON) -m venv .venv/s3-server
+	.venv/s3-server/bin/python -m pip install --quiet -r tests/s3_server.txt
 	touch $@

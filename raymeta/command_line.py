@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from raymeta.errors import EnvironmentProblem, RaymetaError, RaymetaWarning
+from raymeta.redact import without_secrets
 from raymeta.runs.terminal import clean
 
 
@@ -25,7 +26,7 @@ def run_command(name: str, command: Callable[[], int], *, verbose: bool) -> int:
             code = command()
         sys.stdout.flush()
     except RaymetaError as error:
-        _tell(name, clean(str(error)), verbose)
+        _tell(name, clean("\n".join([str(error), *getattr(error, "__notes__", [])])), verbose)
         return error.exit_code
     except BrokenPipeError:
         _silence_stdout()
@@ -74,8 +75,8 @@ def dashed(argv: Sequence[str]) -> list[str]:
 
 def _tell(name: str, text: str, with_traceback: bool) -> None:
     if with_traceback:
-        traceback.print_exc()
-    print(f"raymeta {name}: {text}", file=sys.stderr)
+        print(without_secrets(traceback.format_exc()), file=sys.stderr)
+    print(without_secrets(f"raymeta {name}: {text}"), file=sys.stderr)
 
 
 def _occupy_standard_streams() -> None:

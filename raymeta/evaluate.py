@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any, get_args
 
 from raymeta.command_line import add_verbose, dashed, print_result, run_command
@@ -24,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="raymeta evaluate", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, its id, or `latest`")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, URI or id, or `latest`")
     parser.add_argument("--episodes", type=int, default=600, help="episodes to score [600]")
     parser.add_argument("--split", choices=get_args(Split), default="test", help="split of the classes [test]")
     parser.add_argument("--seed", type=int, default=TEST_SEED, help="seed of the episodes, the same for every run [0]")
@@ -34,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--query-shot", type=int, help="query examples per class, in place of the run's own")
     parser.add_argument("--workers", type=int, default=0, help="Ray workers; 0 is this process [0]")
     parser.add_argument("--tasks.root", dest="root", help="where the data is, in place of the run's own")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of runs given by id [results]")
+    parser.add_argument("--output", default="results", help="folder or URI of runs given by id [results]")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--no-save", action="store_true", help="print only, and write nothing into the runs")
     add_verbose(parser)
@@ -98,6 +97,8 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
     name = f"{s['split']}-{s['way']}w{s['shot']}s-{s['inner_steps']}steps-{arguments.episodes}ep-seed{s['seed']}.json"
     if not arguments.no_save:
         write_json(run.path / "eval" / name, evaluation.to_json())
+        if run.mirror is not None:
+            run.mirror.write(f"eval/{name}", run.path / "eval" / name)
     return evaluation
 
 

@@ -173,9 +173,9 @@ def best_checkpoint(run: Run) -> Checkpoint:
 
     Raises `CheckpointError` without any.
     """
-    checkpoint, problems = CheckpointStore(run.path / "checkpoints").load_best()
+    checkpoint, problems = CheckpointStore(run.checkpoints).load_best()
     if checkpoint is None:
-        raise CheckpointError(f"{run.path} has no checkpoint to evaluate: continue it with --resume {run.id}")
+        raise CheckpointError(f"{run.place} has no checkpoint to evaluate: continue it with --resume {run.id}")
     for problem in problems:
         text = f"{problem}: the checkpoint of step {checkpoint.step} is used in its place"
         warnings.warn(text, RaymetaWarning, stacklevel=2)

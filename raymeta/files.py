@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raymeta.errors import EnvironmentProblem
+from raymeta.redact import without_secrets
 
 _REMEDIES = {
     errno.ENOSPC: "free some space, or write elsewhere (--output)",
@@ -30,12 +31,12 @@ _REMEDIES = {
 def write_whole(path: Path, data: str | bytes) -> None:
     """Replace `path` by `data` (text as UTF-8): readers see the old bytes or the new ones, never a mixture.
 
-    The bytes are on the disk when this returns. Raises `EnvironmentProblem` when they cannot be written (disk full,
-    no permission); `path` then still has its old content.
+    Text is written without credentials, see `redact`. The bytes are on the disk when this returns. Raises
+    `EnvironmentProblem` when they cannot be written (disk full, no permission); `path` then still has its old content.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")
     try:
-        _write_and_sync(beside, data.encode() if isinstance(data, str) else data)
+        _write_and_sync(beside, without_secrets(data).encode() if isinstance(data, str) else data)
         os.replace(beside, path)
         sync_directory(path.parent)
     except OSError as error:
@@ -91,22 +92,24 @@ def write_json(path: Path, value: object) -> None:
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
-    """Valid JSON of `value`: numbers of numpy and torch as numbers, paths and other objects as text."""
+    """Valid JSON of `value`: numbers of numpy and torch as numbers, paths and other objects as text, no credentials."""
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 
 def _plain(value: object) -> object:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
+    if value is None or isinstance(value, int):
         return value
+    if isinstance(value, str):
+        return without_secrets(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {without_secrets(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     if hasattr(value, "tolist"):  # arrays, tensors and their scalars
         return _plain(value.tolist())
-    return str(value)
+    return without_secrets(str(value))
 
 
 def nan_for_null(value: Any) -> Any:

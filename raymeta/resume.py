@@ -4,23 +4,45 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from raymeta.config.load import Override, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
 from raymeta.errors import CheckpointError, ConfigError
-from raymeta.runs.read import Run, read_rows
+from raymeta.runs.read import Run, read_rows, resolve_run
+from raymeta.storage.fetch import restore
+from raymeta.storage.remote import is_uri
 
 FREE_ON_RESUME = frozenset(
     {
         "steps", "workers", "min_workers", "max_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type",
         "node_labels", "placement", "aggregate", "shard_timeout", "worker_wait", "address", "autoscaling", "device",
         "overlap_validation", "output", "time_limit", "test_episodes", "keep_checkpoints", "checkpoint_every", "tags",
-        "name",
+        "name", "mirror",
     }
 )  # fmt: skip
 """Options that a resumed run may change. All others change its result, so they belong to a new run."""
+
+DEFAULT_OUTPUT: str = RunConfig.model_fields["output"].default
+
+
+class Resumed(NamedTuple):
+    """A run to go on with, here on this disk; the option that mirrors it where it came from, if anywhere; notes."""
+
+    run: Run
+    mirror: dict[str, str]
+    notes: list[str]
+
+
+def run_to_resume(reference: str, output: str = DEFAULT_OUTPUT) -> Resumed:
+    """Find the run; one of a store is restored into `output`, or into results/ where that is a URI too."""
+    found = resolve_run(reference, output)
+    if found.mirror is None:
+        return Resumed(found, {}, [])
+    path, notes = restore(found.mirror, Path(DEFAULT_OUTPUT if is_uri(output) else output))
+    return Resumed(Run.open(path), {"mirror": found.mirror.parent.uri}, notes)
 
 
 def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override]) -> RunConfig:

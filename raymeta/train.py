@@ -12,21 +12,21 @@ from typing import Any, get_args
 from raymeta.command_line import print_result, run_command
 from raymeta.config.arguments import Arguments, Flag, split_arguments
 from raymeta.config.describe import run_options, section_options
-from raymeta.config.load import dump, load_config
+from raymeta.config.load import Override, dump, load_config
 from raymeta.config.preset_files import DEFAULT, preset_names
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import SECTIONS, registry
 from raymeta.engine.driver import StopReason
 from raymeta.errors import ConfigError
-from raymeta.resume import resumed_config
-from raymeta.runs.read import Run, resolve_run
+from raymeta.resume import DEFAULT_OUTPUT, resumed_config, run_to_resume
+from raymeta.runs.read import Run
 from raymeta.runs.terminal import Mode, open_terminal
 from raymeta.runs.tracker import Tracker, score_text
 from raymeta.training import Training, run_name, without_effect
 
 FLAGS = (
     Flag(("-c", "--config"), "many", "configuration file on top of the preset; may be repeated", "FILE"),
-    Flag(("--resume",), "maybe", "continue a run (a path, an id, or `latest`)", "[RUN]"),
+    Flag(("--resume",), "maybe", "continue a run (a path, a URI, an id, or `latest`)", "[RUN]"),
     Flag(("--dry-run",), "nothing", "check configuration and data, build the model, and stop"),
     Flag(("--print-config",), "nothing", "print the resolved configuration as YAML, and stop"),
     Flag(("-q", "--quiet"), "nothing", "only warnings and the result"),
@@ -72,7 +72,8 @@ def _train(argv: Sequence[str]) -> int:
         )
         return 0
     run = training.execute()
-    print_result("train", result_text(run, training.reason), str(run.path))
+    mirror = None if training.store is None else str(training.store / run.id)
+    print_result("train", result_text(run, training.reason, mirror=mirror), str(run.path))
     return 130 if training.reason == "signal" else 0
 
 
@@ -84,10 +85,11 @@ def _configuration(arguments: Arguments) -> tuple[RunConfig, list[str], Run | No
     if flags.get("config"):
         raise ConfigError("--resume continues a run with its own configuration: leave -c out")
     reference = "latest" if flags["resume"] is True else flags["resume"]
-    output = next((o.value for o in reversed(overrides) if o.key == "output"), "results")
-    run = resolve_run(reference, Path(str(output)))
+    output = next((o.value for o in reversed(overrides) if o.key == "output"), DEFAULT_OUTPUT)
+    resumed = run_to_resume(reference, str(output))
+    mirror = [Override(key, value, "--resume") for key, value in resumed.mirror.items()]
     kept = [o for o in overrides if o.key != "output"]  # it only says where to look
-    return resumed_config(run, kept), [], run
+    return resumed_config(resumed.run, [*mirror, *kept]), resumed.notes, resumed.run
 
 
 def _tell(notes: Sequence[str], warnings: Sequence[str]) -> None:
@@ -103,11 +105,12 @@ def _terminal(flags: Mapping[str, Any], title: str, steps: int) -> Tracker:
     return open_terminal(flags.get("log_format", "auto"), quiet=bool(flags.get("quiet")), title=title, steps=steps)
 
 
-def result_text(run: Run, reason: StopReason) -> str:
+def result_text(run: Run, reason: StopReason, *, mirror: str | None = None) -> str:
     """The end of a run for people: the headline, where the run is, and what to do next."""
     path = shlex.quote(str(run.path))
     if reason == "signal":
-        return f"stopped with a checkpoint saved in {path}\ncontinue with:  raymeta train --resume {path}"
+        text = f"stopped with a checkpoint saved in {path}\ncontinue with:  raymeta train --resume {path}"
+        return f"{text}\nor elsewhere:   raymeta train --resume {shlex.quote(mirror)}" if mirror else text
     summary = run.summary or {}
     headline, steps = summary["headline"], summary["by_inner_step"]
     name = headline["name"]
@@ -123,6 +126,7 @@ def result_text(run: Run, reason: StopReason) -> str:
         f"scored: the checkpoint of step {summary['scored_checkpoint']} of {summary['steps']} ({_which(summary)}); "
         f"batch norm {summary['batch_norm']}; {summary['tasks_per_s']:.0f} tasks/s",
         f"run:    {path}",
+        *([f"mirror: {shlex.quote(mirror)}"] if mirror else []),
         f"next:   raymeta runs show {path}",
         f"        raymeta evaluate {path} --episodes 1000",
         f"        tensorboard --logdir {path}/tb",

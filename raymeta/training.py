@@ -25,12 +25,14 @@ from raymeta.engine.executors.ray_actors import RayMetrics
 from raymeta.errors import CheckpointError, EnvironmentProblem
 from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, require_same_shapes
 from raymeta.inspection import write_episodes
-from raymeta.resume import last_checkpoint, resumed_config, spent_s
+from raymeta.resume import last_checkpoint, resumed_config, run_to_resume, spent_s
 from raymeta.runs.claim import Claim, require_no_writer
-from raymeta.runs.read import Run, load_run
+from raymeta.runs.mirror import Mirror, MirrorNotices
+from raymeta.runs.read import Run
 from raymeta.runs.tensorboard import TensorBoard
 from raymeta.runs.tracker import PythonWarnings, Tracker, Trackers
 from raymeta.runs.write import RunWriter, new_run_directory
+from raymeta.storage.remote import Remote
 from raymeta.tree import params_sha256
 
 
@@ -42,7 +44,8 @@ def meta_train(
     Args:
         preset: name of a preset; `glyphs-5w1s-maml` without preset and file.
         file: a configuration file on top of it.
-        resume: a run to continue instead of starting one; then only options that keep its result are taken.
+        resume: a run to continue, a folder or a URI, instead of starting one; then only options that keep its
+            result are taken.
         options: configuration keys; dotted ones as `**{"algorithm.inner_lr": 0.1}`, and instances as they are:
             `algorithm=raymeta.MAML(inner_lr=0.1)`, `tasks=MyTasks()`.
 
@@ -50,8 +53,9 @@ def meta_train(
         RaymetaError: see `raymeta.errors`.
     """
     if resume is not None:
-        run = load_run(resume)
-        return Training(resumed_config(run, options), resume=run, trackers=lambda title: [PythonWarnings()]).execute()
+        resumed = run_to_resume(str(resume))
+        config, notes = resumed_config(resumed.run, resumed.mirror | options), resumed.notes
+        return Training(config, resume=resumed.run, notes=notes, trackers=lambda title: [PythonWarnings()]).execute()
     files = [] if file is None else [Path(file)]
     config, notes = load_config(preset=preset, files=files, overrides=options)
     return Training(config, notes=notes, trackers=lambda title: [PythonWarnings()]).execute()
@@ -89,10 +93,13 @@ class Training:
         self._spent_s = 0.0
         if resume is not None:
             require_no_writer(resume.path)
+        self.store = None if config.mirror is None else Remote.open(config.mirror)
         self.built: Built = build(config)
         self.state = initial_state(config, self.built)
         if resume is not None:
             self._restore(resume)
+        if self.store is not None:
+            self.store.check()
 
     def execute(self) -> Run:
         """Train and evaluate; the run directory says how it ended, whatever happens."""
@@ -102,8 +109,18 @@ class Training:
             claim = None
         else:
             directory, claim = self._resume.path, self._claim(self._resume)
+        if self.store is None:
+            self._attempt(directory, name, claim)
+        else:
+            with Mirror(directory, self.store / directory.name) as mirror:
+                self._attempt(directory, name, claim, mirror)
+        return Run.open(directory)
+
+    def _attempt(self, directory: Path, name: str, claim: Claim | None, mirror: Mirror | None = None) -> None:
         writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags, claim=claim)
         tracker = Trackers([writer, TensorBoard(directory / "tb"), *self._trackers(f"{name}  {directory}")])
+        if mirror is not None:
+            tracker.add(MirrorNotices(mirror, tracker.event))
         store = CheckpointStore(directory / "checkpoints", keep=self.config.keep_checkpoints)
         try:
             with termination_interrupts():
@@ -122,7 +139,6 @@ class Training:
             raise
         finally:
             tracker.close()
-        return Run.open(directory)
 
     def _run(self, writer: RunWriter, store: CheckpointStore, tracker: Trackers) -> None:
         state = self.state

@@ -18,7 +18,8 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # Lowest first; a module may import from its own layer and from those below.
 LAYERS = [
-    {"errors", "options", "keys", "tree", "files", "figures"},
+    {"errors", "options", "keys", "tree", "redact", "files", "figures"},
+    {"storage"},
     {"tasks", "models"},
     {"algorithms"},
     {"runs"},

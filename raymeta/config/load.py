@@ -22,6 +22,7 @@ from raymeta.config.variants import SECTIONS, name_of, section_of, variant_class
 from raymeta.config.yaml_lines import KeyPath
 from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
+from raymeta.redact import without_secrets
 
 __all__ = ["Loaded", "Override", "dump", "load_config"]
 
@@ -88,13 +89,13 @@ def _as_overrides(overrides: Mapping[str, Any] | Sequence[Override]) -> list[Ove
 
 
 def dump(config: RunConfig) -> str:
-    """The configuration as YAML that loads to an equal one."""
+    """The configuration as YAML that loads to an equal one, except for credentials, which are left out."""
     content: dict[str, Any] = {name: getattr(config, name) for name in RunOptions.model_fields}
     for section in SECTIONS:
         instance = getattr(config, section)
         content[section] = {"name": name_of(instance)} | _fields(instance)
     content["outer"] = _fields(config.outer)
-    return yaml_lines.write(_plain(content))
+    return without_secrets(yaml_lines.write(_plain(content)))
 
 
 def _fields(instance: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
@@ -28,6 +29,7 @@ from raymeta.engine.numerics import Precision
 from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
+from raymeta.storage.remote import is_uri
 from raymeta.tasks.base import TaskSet
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -134,7 +136,9 @@ class RunOptions(BaseModel):
     overlap_validation: bool = True
     """validate on Ray workers while training goes on; changes no result"""
     output: str = Field(default="results", min_length=1)
-    """folder that receives the run's own folder"""
+    """folder that receives the run's own folder; a URI such as s3://BUCKET/PREFIX stands for `mirror`, and results/"""
+    mirror: str | None = None
+    """URI of a store (s3, gs, hdfs, abfs, file) that gets a copy of the run's folder, kept up to date"""
     time_limit: Seconds | None = None
     """seconds after which the run saves and stops"""
 
@@ -153,6 +157,22 @@ class RunOptions(BaseModel):
                 "fraction, and more workers"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _uri_is_a_mirror(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not is_uri(values.get("output")):
+            return values
+        if values.get("mirror") is not None:
+            raise ConfigError("output is a URI already: with mirror, give a local folder as output")
+        return {name: value for name, value in values.items() if name != "output"} | {"mirror": values["output"]}
+
+    @field_validator("mirror")
+    @classmethod
+    def _mirror_is_a_uri(cls, value: str | None) -> str | None:
+        if value is not None and not is_uri(value):
+            raise ValueError("a mirror is a URI: s3://BUCKET/PREFIX, file:///FOLDER")
+        return value
 
 
 class RunConfig(RunOptions):

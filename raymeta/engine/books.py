@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
+from raymeta.engine.background import BackgroundStore
+from raymeta.engine.checkpoint import Checkpoint
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.outer import OuterOptimizer
 from raymeta.engine.schedule import Schedule
@@ -66,7 +67,7 @@ class Books:
     blueprint: Blueprint
     executor: Executor
     schedule: Schedule
-    store: CheckpointStore
+    store: BackgroundStore
     tracker: Trackers
     _running: Validation | None = field(default=None, init=False)
 
@@ -79,6 +80,7 @@ class Books:
 
     def after_step(self, *, last: bool) -> None:
         """Whatever is due after the step that was just done."""
+        self.tell_saved()
         step, schedule = self.state.step, self.schedule
         validate = bool(schedule.validate_every) and (step % schedule.validate_every == 0 or last)
         save = last or step % schedule.checkpoint_every == 0
@@ -90,9 +92,9 @@ class Books:
             if not beside:
                 self._end_validation(save=save)
             elif save:
-                self._save(replace(self._running.snapshot, validation_due=True))  # type: ignore[union-attr]
+                self.store.save(replace(self._running.snapshot, validation_due=True))  # type: ignore[union-attr]
         elif save:
-            self._save(self.state.checkpoint())
+            self.store.save(self.state.checkpoint())
 
     def stop(self, *, validate: bool) -> None:
         """End the run at this step, before its schedule did."""
@@ -140,11 +142,9 @@ class Books:
             state.best = {"step": snapshot.step, "name": scores.name, "value": scores.value, "rank": rank}
             self.tracker.event("best", f"best validation so far at step {snapshot.step}", step=snapshot.step)
         if improved or save or self.store.has(snapshot.step):
-            self._save(replace(snapshot, best=state.best, validation_due=False), best=improved)
+            self.store.save(replace(snapshot, best=state.best, validation_due=False), best=improved)
 
-    def _save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
-        again = self.store.has(checkpoint.step)
-        self.store.save(checkpoint, best=best)
-        if not again:
-            step = checkpoint.step
+    def tell_saved(self) -> None:
+        """Report the checkpoints that are on the disk by now; raises the error of one that could not be written."""
+        for step, best in self.store.finished():
             self.tracker.event("checkpoint", f"checkpoint of step {step}", step=step, best=best)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from raymeta.engine.background import BackgroundStore
 from raymeta.engine.books import Books, RunState
 from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.engine.executors.base import Executor
@@ -40,12 +41,24 @@ def train_loop(
 ) -> StopReason:
     """Take outer steps until `schedule` ends, the time is over, or a stop is requested; always ends on a checkpoint.
 
+    Checkpoints are written in the background; when this returns or raises, the last one is on the disk.
+
     Raises `NonFiniteGradient`, `WorkerFailed`, `EnvironmentProblem`, after the last good state was saved if that was
     possible.
     """
+    with BackgroundStore(store) as background:
+        books = Books(state, blueprint, executor, schedule, background, tracker)
+        reason = _steps(books, stop_requested, clock)
+        background.drain()
+        books.tell_saved()
+    return reason
+
+
+def _steps(books: Books, stop_requested: Callable[[], bool], clock: Callable[[], float]) -> StopReason:
+    state, blueprint, executor = books.state, books.blueprint, books.executor
+    schedule, tracker = books.schedule, books.tracker
     began = clock()
     reported = -math.inf
-    books = Books(state, blueprint, executor, schedule, store, tracker)
     books.resume()
     while state.step < schedule.steps:
         if stop_requested():
@@ -62,7 +75,7 @@ def train_loop(
             raise
         if total.non_finite:
             books.stop(validate=False)
-            raise _non_finite(total, state.step, store)
+            raise _non_finite(total, state.step, books.store)
         metrics = outer_step(state, blueprint, total, schedule)
         state.step += 1
         seconds = clock() - started
@@ -112,7 +125,7 @@ def outer_step(state: RunState, blueprint: Blueprint, total: Total, schedule: Sc
     return metrics | {names.OUTER_GRAD_NORM: norm, names.OUTER_LR: lr}
 
 
-def _non_finite(total: Total, step: int, store: CheckpointStore) -> NonFiniteGradient:
+def _non_finite(total: Total, step: int, store: BackgroundStore) -> NonFiniteGradient:
     keys = ", ".join(f"(seed {k.seed}, {k.split}, step {k.step}, index {k.index})" for k in total.non_finite[:4])
     more = f" and {len(total.non_finite) - 4} more" if len(total.non_finite) > 4 else ""
     return NonFiniteGradient(

@@ -19,6 +19,7 @@ import yaml
 from raymeta.command_line import add_verbose, run_command
 from raymeta.errors import ConfigError, DataError
 from raymeta.files import json_text
+from raymeta.redact import without_secrets
 from raymeta.runs.listing import OWN_KEYS, SUMMARY_KEYS, dotted, listing_row, public_row
 from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.runs.terminal import clean
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="raymeta runs", description="List, show, compare and export runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     ls = commands.add_parser("ls", help="list the runs of a folder, newest first")
-    ls.add_argument("directory", nargs="?", type=Path, default=Path("results"), metavar="DIR")
+    ls.add_argument("directory", nargs="?", default="results", metavar="DIR", help="folder, or URI of a store")
     ls.add_argument("--sort", metavar="KEY", help="created, status, step, headline (best first), or algorithm.inner_lr")
     ls.add_argument(
         "--filter", action="append", default=[], metavar="KEY=VALUE", help="status=lost, algorithm.name=maml"
@@ -49,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     ls.add_argument("--json", action="store_true", help="a JSON list")
     ls.set_defaults(run=_ls)
     show = commands.add_parser("show", help="show one run")
-    show.add_argument("reference", metavar="RUN", help="id, beginning of an id, folder, or latest")
-    show.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
+    show.add_argument("reference", metavar="RUN", help="id, beginning of an id, folder, URI, or latest")
+    show.add_argument("--output", default="results", metavar="DIR", help="folder or URI of runs given by id")
     show.add_argument("--json", action="store_true", help="a JSON object")
     show.set_defaults(run=_show)
     compare = commands.add_parser("compare", help="scores, paired differences, options that differ")
@@ -82,9 +83,9 @@ def _ls(arguments: argparse.Namespace) -> int:
     elif rows:
         _table(rows)
     elif runs:
-        print(f"none of the {len(runs)} runs in {arguments.directory}/ matches")
+        print(f"none of the {len(runs)} runs in {without_secrets(arguments.directory)}/ matches")
     else:
-        print(f"no runs in {arguments.directory}/: start one with python -m raymeta.train")
+        print(f"no runs in {without_secrets(arguments.directory)}/: start one with python -m raymeta.train")
     return 0
 
 
@@ -188,7 +189,7 @@ def _show(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
     config, summary = (_readable(read, problems) for read in (lambda: run.config, lambda: run.summary))
     if arguments.json:
-        whole = {**run.info, "id": run.id, "status": run.status, "path": str(run.path), "problems": problems}
+        whole = {**run.info, "id": run.id, "status": run.status, "path": run.place, "problems": problems}
         print(json_text({**whole, "summary": summary, "config": config or {}, "events": run.events()}, indent=2))
     else:
         sections = {**_sections(run, config or {}, summary or {}), "damaged": problems}
@@ -222,7 +223,7 @@ def _sections(run: Run, config: Row, summary: Row) -> dict[str, list[str]]:
         ],
         "configuration": [f"{key}: {_yaml(value)}" for key, value in config.items() if _is_highlight(key)],
         "last events": events,
-        "files": [str(run.path / name) for name in files],
+        "files": [str((run.mirror or run.path) / name) for name in files],
         "next": _next_commands(run),
     }
 
@@ -250,10 +251,11 @@ def _clock(event: dict[str, Any]) -> str:
 
 def _next_commands(run: Run) -> list[str]:
     """Commands that make sense now, of those that are installed."""
-    path = shlex.quote(str(run.path))
+    path = shlex.quote(run.place)
     ended_early = run.status in ("stopped", "failed", "lost")
     wanted = [("train", f"--resume {path}") if ended_early else ("evaluate", path)]
-    wanted += [("report", f"{path} -o report.html"), ("dashboard", shlex.quote(str(run.path.parent)))]
+    if run.mirror is None:
+        wanted += [("report", f"{path} -o report.html"), ("dashboard", shlex.quote(str(run.path.parent)))]
     return [f"python -m raymeta.{name} {rest}" for name, rest in wanted if find_spec(f"raymeta.{name}")]
 
 

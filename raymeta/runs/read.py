@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,9 @@ import yaml
 
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.files import nan_for_null
+from raymeta.redact import without_secrets
+from raymeta.storage.fetch import CHECKPOINTS, copy_to_look_at, fetch
+from raymeta.storage.remote import Remote, is_uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +44,8 @@ class Run:
 
     path: Path
     info: dict[str, Any] = field(repr=False)
+    mirror: Remote | None = None
+    """Where a run of a store is; `path` is then a copy without checkpoints, to look at."""
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -55,6 +60,19 @@ class Run:
             if key in info and not _is_sound(info[key], kind):
                 return cls(path, {"reason": f"run.json is damaged: {key} is {info[key]!r:.80}"})
         return cls(path, info)
+
+    @property
+    def place(self) -> str:
+        """Where the run is, for people: its folder, or its URI without credentials."""
+        return str(self.mirror or self.path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints; fetched first where the run is in a store. Raises `EnvironmentProblem`."""
+        folder = self.path / CHECKPOINTS
+        if self.mirror is not None and not folder.exists():
+            fetch(self.mirror, self.path, lambda name: name.startswith(CHECKPOINTS))
+        return folder
 
     @property
     def id(self) -> str:
@@ -243,27 +261,59 @@ def _process_lives(pid: object) -> bool:
     return True
 
 
-def find_runs(output: Path) -> list[Run]:
-    """Runs directly under `output`, newest first; none if there is no such folder. Raises `DataError`."""
-    try:
-        paths = [path for path in output.iterdir() if (path / "run.json").is_file()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise DataError(f"{output} cannot be read: {error}") from error
-    return sorted((Run.open(path) for path in paths), key=lambda run: (run.created, run.id), reverse=True)
+def find_runs(output: str | Path) -> list[Run]:
+    """Runs directly under `output`, a folder or a URI, newest first; none if there is no such folder.
+
+    Raises `DataError`, `EnvironmentProblem`.
+    """
+    if is_uri(output):
+        runs = [_copy(remote, _HEADERS) for remote in _runs_in_store(Remote.open(str(output)))]
+    else:
+        try:
+            runs = [Run.open(path) for path in Path(output).iterdir() if (path / "run.json").is_file()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise DataError(f"{output} cannot be read: {error}") from error
+    return sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
 
 
-def resolve_run(reference: str, output: Path) -> Run:
-    """The run a person means: `latest`, a path, a run's id, or the unique beginning of one.
+_HEADERS = frozenset({"run.json", "config.yaml", "summary.json"})
+
+
+def _runs_in_store(remote: Remote) -> list[Remote]:
+    return [remote / name for name in remote.folders() if (remote / name).read("run.json") is not None]
+
+
+def _copy(remote: Remote, names: frozenset[str] | None = None) -> Run:
+    """A run of a store to look at: the files of these names, or all but checkpoints and TensorBoard's."""
+
+    def wanted(name: str) -> bool:
+        return name in names if names is not None else not name.startswith((CHECKPOINTS, "tb/"))
+
+    return replace(Run.open(copy_to_look_at(remote, wanted)), mirror=remote)
+
+
+def resolve_run(reference: str, output: str | Path) -> Run:
+    """The run a person means: `latest`, a path, a URI, a run's id, or the unique beginning of one.
 
     Raises `ConfigError` for an unknown or ambiguous reference, `DataError` if there are no runs at all.
     """
+    if is_uri(reference):
+        remote = Remote.open(reference)
+        if remote.read("run.json") is None:
+            raise DataError(f"{remote} holds no run; raymeta runs ls {remote.parent} lists those beside it")
+        return _copy(remote)
     if reference != "latest" and (Path(reference) / "run.json").is_file():
         return Run.open(Path(reference))
-    runs = find_runs(output)
+    run = _find(reference, output)
+    return run if run.mirror is None else _copy(run.mirror)
+
+
+def _find(reference: str, output: str | Path) -> Run:
+    runs, place = find_runs(output), without_secrets(str(output))
     if not runs:
-        raise DataError(f"no runs in {output}/: start one with python -m raymeta.train, or name another --output")
+        raise DataError(f"no runs in {place}: start one with python -m raymeta.train, or name another --output")
     if reference == "latest":
         return runs[0]
     exact = [run for run in runs if run.id == reference]
@@ -274,12 +324,15 @@ def resolve_run(reference: str, output: Path) -> Run:
         raise ConfigError(
             f"«{reference}» is the beginning of {len(matches)} runs: {_listing(matches)}; write more of it"
         )
-    raise ConfigError(f"no run «{reference}» in {output}/; the nearest are: {_listing(_nearest(reference, runs))}")
+    raise ConfigError(f"no run «{reference}» in {place}; the nearest are: {_listing(_nearest(reference, runs))}")
 
 
 def load_run(reference: str | Path, *, output: str | Path = "results") -> Run:
-    """The run in a folder, or the one that `resolve_run` finds in `output`: `load_run("latest").frame()`."""
-    return resolve_run(str(reference), Path(output))
+    """The run in a folder, or the one that `resolve_run` finds in `output`: `load_run("latest").frame()`.
+
+    Both may be URIs of a store, such as `s3://bucket/prefix`.
+    """
+    return resolve_run(str(reference), output)
 
 
 def _nearest(reference: str, runs: list[Run]) -> list[Run]:

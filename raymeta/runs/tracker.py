@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
 from raymeta.errors import RaymetaWarning
+from raymeta.redact import without_secrets
 
 TRAIN_QUERY_LOSS: Final = "train/query_loss"
 TRAIN_QUERY_ACCURACY: Final = "train/query_accuracy"
@@ -158,6 +159,7 @@ class Trackers:
         self._tell(lambda tracker: tracker.step(step, metrics))
 
     def event(self, kind: str, message: str, **fields: object) -> None:
+        message = without_secrets(message)  # TensorBoard and terminal show it too
         self._tell(lambda tracker: tracker.event(kind, message, **fields))
 
     def validation(self, step: int, scores: Scores) -> None:

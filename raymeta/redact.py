@@ -1,0 +1,35 @@
+"""Text without credentials. Every text that raymeta writes, and every error it prints, passes through here."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+
+HIDDEN = "***"
+_MIN_LENGTH = 8  # shorter values are words such as `true`, which are no secrets and would spoil ordinary text
+
+_USER = re.compile(r"(?<=://)(?!anonymous@)[^\s/?#@'\"]+@")
+# A key with a bare `/` in it, which is no URI; the colon keeps paths with an @ in them as they are.
+_BROKEN_USER = re.compile(r"(?<=://)[^\s/?#@:'\"]+:[^\s?@'\"]+@")
+_QUERY = re.compile(r"(?i)([?&][\w.-]*(?:secret|token|password|signature|credential|key)[\w.-]*=)[^&\s'\"]+")
+_NAME = re.compile(r"(?i)(?:secret|token|password|passwd|api_?key|access_?key(?:_id)?|account_?key|connection_string)$")
+
+
+def without_secrets(text: str) -> str:
+    """`text` without user names and keys in URIs, and without values of environment variables that are secrets.
+
+    A variable is taken for a secret by its name: AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, HF_TOKEN, WANDB_API_KEY.
+    """
+    if "://" in text:
+        text = _BROKEN_USER.sub("", _USER.sub("", text))
+        text = _QUERY.sub(rf"\1{HIDDEN}", text)
+    for name, value in os.environ.items():
+        if _names_a_secret(name) and len(value) >= _MIN_LENGTH and value in text:
+            text = text.replace(value, HIDDEN)
+    return text
+
+
+@lru_cache(maxsize=4096)
+def _names_a_secret(name: str) -> bool:
+    return _NAME.search(name) is not None
