@@ -52,7 +52,7 @@ def test_our_warnings_read_like_errors_and_are_told_each_time(capsys: pytest.Cap
             warnings.warn("the best is damaged", RaymetaWarning, stacklevel=1)
         raise DataError("a \x1b[2J file")
 
-    assert run_command("evaluate", command) == 3
+    assert run_command("evaluate", command, verbose=False) == 3
     error = capsys.readouterr().err
     assert error.splitlines() == [
         *["raymeta evaluate: warning: the best is damaged"] * 2,
