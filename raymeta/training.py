@@ -282,7 +282,7 @@ def without_effect(config: RunConfig) -> list[str]:
 
 
 _OF_WORKERS = (
-    "address", "min_workers", "max_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "node_labels",
+    "address", "min_workers", "max_workers", "accelerator_type", "node_labels",
     "autoscaling",
 )  # fmt: skip
 
