@@ -53,7 +53,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder {out.parent}: make it, or choose another -o")
     text = report_html(sources)
-    write_whole(out, text)
+    write_whole(out, text.encode())  # bytes: looking for credentials would change scripts, which the policy names
     print(f"{out} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0
 
