@@ -146,9 +146,7 @@ class RayExecutor:
 
     def _give(self, batch: Batch, position: int, seat: Seat) -> None:
         upcoming = batch.upcoming_at(position)
-        info, vector = seat.actor.run.options(num_returns=2).remote(
-            batch.job, batch.number, batch.payload, batch.shards[position], upcoming
-        )
+        info, vector = seat.actor.run.remote(batch.job, batch.number, batch.payload, batch.shards[position], upcoming)
         seat.in_flight += 1
         call = Call(batch, position, seat, seat.actor, info, vector, seat.in_flight, time.monotonic())
         batch.given.setdefault(position, []).append(call)
