@@ -17,11 +17,12 @@ COMMANDS = {
     "report": "write runs or a sweep as one HTML file that opens offline",
     "config": "check, explain and compare configurations",
     "presets": "list the configurations that come with raymeta",
+    "bench": "measure meta-gradients: our paths, other libraries and the floor in one run",
     "doctor": "check this machine: torch, GPU, Ray, disk, data",
     "omniglot": "download Omniglot, or pack its images into one file",
     "transfer": "pre-train on CIFAR-10, fine-tune on CIFAR-100 at several label fractions",
 }
-_PACKAGES = ("runs", "config", "dashboard")
+_PACKAGES = ("runs", "config", "dashboard", "bench")
 _MODULES = {"omniglot": "raymeta.tasks.omniglot"}
 
 

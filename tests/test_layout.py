@@ -28,7 +28,7 @@ LAYERS = [
     {"evaluation", "inspection", "resume"},
     {"training", "views"},
     {"sweeps"},
-    {"train", "tune", "evaluate", "presets", "doctor", "transfer", "report", "dashboard"},
+    {"train", "tune", "evaluate", "presets", "doctor", "transfer", "report", "dashboard", "bench"},
 ]
 
 

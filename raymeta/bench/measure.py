@@ -1,0 +1,147 @@
+"""Measuring one case: equal gradients first, then all paths in turn, many times over."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from raymeta.bench.cases import CASES, Case
+from raymeta.bench.floor import floor, flops, peak_flops, synchronize
+from raymeta.bench.ours import PATHS, ours
+from raymeta.bench.peers import available
+from raymeta.models.differentiable import exact_attention
+from raymeta.tree import Params
+
+LEAST_S = 0.4
+"""Seconds of one measurement at least, so that a clock's tick does not show."""
+TOLERANCE = 2e-3
+"""Largest relative distance of two float32 gradients that count as equal."""
+REFERENCE = "raymeta loop"
+
+
+def measure(case: Case, device: torch.device, *, rounds: int, paths: list[str] | None = None) -> dict[str, Any]:
+    """Tasks a second of every path, with ratios round by round."""
+    runs, problems, first_s = _prepare(case, device, paths)
+    runs["floor"] = floor(case, device)
+    calls = {name: _calls(run, device) for name, run in runs.items()}
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            rates[name].append(case.num_tasks / _seconds(runs[name], calls[name], device))
+    return {
+        "case": case.name,
+        "tasks": case.num_tasks,
+        "left_out": problems,
+        "rows": [_row(name, rates, first_s, case, device) for name in runs],
+        "flops_per_task": flops(case) / case.num_tasks,
+        "peak_flops": peak_flops(device),
+    }
+
+
+def _prepare(
+    case: Case, device: torch.device, paths: list[str] | None
+) -> tuple[dict[str, Callable[[], object]], dict[str, str], dict[str, float]]:
+    """All paths whose gradient is right, what was wrong with the others, and the seconds of each one's first call."""
+    makers: dict[str, Callable[[], Callable[[], Params]]] = {
+        f"raymeta {path}": lambda path=path: ours(case, path, device)  # type: ignore[misc]
+        for path in PATHS
+    }
+    for name, peer in available(case).items():
+        makers[name] = lambda peer=peer: peer(case, device)  # type: ignore[misc]
+    runs: dict[str, Callable[[], object]] = {}
+    problems: dict[str, str] = {}
+    first_s: dict[str, float] = {}
+    with exact_attention():
+        expected = ours(case, "loop", device)()
+        for name, make in makers.items():
+            if paths and name not in paths:
+                continue
+            try:
+                run = make()
+                began = time.perf_counter()
+                got = run()
+                first_s[name] = time.perf_counter() - began
+                distance = _distance(got, expected)
+            except Exception as error:
+                problems[name] = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+                continue
+            if distance > TOLERANCE:
+                problems[name] = f"another gradient: relative distance {distance:.2g}"
+            else:
+                runs[name] = run
+    return runs, problems, first_s
+
+
+def _distance(got: Params, expected: Params) -> float:
+    flat = [torch.cat([part[name].cpu().double().reshape(-1) for name in sorted(expected)]) for part in (got, expected)]
+    return float((flat[0] - flat[1]).norm() / flat[1].norm())
+
+
+def _calls(run: Callable[[], object], device: torch.device) -> int:
+    """Calls of one measurement."""
+    run()
+    seconds = _seconds(run, 1, device)
+    return max(1, round(LEAST_S / seconds))
+
+
+def _seconds(run: Callable[[], object], calls: int, device: torch.device) -> float:
+    synchronize(device)
+    began = time.perf_counter()
+    for _ in range(calls):
+        run()
+    synchronize(device)
+    return (time.perf_counter() - began) / calls
+
+
+def _row(
+    name: str, rates: dict[str, list[float]], first_s: dict[str, float], case: Case, device: torch.device
+) -> dict[str, Any]:
+    own = rates[name]
+    peers = {other: values for other, values in rates.items() if not other.startswith(("raymeta", "floor"))}
+    row: dict[str, Any] = {"path": name, "tasks_per_s": _spread(own), "first_call_s": first_s.get(name)}
+    row["of_the_floor"] = _spread([a / b for a, b in zip(own, rates["floor"], strict=True)])
+    if name.startswith("raymeta") and peers:
+        best = max(peers, key=lambda other: statistics.median(peers[other]))
+        row["best_peer"] = best
+        row["over_best_peer"] = _spread([a / b for a, b in zip(own, peers[best], strict=True)])
+    if name != "floor":
+        row["peak_memory_mb"] = _peak_memory(case, name, device)
+    return row
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def _peak_memory(case: Case, name: str, device: torch.device) -> float | None:
+    """Memory that computing the gradient took at most, in a process of its own (compiling included)."""
+    code = f"from raymeta.bench.measure import report_memory; report_memory({case.name!r}, {name!r}, {device.type!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return float(json.loads(done.stdout.splitlines()[-1])) if done.returncode == 0 and done.stdout else None
+
+
+def report_memory(case_name: str, name: str, device_type: str) -> None:
+    """Print the megabytes that a path needs beyond those of its process with the data."""
+    torch.set_num_threads(1)
+    case, device = CASES[case_name], torch.device(device_type)
+    peers = {other: peer for other, peer in available(case).items() if other == name}
+    path = name.removeprefix("raymeta ")
+    run = peers[name](case, device) if peers else ours(case, path, device)
+    before = torch.cuda.memory_allocated() if device.type == "cuda" else _resident_peak()
+    for _ in range(2):
+        run()
+    after = torch.cuda.max_memory_allocated() if device.type == "cuda" else _resident_peak()
+    print(json.dumps((after - before) / 1e6))
+
+
+def _resident_peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

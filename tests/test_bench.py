@@ -1,0 +1,88 @@
+"""The benchmark compares equal gradients: ours by every path, plain torch, and the libraries that are installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from raymeta.algorithms.anil import ANIL
+from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.maml import MAML
+from raymeta.algorithms.protonet import ProtoNet
+from raymeta.bench.__main__ import main
+from raymeta.bench.cases import CASES, Case
+from raymeta.bench.floor import floor, flops
+from raymeta.bench.measure import TOLERANCE, _distance
+from raymeta.bench.ours import ours
+from raymeta.bench.peers import available
+from raymeta.models.conv4 import Conv4
+
+CPU = torch.device("cpu")
+
+
+def small(algorithm: Algorithm) -> Case:
+    return Case(
+        name="small",
+        algorithm=algorithm,
+        model=Conv4(width=4),
+        input_shape=(1, 28, 28),
+        way=3,
+        shot=1,
+        query_shot=2,
+        num_tasks=2,
+    )
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [MAML(inner_lr=0.1, inner_steps=2), MAML(inner_lr=0.1, inner_steps=2, first_order=True), ProtoNet()],
+    ids=["maml", "fomaml", "protonet"],
+)
+def test_every_peer_has_our_gradient(algorithm: Algorithm) -> None:
+    case = small(algorithm)
+    expected = ours(case, "loop", CPU)()
+    assert _distance(ours(case, "vmap", CPU)(), expected) < TOLERANCE
+    peers = available(case)
+    assert peers
+    for name, peer in peers.items():
+        try:
+            gradient = peer(case, CPU)
+        except NotImplementedError:
+            continue
+        assert _distance(gradient(), expected) < TOLERANCE, name
+
+
+def test_methods_that_no_peer_has_are_measured_without(capsys: pytest.CaptureFixture[str]) -> None:
+    assert available(small(ANIL())) == {}
+
+
+def test_the_floor_counts_passes() -> None:
+    second = flops(small(MAML(inner_steps=2)))
+    first = flops(small(MAML(inner_steps=2, first_order=True)))
+    # Two steps on 3 support images, three times at second order, and 6 queries once: 24 images against 12.
+    assert second == 2 * first > 0
+    floor(small(ProtoNet()), CPU)()
+
+
+def test_a_table_and_a_file_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = ["raymeta vmap", "torch.func loop"]
+    file = tmp_path / "bench.json"
+    assert main(["sinusoid-maml", "--rounds", "2", "--paths", *paths, "--json", str(file)]) == 0
+    told = capsys.readouterr().out
+    assert "sinusoid-maml: 25 tasks a call" in told
+    assert all(path in told for path in [*paths, "floor"])
+    assert "over_best_peer" in file.read_text()
+
+
+@pytest.mark.parametrize("wrong", [["moon"], ["sinusoid-maml", "--rounds", "0"]])
+def test_wrong_arguments_are_told(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(wrong) == 2
+    assert "raymeta bench:" in capsys.readouterr().err
+
+
+def test_every_case_can_be_built() -> None:
+    for case in CASES.values():
+        assert case.episodes().support.x.shape[0] == case.num_tasks
+        assert list(case.module().parameters())
