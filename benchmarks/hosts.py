@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from chaos import ENVIRONMENT
 from record import record
 
 from raymeta.engine.checkpoint import CheckpointStore
@@ -31,14 +32,6 @@ from raymeta.tree import params_sha256
 BRIDGE = "raymeta0"
 HOSTS = 3
 PORT = 6399
-ENVIRONMENT = {
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "OMP_NUM_THREADS": "1",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
-}
 
 
 class Hosts:

@@ -27,7 +27,7 @@ PER_NODE = 8
 SHARDS_PER_WORKER = 4
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 BANDWIDTHS = (1, 10, 100)
-MODELS = {  # name -> bytes of the parameters, seconds of a shard of four tasks
+MODELS = {  # bytes of the parameters, seconds of a shard; None: as measured
     "conv4-64, CPU as measured": (448_148, None),
     "conv4-64, a device 20 times as fast (assumed)": (448_148, 0.05),
     "ResNet-12, 8 M parameters, 0.5 s a shard (assumed)": (32_000_000, 0.5),
@@ -67,7 +67,9 @@ def simulate(costs: Costs, workers: int, shards: int, *, per_node: int = 1, aggr
         results.append((done, worker // per_node))
         heapq.heappush(free, (done, worker))
     if aggregate == "node" and shards / nodes >= 3:
-        last = {node: max(when for when, n in results if n == node) for node in range(nodes)}
+        last: dict[int, float] = {}
+        for when, node in results:
+            last[node] = max(when, last.get(node, 0.0))
         arrivals = sorted((when, 2.0 * costs.model_bytes) for when in last.values())  # float64
         small = costs.shard_s * shards  # descriptions come shard by shard all the same
     else:
@@ -105,8 +107,8 @@ def check(costs: Costs, scaling: dict[str, Any], traffic: dict[str, Any] | None)
     shards = setting["meta_batch_size"] // setting["shard_size"]
     cores = scaling["cores"]
     for workers in (1, 2, 4):
-        # More workers than cores take turns: each is as much slower.
-        crowded = replace(costs, compute_s=costs.compute_s * max(1.0, workers / cores))
+        # More workers at work than cores take turns: each is as much slower.
+        crowded = replace(costs, compute_s=costs.compute_s * max(1.0, min(workers, shards) / cores))
         name = f"{workers} worker" + "s" * (workers > 1)
         rows.append(_row(name, simulate(crowded, workers, shards), scaling["efficiency"]["step_s"][name]["median"]))
     for row in traffic["rows"] if traffic else []:
@@ -114,11 +116,11 @@ def check(costs: Costs, scaling: dict[str, Any], traffic: dict[str, Any] | None)
             continue
         same = [r for r in traffic["rows"] if (r["mbit"], r["aggregate"]) == (row["mbit"], row["aggregate"])]
         measured = sorted(r["step_s"] for r in same)[len(same) // 2]
-        # Two hosts with two workers each on these cores; half as many tasks in a shard.
-        slow = replace(
-            costs, compute_s=costs.compute_s / 2 * max(1.0, 4 / cores), bandwidth=row["mbit"] * 125_000 * 0.95
-        )
-        predicted = simulate(slow, 4, 2 * shards, per_node=2, aggregate=row["aggregate"])
+        # Two hosts with two workers each on these cores, and shards of two tasks.
+        part = 2 / setting["shard_size"]
+        compute = costs.compute_s * part * max(1.0, 4 / cores)
+        slow = replace(costs, compute_s=compute, bandwidth=row["mbit"] * 125_000 * 0.95)
+        predicted = simulate(slow, 4, round(shards / part), per_node=2, aggregate=row["aggregate"])
         rows.append(_row(f"2 hosts, {row['mbit']:g} Mbit/s, {row['aggregate']}", predicted, measured))
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -174,6 +175,29 @@ def test_sums_on_nodes_have_the_same_bits_and_less_to_carry(ray_cluster: Any, ex
             assert sum(len(block.positions(16)) for block in blocks) == 16
             assert len(blocks) == 16 if aggregate == "flat" else len(blocks) <= 10
             assert train(config, pool, Watcher(), tmp_path / aggregate) == expected
+
+
+def test_a_lost_part_of_a_block_is_computed_again_and_counted_once(
+    local_ray: Any, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block whose parts lie on several nodes: one part's sum is lost while the others come or have come."""
+    from raymeta.engine.executors.ray_actors import executor
+
+    monkeypatch.setattr(executor, "split", lambda block, nodes, num_shards: block.halves())
+    config = config_of()
+    watcher = Watcher()
+    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=2, aggregate="node"), watcher.notify)
+    fold, asked = pool._folders.fold, itertools.count()
+
+    def lossy(node: str, leaves: Any, vectors: Any) -> Any:
+        references = fold(node, leaves, vectors)
+        if next(asked) % 5 in (0, 3):
+            pool._folders.forget(node)  # with what it was asked for
+        return references
+
+    monkeypatch.setattr(pool._folders, "fold", lossy)
+    assert train(config, pool, watcher, tmp_path) == expected
+    assert watcher.kinds() == {"result_lost"}
 
 
 def test_a_frozen_worker_delays_nothing_and_is_replaced(local_ray: Any, expected: str, tmp_path: Path) -> None:

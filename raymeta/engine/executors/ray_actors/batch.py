@@ -85,6 +85,7 @@ class Batch:
     results: deque[tuple[Block, Result]] = field(default_factory=deque)
     given: dict[int, list[Call]] = field(default_factory=dict)
     computed: dict[int, tuple[Call, Result]] = field(default_factory=dict)  # waiting for the rest of their block
+    blocks: dict[int, Block] = field(default_factory=dict)  # of positions whose block is not that of `level`
     failures: Counter[int] = field(default_factory=Counter)
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0  # that workers computed
@@ -103,5 +104,23 @@ class Batch:
     def complete_block(self, position: int) -> Block | None:
         """The block of `position`, if all of it is computed and waits."""
         assert self.level is not None
-        block = Block(self.level, position >> self.level)
+        block = self.blocks.get(position, Block(self.level, position >> self.level))
         return block if all(p in self.computed for p in block.positions(len(self.shards))) else None
+
+    def compute_again(self, block: Block) -> None:
+        """The sum of `block` was lost, and perhaps its shards. The rest of a larger block may be summed already."""
+        for position in block.positions(len(self.shards)):
+            self.blocks[position] = block
+            self.todo.put_back(position)
+
+
+@dataclass(eq=False)
+class NodeSum:
+    """A sum asked of a node, or one shard that is fetched from it as it is."""
+
+    batch: Batch
+    block: Block
+    node: str
+    leaves: list[Result]
+    info: Any = None  # reference to the sum's description; None for a single shard
+    asked: float = field(default_factory=time.monotonic)

@@ -11,7 +11,7 @@ from typing import Any
 
 from raymeta.engine.executors.base import Notify, silent, tell_compiled
 from raymeta.engine.executors.placement import PoolOptions
-from raymeta.engine.executors.ray_actors.batch import Batch, Call, Todo
+from raymeta.engine.executors.ray_actors.batch import Batch, Call, NodeSum, Todo
 from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
 from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, Folders, block_level, split
 from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
@@ -54,7 +54,7 @@ class RayExecutor:
         self._numbers = itertools.count()
         self._batches: list[Batch] = []
         self._calls: dict[Any, Call] = {}  # by the reference that is waited for
-        self._folds: dict[Any, tuple[Batch, Block, str, Any, float]] = {}
+        self._sums: dict[Any, NodeSum] = {}
         self._usual: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=64))
         self._prepared: dict[Shard, Seat] = {}
         self._checked_late = 0.0
@@ -181,7 +181,7 @@ class RayExecutor:
 
     def _advance(self) -> None:
         """Wait a moment for results, take them in, and give out what became possible."""
-        references = [*self._calls, *self._folds, *self.pool.joining]
+        references = [*self._calls, *self._sums, *self.pool.joining]
         began = time.monotonic()
         ready: list[Any] = []
         if references:
@@ -202,8 +202,8 @@ class RayExecutor:
     def _take_in(self, reference: Any) -> None:
         if reference in self.pool.joining:
             self.pool.joined(reference)
-        elif fold := self._folds.pop(reference, None):
-            self._take_fold(reference, *fold)
+        elif asked := self._sums.pop(reference, None):
+            self._take_sum(reference, asked)
         elif call := self._calls.pop(reference, None):  # else its worker was lost a moment ago
             self._take_result(call)
 
@@ -291,37 +291,31 @@ class RayExecutor:
 
     def _sum_on_node(self, batch: Batch, block: Block) -> None:
         """Ask for a block's sum where it lies; a single shard, or one of a few, comes as it is."""
-        positions = block.positions(len(batch.shards))
-        calls = [batch.computed[p][0] for p in positions]
+        waited = [batch.computed.pop(p) for p in block.positions(len(batch.shards))]
+        calls, leaves = [call for call, _ in waited], [result for _, result in waited]
         node = calls[0].seat.node
-        if len(positions) == 1:
-            self._folds[calls[0].vector] = batch, block, node, None, time.monotonic()
+        if len(calls) == 1:
+            self._sums[calls[0].vector] = NodeSum(batch, block, node, leaves)
             return
-        leaves = [batch.computed[p][1] for p in positions]
         info, vector = self._folders.fold(node, leaves, [call.vector for call in calls])
-        self._folds[vector] = batch, block, node, info, time.monotonic()
+        self._sums[vector] = NodeSum(batch, block, node, leaves, info)
 
-    def _take_fold(self, reference: Any, batch: Batch, block: Block, node: str, info: Any, asked: float) -> None:
-        positions = block.positions(len(batch.shards))
+    def _take_sum(self, reference: Any, asked: NodeSum) -> None:
         try:
             vector = self._ray.get(reference)
-            result = batch.computed[positions[0]][1] if info is None else self._ray.get(info)
+            info = asked.leaves[0] if asked.info is None else self._ray.get(asked.info)
         except self._ray.exceptions.RayError as error:
-            self._fold_failed(batch, block, node, first_lines(error))
-            return
-        batch.deliver(block, _with_vector(result, vector))
-        for position in positions:
-            del batch.computed[position]
+            self._sum_failed(asked, first_lines(error))
+        else:
+            asked.batch.deliver(asked.block, _with_vector(info, vector))
 
-    def _fold_failed(self, batch: Batch, block: Block, node: str, reason: str) -> None:
+    def _sum_failed(self, asked: NodeSum, reason: str) -> None:
         """The sum or its parts are gone: compute them again, wherever."""
-        if batch not in self._batches:
+        if asked.batch not in self._batches:
             return
         self._notify("result_lost", f"sums on a node were lost ({reason}): their shards are computed again")
-        self._folders.forget(node)
-        for position in block.positions(len(batch.shards)):
-            del batch.computed[position]
-            batch.todo.put_back(position)
+        self._folders.forget(asked.node)
+        asked.batch.compute_again(asked.block)
 
     # The clock
 
@@ -330,10 +324,10 @@ class RayExecutor:
             self._lose(seat, seat.actor, "is on a node that will be taken away", kind="worker_preempted")
         for call in list(self._calls.values()):
             self._look_at(call, now)
-        for reference, (batch, block, node, _, asked) in list(self._folds.items()):
-            if now - asked > self._hung_after(batch.job.kind, 1):
-                del self._folds[reference]
-                self._fold_failed(batch, block, node, "no answer")
+        for reference, asked in list(self._sums.items()):
+            if now - asked.asked > self._hung_after(asked.batch.job.kind, 1):
+                del self._sums[reference]
+                self._sum_failed(asked, "no answer")
 
     def _look_at(self, call: Call, now: float) -> None:
         kind = call.batch.job.kind
