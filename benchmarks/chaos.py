@@ -29,6 +29,7 @@ from typing import Any
 from record import record
 
 from raymeta.engine.checkpoint import CheckpointStore
+from raymeta.files import write_json
 from raymeta.runs.read import Run
 from raymeta.tree import params_sha256
 
@@ -72,7 +73,6 @@ class Chaos:
         self._random = random.Random(arguments.seed)
         preset, tasks, options = PRESETS[arguments.tasks]
         root = [f"tasks.root={arguments.root}"] if arguments.root else []
-        self.plain = [preset, *options, *root, "steps=1000000", "validate_every=0", "test_episodes=8"]
         self._options = [
             *(preset, f"tasks={tasks}", *options, *root, "steps=1000000", "validate_every=0", "test_episodes=8"),
             *(f"checkpoint_every={CHECKPOINT_EVERY}", f"workers={WORKERS}", "min_workers=1", "shard_timeout=15"),
@@ -333,16 +333,15 @@ def lost_steps(steps: list[tuple[float, int]]) -> tuple[list[int], list[int]]:
     return left_out, again
 
 
-def undisturbed(chaos: Chaos, steps: int, folder: Path) -> str:
-    """SHA-256 of the parameters that one process computes in as many steps."""
-    import yaml
-
+def undisturbed(run: Run, steps: int, folder: Path) -> str:
+    """SHA-256 of the parameters that one process computes in as many steps of the same configuration."""
     from raymeta.training import meta_train
 
-    pairs = (text.split("=", 1) for text in chaos.plain[1:])
-    options = {key: yaml.safe_load(value) for key, value in pairs}
-    run = meta_train(chaos.plain[0], **{**options, "steps": steps, "output": str(folder / "undisturbed")})
-    return str((run.summary or {})["params_sha256"])
+    alone = {"workers": 0, "aggregate": "flat", "placement": "pack", "address": None, "shard_timeout": None}
+    output = str(folder / "undisturbed")
+    options = {**alone, "min_workers": None, "steps": steps, "checkpoint_every": steps, "output": output}
+    done = meta_train(file=run.path / "config.yaml", **options)
+    return str((done.summary or {})["params_sha256"])
 
 
 def table(faults: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -365,7 +364,11 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="*", choices=WEIGHTS, help="only these, one after the other, once each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-record", action="store_true", help="write no result file")
+    parser.add_argument("--compare", type=Path, metavar="FOLDER", help="only compare what an earlier command left")
     arguments = parser.parse_args()
+    if arguments.compare:
+        sys.path.insert(0, str(Path(__file__).parent.resolve()))
+        return compare(arguments.compare, arguments)
     folder = Path(tempfile.mkdtemp(prefix="raymeta-chaos-"))
     here = str(Path(__file__).parent.resolve())
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -392,9 +395,19 @@ def main() -> int:
     }
     content["steps_lost"], content["steps_computed_again_on_resume"] = lost_steps(steps)
     content["params_sha256"] = params_sha256(checkpoint.learned.params)
-    content["undisturbed_sha256"] = undisturbed(chaos, checkpoint.step, folder)
+    write_json(folder / "content.json", content)
+    return compare(folder, arguments)
+
+
+def compare(folder: Path, arguments: argparse.Namespace) -> int:
+    """Compute the same steps undisturbed, and record what was found; `folder` is what a disturbed training left."""
+    content = json.loads((folder / "content.json").read_text())
+    (path,) = (folder / "runs").glob("*/run.json")
+    os.environ["RAYMETA_CHAOS"] = str(folder)
+    content["undisturbed_sha256"] = undisturbed(Run.open(path.parent), content["steps"], folder)
     content["equal"] = content["params_sha256"] == content["undisturbed_sha256"]
-    good = content["equal"] and not content["steps_lost"] and content["recovered"] == len(faults) and code == 130
+    good = content["equal"] and not content["steps_lost"] and content["exit_code"] == 130
+    good = good and content["recovered"] == content["faults"]
     good = good and all(again <= CHECKPOINT_EVERY for again in content["steps_computed_again_on_resume"])
     print(json.dumps(content, indent=2))
     if not arguments.no_record:
