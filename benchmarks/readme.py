@@ -1,4 +1,4 @@
-"""Bring README.md up to date: its table of results from results/benchmarks/*.json, its examples from examples/*.py.
+"""Bring README.md and docs/ up to date: tables from results/benchmarks/*.json, examples from examples/*.py.
 
     python benchmarks/readme.py
 
@@ -14,21 +14,24 @@ from pathlib import Path
 from typing import Any
 
 HOME = Path(__file__).parents[1]
-README, RESULTS, EXAMPLES = HOME / "README.md", HOME / "results" / "benchmarks", HOME / "examples"
+RESULTS, EXAMPLES = HOME / "results" / "benchmarks", HOME / "examples"
+PAGES = [HOME / "README.md", HOME / "docs" / "workers.md", HOME / "docs" / "scaling.md"]
 
 
 def main() -> int:
     """Run the command."""
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(updated(page.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 
 def updated(text: str) -> str:
     """`text` with every marked block as the files say now."""
     blocks = {path.name: f"```python\n{path.read_text(encoding='utf-8')}```" for path in EXAMPLES.glob("*.py")}
-    blocks["results"] = results_table()
+    blocks |= {"results": results_table(), "chaos": chaos_table(), "scaling": scaling_table()}
+    blocks |= {"model-check": check_table(), "model": model_table()}
     return re.sub(
-        r"<!-- ([\w.]+) -->\n.*?<!-- /\1 -->",
+        r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
         lambda match: f"<!-- {match[1]} -->\n{blocks[match[1]]}\n<!-- /{match[1]} -->",
         text,
         flags=re.DOTALL,
@@ -41,6 +44,60 @@ def results_table() -> str:
     rows = [_row(path, content) for path, content in contents.items() if "preset" in content]
     head = ["| preset | before adapting | after | published | outer steps, ours / theirs |", "|---|---|---|---|---|"]
     return "\n".join(head + rows)
+
+
+def chaos_table() -> str:
+    """Recovery by kind of fault."""
+    content = json.loads((RESULTS / "chaos-omniglot.json").read_text(encoding="utf-8"))
+    lines = ["| fault | times | next step after, median | worst |", "|---|---|---|---|"]
+    for kind, row in content["recovery"].items():
+        lines.append(f"| {kind} | {row['faults']} | {row['median_s']:.1f} s | {row['worst_s']:.1f} s |")
+    equal = "equal to" if content["equal"] else "NOT equal to"
+    again = max(content["steps_computed_again_on_resume"], default=0)
+    lines += [
+        "",
+        f"{content['faults']} faults in {content['steps']} steps ({content['usual_step_s']:.2f} s each when nothing "
+        f"happens); no step left out, at most {again} computed again by a resumption; the final parameters are {equal} "
+        "those of one undisturbed process ([numbers](../results/benchmarks/chaos-omniglot.json)).",
+    ]
+    return "\n".join(lines)
+
+
+def scaling_table() -> str:
+    """Steps of Omniglot MAML by number of workers, with ratios."""
+    content = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))["efficiency"]
+    lines = ["| | seconds a step, median | least to most | driver busy |", "|---|---|---|---|"]
+    for name, row in content["step_s"].items():
+        busy = content["driver_busy"].get(name)
+        share = f"{100 * busy['median']:.1f} %" if busy else ""
+        lines.append(f"| {name} | {row['median']:.3f} | {row['least']:.3f} to {row['most']:.3f} | {share} |")
+    lines.append("")
+    for name in ("two_workers_over_two_processes", "one_worker_over_in_process", "two_workers_over_in_process"):
+        row = content[name]
+        words = name.replace("_", " ")
+        lines.append(f"- Rate of {words}: {row['median']:.2f} ({row['least']:.2f} to {row['most']:.2f})")
+    return "\n".join(lines)
+
+
+def check_table() -> str:
+    """The model beside measurements."""
+    content = json.loads((RESULTS / "scale-model.json").read_text(encoding="utf-8"))
+    lines = ["| case | predicted | measured | ratio |", "|---|---|---|---|"]
+    for row in content["check"]:
+        times = f"{row['predicted_s']:.3f} s | {row['measured_s']:.3f} s"
+        lines.append(f"| {row['case']} | {times} | {row['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
+def model_table() -> str:
+    """Predicted efficiency."""
+    content = json.loads((RESULTS / "scale-model.json").read_text(encoding="utf-8"))
+    counts = [key for key in content["efficiency"][0] if key.isdigit()]
+    lines = [f"| network, Gbit/s, sums | {' | '.join(counts)} |", "|---" * (len(counts) + 1) + "|"]
+    for row in content["efficiency"]:
+        values = " | ".join(f"{row[count]:.2f}" for count in counts)
+        lines.append(f"| {row['model']}, {row['gbit']}, {row['aggregate']} | {values} |")
+    return "\n".join(lines)
 
 
 def _row(path: Path, content: dict[str, Any]) -> str:

@@ -59,7 +59,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_results_and_examples_are_those_of_the_files() -> None:
-    assert _keeper().updated(README) == README, "README.md is stale: run python benchmarks/readme.py"
+    for page in _keeper().PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert _keeper().updated(text) == text, f"{page.name} is stale: run python benchmarks/readme.py"
     assert set(re.findall(r"<!-- (own_\w+\.py) -->", README)) == {path.name for path in EXAMPLES}
     assert all(path.read_text(encoding="utf-8") in README for path in EXAMPLES)
 
