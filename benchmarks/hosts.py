@@ -70,11 +70,15 @@ class Hosts:
 
     def start_ray(self, host: int) -> None:
         """Start Ray on a host, and wait until it listens."""
-        place = ["--head", f"--port={PORT}"] if host == 0 else [f"--address={_address(0)}:{PORT}"]
+        place = (
+            ["--head", f"--port={PORT}", "--include-dashboard=false"]
+            if host == 0
+            else [f"--address={_address(0)}:{PORT}"]
+        )
         cpus = 0 if host == 0 else 2
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", *place, f"--node-ip-address={_address(host)}"),
-            *(f"--num-cpus={cpus}", "--include-dashboard=false", "--object-store-memory=200000000", "--block"),
+            *(f"--num-cpus={cpus}", "--object-store-memory=200000000", "--block"),
         ]
         log = open(self.folder / f"ray{host}.log", "ab")  # noqa: SIM115  the process keeps it
         self._rays[host] = self.popen(host, command, log)
