@@ -66,6 +66,7 @@ class Hosts:
             for pid in _ip("netns", "pids", _name(host), check=False).split():
                 os.kill(int(pid), signal.SIGKILL)
             _ip("netns", "del", _name(host), check=False)
+            _ip("link", "del", f"rmv{host}", check=False)  # stays while a dying process still holds the namespace
         _ip("link", "del", BRIDGE, check=False)
 
     def start_ray(self, host: int) -> None:
