@@ -56,8 +56,8 @@ def test_compiled_second_order_gradients_are_right_and_compiled_once(local_ray: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("algorithm", ["maml", "anil", "meta_sgd", "reptile", "protonet"])
-def test_every_method_compiles_on_images(algorithm: str) -> None:
+@pytest.mark.parametrize("algorithm", ["maml", "protonet"])
+def test_methods_compile_on_images(algorithm: str) -> None:
     options = {**IMAGES, "algorithm": algorithm}
     assert close(gradient("glyphs-5w1s-maml", {**options, "compile": True}), gradient("glyphs-5w1s-maml", options))
 
