@@ -89,7 +89,6 @@ class Batch:
     failures: Counter[int] = field(default_factory=Counter)
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0  # that workers computed
-    tasks: int = 0
 
     def __post_init__(self) -> None:
         self.remaining = len(self.shards)
