@@ -195,7 +195,10 @@ def test_a_signal_during_the_test_stops_with_everything_saved(run: Run, number: 
         time.sleep(0.02)
     time.sleep(0.5)
     os.kill(process.pid, number)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert "raymeta train --resume" in out
     stopped = Run.open(run.path)
