@@ -56,10 +56,19 @@ def test_compiled_second_order_gradients_are_right_and_compiled_once(local_ray: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.parametrize("vectorize", ["vmap", "loop"])
 @pytest.mark.parametrize("algorithm", ["maml", "protonet"])
-def test_methods_compile_on_images(algorithm: str) -> None:
-    options = {**IMAGES, "algorithm": algorithm}
+def test_methods_compile_on_images(algorithm: str, vectorize: str) -> None:
+    options = {**IMAGES, "algorithm": algorithm, "vectorize": vectorize}
     assert close(gradient("glyphs-5w1s-maml", {**options, "compile": True}), gradient("glyphs-5w1s-maml", options))
+
+
+def test_a_loop_compiles_one_task_whatever_their_number() -> None:
+    options = {**TINY, "vectorize": "loop", "compile": True}
+    told: list[str] = []
+    four = gradient("sinusoid-maml", options, lambda kind, *_, **__: told.append(kind))
+    assert close(four, gradient("sinusoid-maml", {**TINY, "vectorize": "loop"}))
+    assert told == ["compiled"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from raymeta.models.base import ModelSpec
 from raymeta.models.conv4 import Conv4
 from raymeta.models.custom import Custom
 from raymeta.models.mlp import MLP
+from raymeta.models.pooling import max_pool
 from raymeta.models.resnet12 import ResNet12
 
 SPECS: list[tuple[ModelSpec, tuple[int, ...]]] = [
@@ -48,6 +51,24 @@ def test_strided_conv4_is_mamls_omniglot_network() -> None:
 def test_features_of_pooled_conv4_are_64_on_omniglot() -> None:
     model = Conv4(downsample="pool", pooling="flatten").build((1, 28, 28), None)
     assert model(torch.rand(2, 1, 28, 28)).shape == (2, 64)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 6, 4), (1, 2, 7, 5)])
+def test_pooling_as_a_compiler_sees_it_equals_torchs(shape: tuple[int, ...]) -> None:
+    """Also where pixels are equal: the first of them gets the gradient."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 3, shape).to(torch.float64)
+    weights = torch.randn(*shape[:2], shape[2] // 2, shape[3] // 2, dtype=torch.float64)
+    compiled = torch.compile(max_pool, backend="eager", fullgraph=True)
+
+    def gradient(pool: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        leaf = x.clone().requires_grad_()
+        (pool(leaf) * weights).sum().backward()
+        assert leaf.grad is not None
+        return leaf.grad
+
+    assert torch.equal(compiled(x), nn.functional.max_pool2d(x, 2))
+    assert torch.equal(gradient(compiled), gradient(lambda x: nn.functional.max_pool2d(x, 2)))
 
 
 def test_truncated_normal_init() -> None:

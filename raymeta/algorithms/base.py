@@ -11,11 +11,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
 
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
+from raymeta.models.derivatives import gradient_and_value
 from raymeta.models.norm import collect_statistics
 from raymeta.tasks.base import Episode, Examples, Goal, TaskSet
 from raymeta.tree import Params
@@ -101,7 +101,7 @@ class Algorithm(ABC):
                 loss, metrics = self.task_loss(problem, now, episode, noise=noise, phase=phase)
             return loss, (metrics, {name: statistics[name] for name in learned.state})
 
-        gradient, (_, (metrics, state)) = grad_and_value(loss_of, has_aux=True)(learned.params)
+        gradient, (_, (metrics, state)) = gradient_and_value(loss_of, learned.params, has_aux=True)
         return gradient, state, metrics
 
     def contribution(

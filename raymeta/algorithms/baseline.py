@@ -10,7 +10,6 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.func import grad_and_value
 from torch.nn import functional as F
 
 from raymeta.algorithms.anil import once
@@ -18,6 +17,7 @@ from raymeta.algorithms.base import Adaptation, Algorithm, Noise, Predictor, tra
 from raymeta.algorithms.inner import steps_in
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.keys import TaskKey
+from raymeta.models.derivatives import gradient_and_value
 from raymeta.options import STRICT
 from raymeta.tasks.base import Episode, Examples, Goal, TaskSet
 from raymeta.tree import Params, tree_map
@@ -95,7 +95,12 @@ class Baseline(Algorithm):
         heads, first_loss = [head], None
         for order in noise["order"]:
             for batch in order.split(self.head_batch_size):
-                gradient, loss = grad_and_value(self._head_loss)(head, problem, z_SD[batch], support.y[batch])
+                z, y = z_SD[batch], support.y[batch]
+
+                def head_loss(head: Params, z: Tensor = z, y: Tensor = y) -> Tensor:
+                    return problem.loss(self._logits(head, z), y)
+
+                gradient, loss = gradient_and_value(head_loss, head)
                 first_loss = loss if first_loss is None else first_loss
                 gradient = tree_map(lambda g, w: g + self.head_weight_decay * w, gradient, head)
                 velocity = gradient if velocity is None else self._momentum(velocity, gradient)
@@ -117,9 +122,6 @@ class Baseline(Algorithm):
         if self.head == "cosine":
             return self.scale * F.normalize(z, dim=-1) @ F.normalize(head["weight"], dim=-1).T
         return F.linear(z, head["weight"], head["bias"])
-
-    def _head_loss(self, head: Params, problem: Problem, z: Tensor, y: Tensor) -> Tensor:
-        return problem.loss(self._logits(head, z), y)
 
     def _momentum(self, velocity: Params, gradient: Params) -> Params:
         keep, add = self.head_momentum, 1 - self.head_dampening

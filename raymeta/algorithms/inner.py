@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from torch import Tensor
-from torch.func import grad_and_value
 
 from raymeta.algorithms.base import Adaptation, Predictor
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.errors import ConfigError
+from raymeta.models.derivatives import gradient_and_value
 from raymeta.tasks.base import Examples
 from raymeta.tree import Params, detach, select, tree_map
 
@@ -44,7 +44,7 @@ def descend(
     start = detach(params) if first_order else params
     theta, trajectory, losses = start, [start], []
     for _ in range(num_steps):
-        gradient, value = grad_and_value(loss)(theta)
+        gradient, value = gradient_and_value(loss, theta)
         losses.append(value)
         theta = {
             name: value - (rates if isinstance(rates, float) else rates[name]) * gradient[name]

@@ -10,13 +10,13 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.func import grad_and_value
 
 from raymeta.algorithms.base import Adaptation, Algorithm, Noise, Predictor, training_metrics
 from raymeta.algorithms.inner import steps_in
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
+from raymeta.models.derivatives import gradient_and_value
 from raymeta.options import STRICT
 from raymeta.tasks.base import Episode, Examples
 from raymeta.tree import Params, detach, tree_map
@@ -127,7 +127,7 @@ class Reptile(Algorithm):
             def batch_loss(theta: Params, x: Tensor = x, y: Tensor = y) -> Tensor:
                 return problem.loss(problem.forward(Learned(theta, {}), x, phase), y)
 
-            gradient, loss = grad_and_value(batch_loss)(theta)
+            gradient, loss = gradient_and_value(batch_loss, theta)
             first_loss = loss if first_loss is None else first_loss
             if self.inner_optimizer == "adam":
                 count = count + 1

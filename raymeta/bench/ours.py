@@ -12,17 +12,17 @@ from raymeta.bench.cases import Case
 from raymeta.engine.shard_function import ShardFunction
 from raymeta.tree import Layout, Params
 
-PATHS = ("vmap", "loop", "compiled")
+PATHS = ("vmap", "loop", "vmap, compiled", "loop, compiled")
 
 
 def ours(case: Case, path: str, device: torch.device) -> Callable[[], Params]:
     """A function that computes the sum over the case's tasks of the meta-gradient, by name."""
-    problem = Problem(case.module(), goal=case.goal, vectorize="loop" if path == "loop" else "vmap")
+    problem = Problem(case.module(), goal=case.goal, vectorize="loop" if path.startswith("loop") else "vmap")
     learned = case.algorithm.init(problem, problem.initial_params(), torch.Generator().manual_seed(0))
     learned = learned._replace(params={name: value.to(device) for name, value in learned.params.items()})
     problem.model.to(device)
     layout = Layout.of(learned.params)
-    function = ShardFunction(case.algorithm, problem, layout, Layout({}), compiled=path == "compiled")
+    function = ShardFunction(case.algorithm, problem, layout, Layout({}), compiled=path.endswith("compiled"))
     episodes = case.episodes()
     moved = type(episodes)(*(side._replace(x=side.x.to(device), y=side.y.to(device)) for side in episodes))
     phase = Phase(way=problem.way_of(episodes))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 from torch import nn
 
 from raymeta.errors import ConfigError
 from raymeta.models.norm import BatchNorm, Norm
+from raymeta.models.pooling import MaxPool2x2
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """A copy with torch's batch norm, names and values kept; it always uses the statistics of its batch."""
-    result = copy.deepcopy(module)
+    """A copy with torch's layers in the usual order, names and values kept; batch norm uses its batch alone."""
+    result = _pool_last(copy.deepcopy(module))
     for name, layer in list(result.named_modules()):
         if not isinstance(layer, Norm):
             continue
@@ -25,3 +27,14 @@ def plain(module: nn.Module) -> nn.Module:
         parent, _, child = name.rpartition(".")
         setattr(result.get_submodule(parent), child, norm)
     return result
+
+
+def _pool_last(module: nn.Module) -> nn.Module:
+    """Max-pooling after the ReLU, as everyone writes it; ours stands before it."""
+    if not isinstance(module, nn.Sequential):
+        return module
+    layers = list(module.named_children())
+    for i, (name, layer) in enumerate(layers):
+        if isinstance(layer, MaxPool2x2):
+            layers[i], layers[i + 1] = layers[i + 1], (name, nn.MaxPool2d(2))
+    return nn.Sequential(OrderedDict(layers))

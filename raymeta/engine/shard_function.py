@@ -21,8 +21,9 @@ Sums = tuple[Tensor, dict[str, Tensor]]
 class ShardFunction:
     """Learned parameters and a batch of episodes to [P + S] sums of meta-gradient and state, and sums of metrics.
 
-    Compiled, the whole function is one graph: gradients inside, `vmap` outside, so it is exact at any order. It is
-    compiled again for another number of tasks, and knows no outer step: `Phase.step` is None in it.
+    Compiled, the whole function is one graph: gradients inside, `vmap` outside, so it is exact at any order. With
+    `vmap` it is compiled again for another number of tasks; with `loop` the graph is that of one task, called for each.
+    It knows no outer step: `Phase.step` is None in it.
     """
 
     def __init__(
@@ -41,6 +42,18 @@ class ShardFunction:
         """Sums in the type of the parameters [P + S], and in float64 by name of the metric."""
         if self._compiled is None:
             return self._sums(learned.params, learned.state, episodes, noise, phase)
+        if self._problem.vectorize == "vmap":
+            return self._run_compiled(learned, episodes, noise, phase)
+        flat, metrics = self._run_compiled(learned, *_task(episodes, noise, 0), phase)
+        total = flat.to(torch.float64)
+        for t in range(1, len(episodes.support.x)):
+            flat, more = self._run_compiled(learned, *_task(episodes, noise, t), phase)
+            total += flat
+            metrics = {name: value + more[name] for name, value in metrics.items()}
+        return total.to(flat.dtype), metrics
+
+    def _run_compiled(self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase) -> Sums:
+        assert self._compiled is not None
         shape = len(episodes.support.x), phase.way
         if shape in self._seen:
             return self._compiled(*learned, episodes, noise, _without_step(phase))
@@ -67,6 +80,12 @@ class ShardFunction:
         flat = torch.cat([self._layout.flatten(sums.gradient), self._state_layout.flatten(sums.state)])
         # Summed in float64, sent in the parameters' own type: the leaves of the fold.
         return flat.to(next(iter(params.values())).dtype), sums.metrics
+
+
+def _task(episodes: Episode, noise: Noise, t: int) -> tuple[Episode, Noise]:
+    """One task as a batch of its own."""
+    sides = [Examples(*(None if v is None else v[t : t + 1] for v in side)) for side in episodes]  # type: ignore[arg-type]
+    return Episode(*sides), {name: value[t : t + 1] for name, value in noise.items()}
 
 
 def _without_step(phase: Phase) -> Phase:

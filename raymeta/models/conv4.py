@@ -12,6 +12,7 @@ from torch import nn
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
 from raymeta.models.norm import NormKind, make_norm, name_norms
+from raymeta.models.pooling import MaxPool2x2
 from raymeta.models.shapes import require_images
 from raymeta.options import STRICT
 
@@ -70,9 +71,9 @@ class Conv4(ModelSpec):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers[f"conv{i}"] = conv
         layers[f"norm{i}"] = make_norm(self.norm, self.width, self.groups)
+        if self.downsample == "pool":  # before the ReLU: the same values and gradients, on a quarter of the pixels
+            layers[f"pool{i}"] = MaxPool2x2()
         layers[f"relu{i}"] = nn.ReLU()
-        if self.downsample == "pool":
-            layers[f"pool{i}"] = nn.MaxPool2d(2)
         return layers
 
     def _head(self, num_features: int, num_outputs: int | None) -> nn.Module:

@@ -2,8 +2,9 @@
 
 torch's fused batch, instance and layer norm return silently wrong second derivatives for `grad(vmap(...))` where gain
 and shift differ between tasks, and wrong third derivatives in any order. The layers here give the kernel no gain or
-shift and apply them outside, which is exact (and faster at second order); from the third torch.func derivative on
-they compute from primitives. Third derivatives through plain autograd (`create_graph=True` twice) are not covered.
+shift and apply them outside, which is exact; only batch norm outside any transform of torch.func, where the whole
+kernel is exact at second order, keeps it. From the third derivative on they compute from primitives, where the
+derivatives are taken by `raymeta.models.derivatives` or torch.func (`create_graph=True` twice is not seen).
 
 No layer ever writes a buffer. Which statistics a `BatchNorm` uses is decided around the call:
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ from raymeta.models.batch_statistics import (
     reference_rows,
     running_statistics,
 )
+from raymeta.models.derivatives import order, plain
 
 __all__ = [
     "BatchNorm",
@@ -137,7 +139,7 @@ class BatchNorm(_Tracked):
         if self.running_mean is not None and (self.frozen or USE_RUNNING.get()):
             self._record(self.running_mean, self.running_var)
             return self.affine_channels(self.normalise_by_running(x))
-        return self.affine_channels(self._normalise_by_batch(x))
+        return self._normalise_by_batch(x)
 
     def _normalise_by_batch(self, x: Tensor) -> Tensor:
         rows = REFERENCE_ROWS.get()
@@ -147,9 +149,11 @@ class BatchNorm(_Tracked):
         dims = [0, *range(2, x.dim())]
         self.require_several(reference.numel() // self.num_features, reference)
         self._record_batch(reference, dims)
-        if rows is None and not _beyond_second_order():
-            return F.batch_norm(x, None, None, None, None, True, 0.0, self.eps)
-        return _normalise(x, reference, dims, self.eps)
+        if rows is not None or _beyond_second_order():
+            return self.affine_channels(_normalise(x, reference, dims, self.eps))
+        if plain() and self.weight is not None and self.weight.dtype == x.dtype:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        return self.affine_channels(F.batch_norm(x, None, None, None, None, True, 0.0, self.eps))
 
     def _record_batch(self, reference: Tensor, dims: list[int]) -> None:
         if COLLECTED.get() is not None and self.running_mean is not None:
@@ -257,16 +261,11 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _beyond_second_order() -> bool:
-    """Whether three or more torch.func derivatives are being taken; the fused kernels are wrong from there on.
+    """Whether three or more derivatives are being taken; the fused kernels are wrong from there on.
 
     A compiler does not see how many there are, and fuses the primitives itself.
     """
-    if torch.compiler.is_compiling():
-        return True
-    functorch = cast(Any, torch._C._functorch)
-    derivatives = (functorch.TransformType.Grad, functorch.TransformType.Jvp)
-    levels = functorch.get_interpreter_stack() or []
-    return sum(level.key() in derivatives for level in levels) > 2
+    return torch.compiler.is_compiling() or order() > 2
 
 
 def convert(module: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from raymeta.models.base import ModelSpec
 from raymeta.models.norm import BatchNorm, name_norms
+from raymeta.models.pooling import max_pool
 from raymeta.models.shapes import require_images
 from raymeta.options import STRICT
 
@@ -59,7 +60,7 @@ class Block(nn.Module):
         z: Tensor = F.leaky_relu(self.norm1(self.conv1(x)), 0.1)
         z = F.leaky_relu(self.norm2(self.conv2(z)), 0.1)
         z = self.norm3(self.conv3(z)) + self.norm_shortcut(self.conv_shortcut(x))
-        return F.max_pool2d(F.leaky_relu(z, 0.1), 2)
+        return F.leaky_relu(max_pool(z), 0.1)
 
 
 def _conv(in_channels: int, channels: int, size: int) -> nn.Conv2d:

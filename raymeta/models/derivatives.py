@@ -1,0 +1,56 @@
+"""Derivatives with respect to named parameters, by torch.func under a transform and by plain autograd without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, cast
+
+import torch
+
+from raymeta.tree import Params
+
+_PLAIN: ContextVar[int] = ContextVar("plain derivatives", default=0)
+
+
+def gradient_and_value(
+    function: Callable[[Params], Any], params: Params, *, has_aux: bool = False
+) -> tuple[Params, Any]:
+    """(∇f(params), f(params)), or with `has_aux` (∇f, (f, aux)) of a function that returns (f, aux).
+
+    Differentiable again where `params` are. The same mathematics by two routes: inside `torch.vmap`, `torch.func.grad`
+    or a compiler by torch.func; elsewhere by torch.autograd, which spends less time on each operation.
+    """
+    if torch.compiler.is_compiling() or _levels():
+        result: tuple[Params, Any] = torch.func.grad_and_value(function, has_aux=has_aux)(params)
+        return result
+    recorded = torch.is_grad_enabled() and any(value.requires_grad for value in params.values())
+    leaves = {n: p if recorded and p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
+    token = _PLAIN.set(_PLAIN.get() + 1)
+    try:
+        with torch.enable_grad():
+            outcome = function(leaves)
+            value = outcome[0] if has_aux else outcome
+            gradient = torch.autograd.grad(value, list(leaves.values()), create_graph=recorded, materialize_grads=True)
+    finally:
+        _PLAIN.reset(token)
+    if not recorded:
+        value = value.detach()
+    named = dict(zip(leaves, gradient, strict=True))
+    return named, (value, outcome[1]) if has_aux else value
+
+
+def plain() -> bool:
+    """Whether operations run now as torch's autograd sees them: no transform of torch.func, no compiler."""
+    return not torch.compiler.is_compiling() and not _levels()
+
+
+def order() -> int:
+    """How many derivatives are being taken around this call."""
+    functorch = cast(Any, torch._C._functorch)
+    kinds = (functorch.TransformType.Grad, functorch.TransformType.Jvp)
+    return _PLAIN.get() + sum(level.key() in kinds for level in _levels())
+
+
+def _levels() -> list[Any]:
+    return cast(Any, torch._C._functorch).get_interpreter_stack() or []
