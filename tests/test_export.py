@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,9 @@ def test_an_offline_run_of_wandb_holds_what_was_exported(looked_at: LookedAt, tm
     paths = [str(looked_at[1][name].path) for name in ("maml0", "hostile", "failed")]
     for path in paths:
         assert main(["export", path, "-o", str(tmp_path), "--format", "wandb"]) == 0
-    files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
-    ours, hostile, failed = (wandb_records(path) for path in files)
+    ours, hostile, failed = (
+        written_by_wandb(tmp_path)[looked_at[1][name].id] for name in ("maml0", "hostile", "failed")
+    )
     rows = [{i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in r.item} for r in ours["history"]]
     assert [row["_step"] for row in rows] == [row["step"] for row in run.metrics()]
     for name in ("train/query_loss", "val/accuracy"):
@@ -124,8 +126,7 @@ def test_an_offline_run_of_wandb_holds_what_was_exported(looked_at: LookedAt, tm
     assert run.headline is not None
     updates = {u.key or "/".join(u.nested_key): json.loads(u.value_json) for r in ours["summary"] for u in r.update}
     assert updates["test/accuracy"] == run.headline["value"]
-    config = {u.key: json.loads(u.value_json) for u in ours["run"][0].config.update}
-    assert config["raymeta_id"] == run.id
+    config = wandb_config(ours)
     assert config["algorithm"] == run.config["algorithm"]
     assert (ours["exit"][0].exit_code, failed["exit"][0].exit_code) == (0, 1)
     assert hostile["run"][0].display_name == looked_at[1]["hostile"].name
@@ -133,6 +134,21 @@ def test_an_offline_run_of_wandb_holds_what_was_exported(looked_at: LookedAt, tm
     assert not ours.get("stats")
     assert not [path for path in tmp_path.rglob("*") if path.name in ("requirements.txt", "wandb-metadata.json")]
     assert "WANDB_MODE" not in os.environ
+
+
+def written_by_wandb(folder: Path) -> dict[str, dict[str, list[Any]]]:
+    """Records of all runs in a folder by the ids of our runs, once W&B's own process has written the last of them."""
+    end = time.monotonic() + 60
+    while True:
+        found = [wandb_records(path) for path in folder.glob("wandb/offline-run-*/*.wandb")]
+        if all("exit" in records for records in found):
+            return {wandb_config(records)["raymeta_id"]: records for records in found}
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def wandb_config(records: dict[str, list[Any]]) -> dict[str, Any]:
+    return {u.key: json.loads(u.value_json) for u in records["run"][0].config.update}
 
 
 def wandb_records(path: Path) -> dict[str, list[Any]]:

@@ -106,6 +106,7 @@ def _circumstances(source: BenchSource) -> list[Block | None]:
     command, versions = source.content.get("command"), _mapping(source.content.get("versions"))
     rows = [[_cut(name), _cut(version)] for name, version in list(versions.items())[:MAX_ROWS]]
     return [
+        None if source.cases() else note("This file holds no case.", "bad"),
         code("Command", _cut(command)) if command else None,
         table("versions", "Versions", ("Package", "Version"), rows),
     ]
@@ -141,6 +142,8 @@ def _case(position: int, case: Row) -> list[Block | None]:
 
 def _words(case: Row, measured: Sequence[tuple[Row, tuple[float, float | None, float | None]]]) -> str:
     """What a reader wants to know first: our fastest path beside the best peer and the floor."""
+    if not measured:
+        return "No path of this case was measured."
     words = [f"{count(case.get('tasks'))} tasks a call."]
     ours = [(spread[0], row) for row, spread in measured if _role(row) == "raymeta"]
     if ours:
