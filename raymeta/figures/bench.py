@@ -46,6 +46,7 @@ def rates(found: Sequence[Rate]) -> Spec:
             "categoryorder": "array",
             "categoryarray": list(labels.values()),
             "autorange": "reversed",
+            "showgrid": False,
         },
         barmode="overlay",
         bargap=0.35,
@@ -67,7 +68,7 @@ def _bars(role: Role, found: Sequence[Rate], labels: dict[str, str]) -> Trace:
         "x": [rate.median for rate in found],
         "y": [labels[rate.path] for rate in found],
         "marker": {"color": colour, "pattern": pattern},
-        "error_x": spread | {"color": QUIET},
+        "error_x": spread,  # pages draw it in the colour of their text
     }
 
 

@@ -129,6 +129,7 @@ def _cases(source: BenchSource) -> list[Section]:
 def _case(position: int, case: Row) -> list[Block | None]:
     found = case.get("rows")
     rows = [row for row in found[:MAX_ROWS] if isinstance(row, dict)] if isinstance(found, list) else []
+    rows.sort(key=lambda row: (_spread(row.get("tasks_per_s")) or (-1.0,))[0], reverse=True)
     measured = [(row, spread) for row in rows if (spread := _spread(row.get("tasks_per_s")))]
     drawn = [Rate(_path(row), _role(row), *spread) for row, spread in measured]
     left_out = list(_mapping(case.get("left_out")).items())[:MAX_ROWS]
@@ -152,7 +153,7 @@ def _words(case: Row, measured: Sequence[tuple[Row, tuple[float, float | None, f
         if over := _spread(row.get("over_best_peer")):
             words.append(f"That is {over[0]:.2f} times the best peer, {_cut(row.get('best_peer') or 'unnamed')}.")
         if share := _spread(row.get("of_the_floor")):
-            words.append(f"It runs at {share[0]:.2f} of the floor.")
+            words.append(f"It has {share[0]:.2f} of the floor's rate.")
     flops, peak = case.get("flops_per_task"), case.get("peak_flops")
     if is_number(flops) and is_number(peak) and flops > 0 and peak > 0:
         words.append(f"By arithmetic alone {peak / flops:,.0f}, at {peak / 1e9:,.0f} GFLOP/s.")
