@@ -199,6 +199,9 @@ def test_a_damaged_file_never_hides_the_rest(file: str, looked_at: LookedAt, tmp
     run_page(source)
     (copy / file).mkdir()
     run_page(source)
+    (copy / file).rmdir()
+    os.mkfifo(copy / file)  # a pipe that nobody writes to: opening it would wait for ever
+    run_page(source)
     shutil.rmtree(copy)
     assert run_page(source)["status"] == "lost"
     assert not source.exists
