@@ -87,6 +87,8 @@ def _mlflow(run: Run, out: Path) -> list[Path]:
     Through a client of its own, so that neither an active run nor the tracking address of the process is touched, and
     with the times of the run, not those of the export.
     """
+    for package in ("sqlalchemy", "alembic"):  # which mlflow-skinny leaves out
+        _require(package)
     entities: Any = _require("mlflow", "entities")
     store = out / "mlflow.db"
     client = _require("mlflow").MlflowClient(f"sqlite:///{store.resolve()}")
