@@ -74,21 +74,16 @@ def test_names_in_the_figure_stay_text_for_plotly(file: Path) -> None:
     assert "<img" not in drawn
 
 
-def test_a_range_that_cannot_be_is_not_drawn() -> None:
+def test_a_range_that_cannot_be_is_not_drawn(tmp_path: Path) -> None:
     row = {"path": "torchopt", "tasks_per_s": {"median": 5.0, "least": 9.0, "most": 1.0}}
     (trace, _) = rates([Rate("torchopt", "peer", 5.0, None, None)])["data"]
     assert (trace["error_x"]["array"], trace["error_x"]["arrayminus"]) == ([0.0], [0.0])
-    page = bench_page("", [result_of({"cases": [{"rows": [row, {"path": "x"}, 3, {"tasks_per_s": {"median": -1}}]}]})])
+    rows = [row, {"path": "x"}, 3, {"tasks_per_s": {"median": -1}}]
+    write_json(tmp_path / "odd.json", {"kind": "bench", "cases": [{"rows": rows}]})
+    page = bench_page("", [BenchSource(tmp_path / "odd.json", "odd.json")])
     assert [cells[:4] for cells in blocks(page, "table")[0]["rows"]] == [
         ["torchopt", 5.0, None, None], ["x", None, None, None], ["unnamed", None, None, None],
     ]  # fmt: skip
-
-
-def result_of(content: dict[str, Any]) -> BenchSource:
-    """A source whose file holds `content`."""
-    source = BenchSource(Path("/nowhere"), "result")
-    source._file._value = {"kind": "bench", **content}
-    return source
 
 
 CASES = [
