@@ -99,7 +99,7 @@ def test_damaged_and_foreign_files_are_calm(file: Path) -> None:
     odd = [
         {"kind": "bench", key: [{"x": 1}]} for key in ("hardware", "versions", "command", "date", "commit", "device")
     ]
-    odd += [{"kind": "bench", "cases": cases} for cases in (5, CASES, CASES * 200)]
+    odd += [{"kind": "bench", "cases": cases} for cases in (5, CASES, CASES[:4] * 200)]
     for damage in [*DAMAGES.values(), *(json.dumps(content).encode() for content in odd)]:
         file.write_bytes(damage)
         page = bench_page("x", [source])
