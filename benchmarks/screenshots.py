@@ -39,6 +39,7 @@ def main() -> int:
         "compare": (f"/compare?runs={','.join(map(quote, arguments.compare))}", "light", None),
         "sweep": (f"/sweep/{quote(arguments.sweep)}", "light", None),
         "cluster": ("/cluster", "light", None),
+        "bench": ("/bench", "light", "section:first-of-type"),
     }
     OUT.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "raymeta.dashboard", str(arguments.directory), "--port", "0"]

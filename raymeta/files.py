@@ -11,9 +11,10 @@ import json
 import math
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from raymeta.errors import EnvironmentProblem
 from raymeta.redact import without_secrets
@@ -84,6 +85,16 @@ def write_problem(path: Path, error: OSError) -> EnvironmentProblem:
     cause = error.strerror or str(error)
     remedy = _REMEDIES.get(error.errno or 0, "check the disk and the permissions, or write elsewhere (--output)")
     return EnvironmentProblem(f"cannot write {path}: {cause}; {remedy}")
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file to read its bytes; raises `OSError` for pipes and devices too, which might never answer."""
+    waiting = getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to would wait for ever
+    descriptor = os.open(path, os.O_RDONLY | waiting | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def write_json(path: Path, value: object) -> None:

@@ -63,10 +63,11 @@ def local_ray(ray_cluster: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def looked_at(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A folder of real small runs and one sweep, and the runs by what they are; tests only read them."""
-    from looking import make_runs, make_sweep
+    """A folder of real small runs, one sweep and measurements, and the runs by what they are; tests only read them."""
+    from looking import make_bench, make_runs, make_sweep
 
     folder = tmp_path_factory.mktemp("looked-at")
     runs = make_runs(folder)
     make_sweep(folder)
+    make_bench(folder)
     return folder, runs

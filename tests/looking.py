@@ -93,3 +93,43 @@ def write_sweep(sweep: Path, rows: list[dict[str, Any]]) -> None:
         for row in rows:
             own = [row[key] for key in ("trial", "status", "reason", "step", "value", "ci95", "seed")]
             writer.writerow([*own, *(row["config"][key] for key in keys)])
+
+
+def make_bench(folder: Path) -> Path:
+    """A result as `raymeta bench --json` writes it, with a second case that is hostile, beside files that are none."""
+    benchmarks = folder / "benchmarks"
+    benchmarks.mkdir()
+    rows = [
+        _bench_row("raymeta vmap", 3151.0, 0.11, 94.2),
+        _bench_row("raymeta compiled", 22455.3, 0.78, 109.3),
+        _bench_row("torchopt", 473.5, None, 9.1),
+        _bench_row("jax jit(vmap)", 28848.8, None, 110.0),
+        _bench_row("floor", 12727.5, None, None),
+    ]
+    plain = {"case": "sinusoid-maml", "tasks": 25, "flops_per_task": 4e5, "peak_flops": 7.2e10, "rows": rows}
+    plain["left_out"] = {"higher": "ImportError: no module named higher"}
+    hostile = {
+        "case": HOSTILE,
+        "rows": [_bench_row(f"raymeta {HOSTILE}", 5.0, None, None)],
+        "left_out": {HOSTILE: HOSTILE},
+    }
+    result = {
+        "kind": "bench", "command": f"raymeta bench {HOSTILE}", "date": "2026-11-21T10:00:00+00:00",
+        "commit": "0123456789abcdef", "changed_since_commit": True, "versions": {"torch": "2.15", HOSTILE: HOSTILE},
+        "hardware": {"cpu": f"A processor {HOSTILE}", "cores": 2, "machine": "x86_64", "gpus": []},
+        "device": "cpu", "rounds": 2, "cases": [plain, hostile], "later": {"fields": "are passed over"},
+    }  # fmt: skip
+    write_json(benchmarks / "bench.json", result)
+    write_json(benchmarks / "older.json", {**result, "date": "2025-01-01T00:00:00+00:00", "cases": [plain]})
+    write_json(benchmarks / "scaling.json", {"command": "python benchmarks/scaling.py", "cases": [plain]})
+    (benchmarks / "torn.json").write_text('{"kind": "bench", "cases": [{"ca')
+    return benchmarks / "bench.json"
+
+
+def _bench_row(path: str, rate: float, ratio: float | None, memory: float | None) -> dict[str, Any]:
+    def spread(median: float) -> dict[str, float]:
+        return {"median": median, "least": 0.9 * median, "most": 1.05 * median}
+
+    row = {"path": path, "tasks_per_s": spread(rate), "of_the_floor": spread(rate / 12727.5), "first_call_s": 0.1}
+    row["peak_memory_mb"] = memory  # type: ignore[assignment]
+    return row if ratio is None else row | {"best_peer": "jax jit(vmap)", "over_best_peer": spread(ratio)}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from raymeta.bench.measure import TOLERANCE, _distance
 from raymeta.bench.ours import ours
 from raymeta.bench.peers import available
 from raymeta.models.conv4 import Conv4
+from raymeta.pages.bench import BenchSource, bench_page
 
 CPU = torch.device("cpu")
 
@@ -73,7 +77,29 @@ def test_a_table_and_a_file_are_written(tmp_path: Path, capsys: pytest.CaptureFi
     told = capsys.readouterr().out
     assert "sinusoid-maml: 25 tasks a call" in told
     assert all(path in told for path in [*paths, "floor"])
-    assert "over_best_peer" in file.read_text()
+    written = json.loads(file.read_text())
+    assert (written["kind"], written["device"], written["rounds"]) == ("bench", "cpu", 2)
+    assert written["command"] == f"raymeta bench sinusoid-maml --rounds 2 --paths {shlex.join(paths)} --json bench.json"
+    assert written["hardware"]["cores"] == os.cpu_count()
+    ours, theirs, floor_ = written["cases"][0]["rows"]
+    assert [row["path"] for row in (ours, theirs, floor_)] == [*paths, "floor"]
+    assert ours["best_peer"] == "torch.func loop"
+    assert ours["peak_memory_mb"] > 1  # beyond this large process, which started the one that was measured
+    page = bench_page("", [BenchSource(file, "bench.json")])
+    assert [section["title"] for section in page["sections"]] == ["sinusoid-maml", "How it was measured"]
+    shown = next(block for block in page["sections"][0]["blocks"] if block["type"] == "table")["rows"]
+    assert {row[0]: row[3] for row in shown} == {
+        row["path"]: pytest.approx(row["tasks_per_s"]["most"], rel=1e-3) for row in (ours, theirs, floor_)
+    }
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("")
+    quick = ["sinusoid-maml", "--rounds", "1", "--paths", "raymeta loop"]
+    assert main([*quick, "--json", str(tmp_path / "taken" / "bench.json")]) == 3
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("wrong", [["moon"], ["sinusoid-maml", "--rounds", "0"]])

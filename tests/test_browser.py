@@ -107,10 +107,11 @@ def addresses(looked_at: LookedAt) -> dict[str, str]:
         "compare": f"/compare?runs={ids['maml0']},{ids['maml1']},{ids['protonet']}",
         "sweep": f"/sweep/{SWEEP}",
         "cluster": "/cluster",
+        "bench": "/bench",
     }
 
 
-PAGES = ("runs", "run", "sine", "failed", "lost", "hostile", "compare", "sweep", "cluster")
+PAGES = ("runs", "run", "sine", "failed", "lost", "hostile", "compare", "sweep", "cluster", "bench")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -241,7 +242,8 @@ def test_failures_say_why(site: str, looked_at: LookedAt, open_page: Callable[..
 
 def test_hostile_names_stay_text(site: str, looked_at: LookedAt, open_page: Callable[..., Any]) -> None:
     ids = [quote(looked_at[1][name].id, safe="") for name in ("hostile", "sine")]
-    for path in ("/", addresses(looked_at)["hostile"], "/compare?runs=" + ",".join(ids), f"/sweep/{SWEEP}"):
+    compared = "/compare?runs=" + ",".join(ids)
+    for path in ("/", addresses(looked_at)["hostile"], compared, f"/sweep/{SWEEP}", "/bench"):
         page = open_page(site + path)
         page.wait_for_timeout(300)
         assert page.locator("img[src='x']").count() == 0
@@ -249,6 +251,23 @@ def test_hostile_names_stay_text(site: str, looked_at: LookedAt, open_page: Call
         assert "onerror" in page.text_content("main")
     assert page.evaluate("[...document.querySelectorAll('main b, main script')].length") == 0
     assert HOSTILE in open_page(site + addresses(looked_at)["hostile"]).text_content("h1")
+
+
+def test_another_result_is_chosen_and_stands_in_the_address(site: str, open_page: Callable[..., Any]) -> None:
+    page = open_page(site + "/")
+    page.get_by_role("link", name="Bench", exact=True).press("Enter")
+    page.wait_for_selector("h2:has-text('sinusoid-maml')")
+    ready(page)
+    cases = "document.querySelectorAll('figure[data-key^=rates]').length"
+    assert page.evaluate(cases) == 2
+    page.get_by_label("Result").select_option("older.json")
+    until(page, cases + " === 1")
+    assert "result=older.json" in page.url
+    assert open_page(page.url).evaluate(cases) == 1
+    figure = page.locator("figure[data-key='rates:1']")
+    figure.locator("summary").press("Enter")
+    page.wait_for_selector("figure[data-key='rates:1'] tbody tr")
+    assert figure.locator("tbody tr").count() == 5  # a row for each path; the numbers behind the bars are none
 
 
 def test_brushing_keeps_the_trials_in_the_box(site: str, open_page: Callable[..., Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import raymeta
 from raymeta.evaluation import paired_difference
 from raymeta.runs.__main__ import main
+from raymeta.runs.listing import dotted
 from raymeta.runs.read import Run
 
 LookedAt = tuple[Path, dict[str, Any]]
@@ -67,13 +70,103 @@ def test_tensorboard_events_hold_the_metrics(looked_at: LookedAt, tmp_path: Path
 
 
 @pytest.mark.parametrize("package", ["mlflow", "wandb"])
-def test_trackers_take_a_run_or_name_what_is_missing(
+def test_an_export_names_the_package_that_is_missing(
     package: str, looked_at: LookedAt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["export", str(looked_at[1]["maml0"].path), "-o", str(tmp_path), "--format", package])
-    if find_spec(package) is None:
-        assert code == 3
-        assert f"pip install {package}" in capsys.readouterr().err
-    else:
-        assert code == 0
-        assert any(tmp_path.iterdir())
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    assert main(["export", str(looked_at[1]["maml0"].path), "-o", str(tmp_path), "--format", package]) == 3
+    assert f"pip install {package}" in capsys.readouterr().err
+
+
+def test_mlflow_gives_back_what_was_exported(looked_at: LookedAt, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    pytest.importorskip("sqlalchemy", reason="MLflow's SQLite store needs sqlalchemy")
+    runs = {name: looked_at[1][name] for name in ("maml0", "hostile", "failed", "lost")}
+    paths = [str(run.path) for run in runs.values()]
+    assert main(["export", *paths, "-o", str(tmp_path), "--format", "mlflow"]) == 0
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'raymeta'")
+    assert experiment.artifact_location.startswith(tmp_path.as_uri())
+    found = {r.data.tags["raymeta.id"]: r for r in client.search_runs([experiment.experiment_id])}
+    assert {runs[name].id: status for name, status in MLFLOW.items()} == {k: r.info.status for k, r in found.items()}
+    run: Run = runs["maml0"]
+    shown = found[run.id]
+    losses = client.get_metric_history(shown.info.run_id, "train/query_loss")
+    assert [(m.step, m.value) for m in losses] == [(row["step"], row["train/query_loss"]) for row in run.metrics()]
+    assert [m.timestamp for m in losses] == [round(1000 * row["time"]) for row in run.metrics()]
+    assert run.headline is not None
+    assert shown.data.metrics["test/accuracy"] == run.headline["value"]
+    assert shown.data.metrics["test/accuracy_ci95"] == run.headline["ci95"]
+    assert shown.data.params == {key: str(value) for key, value in dotted(run.config).items()}
+    assert not [key for key in shown.data.tags if key.startswith("mlflow.source")]  # of the exporting process
+    assert found[runs["hostile"].id].info.run_name == runs["hostile"].name
+    assert main(["export", paths[0], "-o", str(tmp_path), "--format", "mlflow"]) == 2
+    assert mlflow.active_run() is None
+
+
+MLFLOW = {"maml0": "FINISHED", "hostile": "FINISHED", "failed": "FAILED", "lost": "FAILED"}
+
+
+def test_an_offline_run_of_wandb_holds_what_was_exported(looked_at: LookedAt, tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    run: Run = looked_at[1]["maml0"]
+    paths = [str(looked_at[1][name].path) for name in ("maml0", "hostile", "failed")]
+    for path in paths:
+        assert main(["export", path, "-o", str(tmp_path), "--format", "wandb"]) == 0
+    ours, hostile, failed = (
+        written_by_wandb(tmp_path)[looked_at[1][name].id] for name in ("maml0", "hostile", "failed")
+    )
+    rows = [{i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in r.item} for r in ours["history"]]
+    assert [row["_step"] for row in rows] == [row["step"] for row in run.metrics()]
+    for name in ("train/query_loss", "val/accuracy"):
+        there = {row["_step"]: row[name] for row in rows if name in row}
+        assert there == pytest.approx({row["step"]: row[name] for row in run.metrics() if name in row}, abs=0)
+    assert [row["_timestamp"] for row in rows] == pytest.approx([row["time"] for row in run.metrics()], abs=1e-3)
+    assert run.headline is not None
+    updates = {u.key or "/".join(u.nested_key): json.loads(u.value_json) for r in ours["summary"] for u in r.update}
+    assert updates["test/accuracy"] == run.headline["value"]
+    config = wandb_config(ours)
+    assert config["algorithm"] == run.config["algorithm"]
+    assert (ours["exit"][0].exit_code, failed["exit"][0].exit_code) == (0, 1)
+    assert hostile["run"][0].display_name == looked_at[1]["hostile"].name
+    assert ours["run"][0].host == run.info["host"]
+    assert not ours.get("stats")
+    assert not [path for path in tmp_path.rglob("*") if path.name in ("requirements.txt", "wandb-metadata.json")]
+    assert "WANDB_MODE" not in os.environ
+
+
+def written_by_wandb(folder: Path) -> dict[str, dict[str, list[Any]]]:
+    """Records of all runs in a folder by the ids of our runs, once W&B's own process has written the last of them."""
+    end = time.monotonic() + 60
+    while True:
+        found = [wandb_records(path) for path in folder.glob("wandb/offline-run-*/*.wandb")]
+        if all("exit" in records for records in found):
+            return {wandb_config(records)["raymeta_id"]: records for records in found}
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def wandb_config(records: dict[str, list[Any]]) -> dict[str, Any]:
+    return {u.key: json.loads(u.value_json) for u in records["run"][0].config.update}
+
+
+def wandb_records(path: Path) -> dict[str, list[Any]]:
+    """The records of a `.wandb` file by kind: blocks of 32 KiB, in them parts of records behind heads of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, part = path.read_bytes(), 7, b""
+    found: dict[str, list[Any]] = {}
+    while at < len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        size, place = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        part += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if place in (1, 4):  # whole, or the last part
+            record = Record.FromString(part)
+            kind = record.WhichOneof("record_type")
+            found.setdefault(kind, []).append(getattr(record, kind))
+            part = b""
+    return found

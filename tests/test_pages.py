@@ -199,6 +199,12 @@ def test_a_damaged_file_never_hides_the_rest(file: str, looked_at: LookedAt, tmp
     run_page(source)
     (copy / file).mkdir()
     run_page(source)
+    (copy / file).rmdir()
+    os.mkfifo(copy / file)  # a pipe that nobody writes to: opening it would wait for ever
+    run_page(source)
+    writer = os.open(copy / file, os.O_RDWR)  # one that is held open and says nothing: reading it would
+    run_page(RunSource(copy))
+    os.close(writer)
     shutil.rmtree(copy)
     assert run_page(source)["status"] == "lost"
     assert not source.exists

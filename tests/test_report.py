@@ -48,6 +48,33 @@ def test_a_report_is_whole_small_and_lets_only_its_own_scripts_run(
     assert "@import" not in text.split("</style>")[0]
 
 
+def test_a_report_that_would_be_too_large_goes_without_pictures_or_is_refused(
+    looked_at: LookedAt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = looked_at[1]["maml0"].path
+    whole = written(tmp_path, run)
+    assert "episodes" in [section["id"] for section in pages(whole)[0]["sections"]]
+    monkeypatch.setattr("raymeta.report.LIMIT_BYTES", len(whole.encode()) - 1)
+    smaller = written(tmp_path, run)
+    kept = [section["id"] for section in pages(whole)[0]["sections"] if section["id"] != "episodes"]
+    assert [section["id"] for section in pages(smaller)[0]["sections"]] == kept
+    monkeypatch.setattr("raymeta.report.LIMIT_BYTES", 1000)
+    out = tmp_path / "refused.html"
+    assert main([str(run), "-o", str(out)]) == 3
+    assert "report fewer at once" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_pictures_are_in_the_report(looked_at: LookedAt, tmp_path: Path) -> None:
+    (page,) = pages(written(tmp_path, looked_at[1]["maml0"].path))
+    items = [item for s in page["sections"] for block in s["blocks"] for item in block.get("items", ())]
+    assert items
+    for item in items:
+        head, data = item["sheet"].split(",")
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+
+
 def test_a_hostile_name_is_data_and_text(looked_at: LookedAt, tmp_path: Path) -> None:
     text = written(tmp_path, looked_at[1]["hostile"].path)
     without = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,20 +22,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=9, help="times that each path is measured in turn [9]")
     parser.add_argument("--paths", nargs="+", metavar="PATH", help="only these, as the table names them")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="[cpu]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="write everything that was measured; `raymeta dashboard` shows the files in "
+                        "results/benchmarks")  # fmt: skip
     add_verbose(parser)
-    arguments = parser.parse_args(argv)
-    return run_command("bench", lambda: _run(arguments), verbose=arguments.verbose)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(words)
+    return run_command("bench", lambda: _run(arguments, words), verbose=arguments.verbose)
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     import torch
 
     from raymeta.bench.cases import CASES
     from raymeta.bench.measure import measure
     from raymeta.bench.peers import available
     from raymeta.errors import ConfigError, EnvironmentProblem
-    from raymeta.files import write_json
+    from raymeta.files import require_writable, write_json
+    from raymeta.pages.bench import KIND
+    from raymeta.runs.circumstances import PACKAGES, circumstances
 
     if unknown := [name for name in arguments.cases if name not in CASES]:
         raise ConfigError(f"there is no case {unknown[0]}: cases are {', '.join(CASES)}")
@@ -46,14 +52,23 @@ def _run(arguments: argparse.Namespace) -> int:
         for case in CASES.values():
             print(f"{case.name:24} peers: {', '.join(available(case)) or 'none'}")
         return 0
+    if arguments.json:
+        require_writable(arguments.json.parent)
     results, device = [], torch.device(arguments.device)
     with _one_core():
         for name in arguments.cases or CASES:
             results.append(measure(CASES[name], device, rounds=arguments.rounds, paths=arguments.paths))
             print(table(results[-1]), flush=True)
     if arguments.json:
-        write_json(arguments.json, {"device": arguments.device, "rounds": arguments.rounds, "cases": results})
+        made = circumstances(_command(words), (*PACKAGES, "higher", "torchopt", "jax"))
+        measured = {"device": arguments.device, "rounds": arguments.rounds, "cases": results}
+        write_json(arguments.json, {"kind": KIND, **made, **measured})
     return 0
+
+
+def _command(words: list[str]) -> str:
+    """The command with files by their names alone: their folders are nobody else's."""
+    return shlex.join(["raymeta", "bench", *(Path(word).name if Path(word).is_absolute() else word for word in words)])
 
 
 @contextmanager

@@ -90,6 +90,8 @@ def _forward(net: nn.Module) -> Callable[[Any, Any], Any]:
                     x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
                 case nn.AdaptiveAvgPool2d():
                     x = x.mean((2, 3), keepdims=True)
+                case nn.Identity():
+                    pass
                 case nn.Flatten():
                     x = x.reshape(len(x), -1)
                 case nn.Linear():

@@ -36,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ray", default="http://127.0.0.1:8265", metavar="URL",
                         help="Ray's own dashboard, asked about the cluster's nodes; empty for none "
                         "[http://127.0.0.1:8265]")  # fmt: skip
+    parser.add_argument("--bench", action="append", type=Path, default=[], metavar="PATH",
+                        help="a file of raymeta bench, or a folder of them, shown beside DIR/benchmarks; may be "
+                        "repeated")  # fmt: skip
     add_verbose(parser)
     return parser
 
@@ -45,6 +48,8 @@ def _dashboard(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.directory} is a single run: name the folder above it, or write a report of it")
     if arguments.ray and not arguments.ray.startswith(("http://", "https://")):
         raise ConfigError(f"--ray {arguments.ray}: write an address such as http://127.0.0.1:8265")
+    if missing := [path for path in arguments.bench if not path.exists()]:
+        raise ConfigError(f"--bench {missing[0]}: there is no such file or folder")
     if not 0 <= arguments.port <= 65535:
         raise ConfigError(f"--port {arguments.port} is not between 0 and 65535")
     if arguments.token is not None and len(arguments.token) < 8:
@@ -64,7 +69,7 @@ async def _serve(arguments: argparse.Namespace, token: str | None) -> int:
     from raymeta.dashboard.server import application
 
     logging.getLogger("aiohttp.server").addFilter(_not_a_bad_request)
-    app = application(arguments.directory, token=token, ray_url=arguments.ray.rstrip("/"))
+    app = application(arguments.directory, token=token, ray_url=arguments.ray.rstrip("/"), measurements=arguments.bench)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, arguments.host, arguments.port)

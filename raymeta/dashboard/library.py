@@ -1,26 +1,34 @@
-"""The runs and sweeps of a folder. Only what stands in the listing can be asked for, by its id."""
+"""The runs, sweeps and measurements of a folder. Only what stands in the listing can be asked for, by its id."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
+from raymeta.dashboard.guard import inside
+from raymeta.pages.bench import BenchSource
 from raymeta.pages.sources import RunSource
 from raymeta.pages.sweep import SweepSource
 
 OPENED = 32
 """Runs whose rows are held in memory; of those opened longest ago they are read again."""
+MAX_MEASUREMENTS = 200
+"""Files of measurements that are looked at; of more, those whose names come last."""
 SWEEP_FILES = ("summary.json", "sweep.yaml", "trials.csv")
 
 
 class Library:
     """What a dashboard serves. Not for several threads at once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, measurements: Sequence[Path] = ()) -> None:
+        """`measurements`: files of `raymeta bench`, or folders of them, to show beside those in the folder itself."""
         self.folder = folder
+        self._named = list(measurements)
         self._listed: dict[str, RunSource] = {}
         self._opened: OrderedDict[str, RunSource] = OrderedDict()
         self._sweeps: dict[str, SweepSource] = {}
+        self._benches: dict[str, BenchSource] = {}
 
     def runs(self) -> list[RunSource]:
         """The runs directly in the folder, newest first."""
@@ -34,6 +42,16 @@ class Library:
         found = {path.name: path for path in paths}
         self._sweeps = {name: self._sweeps.get(name) or SweepSource(path) for name, path in found.items()}
         return [self._sweeps[name] for name in sorted(found, reverse=True)]
+
+    def benches(self) -> list[BenchSource]:
+        """The JSON files in the folder's `benchmarks` and those that were named, results of `raymeta bench` or not."""
+        found = {path.name: path for path in _json_files(self.folder / "benchmarks")}
+        for named in self._named:
+            paths = _json_files(named) if named.is_dir() else [named] if named.is_file() else []
+            found |= {str(path): path for path in paths}
+        chosen = dict(sorted(found.items())[-MAX_MEASUREMENTS:])
+        self._benches = {name: self._benches.get(name) or BenchSource(path, name) for name, path in chosen.items()}
+        return list(self._benches.values())
 
     def trials(self, sweep: SweepSource) -> dict[str, str]:
         """Folders of a sweep's trials that hold a run, and the ids by which these are opened."""
@@ -65,6 +83,15 @@ class Library:
         if sweep is None or trial not in self.trials(sweep):
             return None
         return sweep.path / "trials" / trial
+
+
+def _json_files(folder: Path) -> list[Path]:
+    """Regular, visible `.json` files in a folder; links that lead out of it are left out."""
+    try:
+        names = [path.name for path in folder.iterdir() if path.suffix == ".json"]
+    except OSError:
+        return []
+    return [folder / name for name in names if inside(folder, name) is not None]
 
 
 def folders(folder: Path) -> list[Path]:

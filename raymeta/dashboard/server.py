@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from raymeta.dashboard.assets import TYPES, asset
 from raymeta.dashboard.guard import FILE_POLICY, add_headers, guard, inside
 from raymeta.dashboard.library import Library
 from raymeta.files import json_text
+from raymeta.pages.bench import bench_page
 from raymeta.pages.cluster import cluster_page
 from raymeta.pages.compare import MAX_RUNS, compare_page
 from raymeta.pages.run import run_page
@@ -32,18 +33,24 @@ TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".yaml", ".txt", ".csv", ".log"})
 ASSET_HEADERS = {"Cache-Control": "no-cache"}
 
 
-def application(folder: Path, *, token: str | None = None, ray_url: str = "") -> web.Application:
-    """The dashboard of the runs in `folder`; with a `token` it answers whoever shows it, else this machine only."""
+def application(
+    folder: Path, *, token: str | None = None, ray_url: str = "", measurements: Sequence[Path] = ()
+) -> web.Application:
+    """The dashboard of the runs in `folder`; with a `token` it answers whoever shows it, else this machine only.
+
+    `measurements` are files of `raymeta bench`, or folders of them, beside those in `folder/benchmarks`.
+    """
     app = web.Application(middlewares=[guard(token)])
-    app[LIBRARY], app[LOCK], app[RAY_URL] = Library(folder), threading.Lock(), ray_url
+    app[LIBRARY], app[LOCK], app[RAY_URL] = Library(folder, measurements), threading.Lock(), ray_url
     app.on_response_prepare.append(add_headers)
-    for path in ("/", "/compare", "/cluster", "/run/{id}", "/sweep/{id}"):
+    for path in ("/", "/compare", "/cluster", "/bench", "/run/{id}", "/sweep/{id}"):
         app.router.add_get(path, shell)
     app.router.add_get("/static/{name}", static)
     app.router.add_get("/api/runs", api_runs)
     app.router.add_get("/api/pages/runs", page_of_runs)
     app.router.add_get("/api/pages/compare", page_of_comparison)
     app.router.add_get("/api/pages/cluster", page_of_cluster)
+    app.router.add_get("/api/pages/bench", page_of_bench)
     app.router.add_get("/api/pages/run/{id}", page_of_run)
     app.router.add_get("/api/pages/sweep/{id}", page_of_sweep)
     app.router.add_get("/files/{run}/{path:.+}", file_of_run)
@@ -131,6 +138,15 @@ async def page_of_cluster(request: web.Request) -> web.Response:
     def build(library: Library) -> str:
         running = [s for source in library.runs() if source.run.status == "running" if (s := library.run(source.id))]
         return json_text(cluster_page(running, ray_url=url, ray_nodes=nodes))
+
+    return _answer(request, await _reading(request, build))
+
+
+async def page_of_bench(request: web.Request) -> web.Response:
+    chosen = request.query.get("result", "")
+
+    def build(library: Library) -> str:
+        return json_text(bench_page(str(library.folder / "benchmarks"), library.benches(), chosen=chosen))
 
     return _answer(request, await _reading(request, build))
 

@@ -13,7 +13,7 @@ import yaml
 
 from raymeta.errors import DataError
 from raymeta.figures.style import is_number
-from raymeta.files import nan_for_null
+from raymeta.files import nan_for_null, open_regular
 from raymeta.runs.listing import dotted
 from raymeta.runs.read import Run, current_rows, yaml_mapping
 from raymeta.runs.tail import Tail, thin
@@ -68,7 +68,7 @@ def stamp_of(path: Path) -> tuple[int, int, int] | None:
 def read_bounded(path: Path, limit: int = LIMIT_BYTES) -> bytes:
     """The bytes of a file; raises `DataError` for one that is larger than `limit` or cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(limit + 1)
     except OSError as error:
         raise DataError(error.strerror or str(error)) from error

@@ -50,6 +50,18 @@ def git_commit(directory: Path) -> str | None:
     return _output("git", "-C", str(directory), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
+def source_commit() -> tuple[str | None, bool]:
+    """The commit of the checkout that this package runs from, and whether its files differ from it.
+
+    (None, False) for an installed package, also where the environment lies inside another repository.
+    """
+    git = ("git", "-C", str(Path(__file__).parents[1]))
+    if _output(*git, "ls-files", "__init__.py") is None:
+        return None, False
+    changes = _output(*git, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    return _output(*git, "rev-parse", "HEAD"), changes is not None
+
+
 def _output(*command: str) -> str | None:
     """What `command` prints; None if it is not installed, fails, or takes too long: the run matters more."""
     if shutil.which(command[0]) is None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
+from raymeta.files import open_regular
 from raymeta.runs.read import complete_row
 
 KEEP_ROWS = 6_000
@@ -40,7 +41,7 @@ class Tail:
     def rows(self) -> list[Row]:
         """The rows there are now, `keep` and a few at most; null is a number not finite, see `files.nan_for_null`."""
         try:
-            with open(self.path, "rb") as file:
+            with open_regular(self.path) as file:
                 self._follow(file)
         except OSError:
             self._forget(-1)

@@ -35,7 +35,7 @@
 
   function source() {
     const path = location.pathname === "/" ? "/runs" : location.pathname;
-    return "/api/pages" + path + (path === "/compare" ? location.search : "");
+    return "/api/pages" + path + (["/compare", "/bench"].includes(path) ? location.search : "");
   }
 
   async function ask() {

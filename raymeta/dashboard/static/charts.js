@@ -78,7 +78,14 @@
 
   function draw(plot) {
     plot.drawn = true;
-    Plotly.react(plot, plot.spec.data, themed(plot.spec.layout), CONFIG).then(() => brush(plot));
+    Plotly.react(plot, plot.spec.data.map(lined), themed(plot.spec.layout), CONFIG).then(() => brush(plot));
+  }
+
+  // Lines of error on bars stand out from any bar in the colour of the text.
+  function lined(trace) {
+    if (trace.type !== "bar" || !trace.error_x) return trace;
+    const color = getComputedStyle(document.documentElement).getPropertyValue("--text").trim();
+    return { ...trace, error_x: { color, ...trace.error_x } };
   }
 
   function themed(layout) {

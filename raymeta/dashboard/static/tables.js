@@ -30,12 +30,13 @@
   r.plainTable = (label, columns, rows) => r.scroller(label, h("table", null,
     h("caption", { class: "hidden" }, label),
     h("thead", null, h("tr", null, columns.map((c) => h("th", { scope: "col" }, c)))),
-    h("tbody", null, rows.map((row) => h("tr", null, row.map(cellOf))))));
+    h("tbody", null, rows.map((row) => h("tr", null, row.map((cell) => cellOf(cell)))))));
 
-  function cellOf(cell) {
+  // An empty cell stands with the numbers of its column.
+  function cellOf(cell, numeric) {
     if (cell && cell.run !== undefined) return h("td", null, r.runLink(cell.run, cell.text));
     if (cell && cell.file !== undefined) return h("td", null, r.fileLink(cell.file, cell.text));
-    return h("td", { class: typeof cell === "number" ? "num" : null }, cell === null || cell === undefined ? "–" : textOf(cell));
+    return h("td", { class: typeof cell === "number" || (cell === null && numeric) ? "num" : null }, cell === null || cell === undefined ? "–" : textOf(cell));
   }
 
   r.table = function (block, page) {
@@ -64,6 +65,6 @@
     return h("div", { class: "block", key: block.key }, h("div", { class: "bar" }, filter, unbrush),
       r.scroller(block.label, h("table", null, h("caption", { class: "hidden" }, block.label),
         h("thead", null, h("tr", null, heads)),
-        h("tbody", null, shown.map((row) => h("tr", null, row.map(cellOf)))))), more);
+        h("tbody", null, shown.map((row) => h("tr", null, row.map((cell, i) => cellOf(cell, numeric[i]))))))), more);
   };
 })(raymeta);
