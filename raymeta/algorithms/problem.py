@@ -64,6 +64,7 @@ class Problem:
         batch_norm: BatchNormPolicy = "transductive",
         vectorize: Vectorize = "vmap",
         head: str | None = None,
+        checkpoint_inner_steps: bool = False,
     ) -> None:
         self.model = model
         self.goal: Goal = goal
@@ -71,6 +72,7 @@ class Problem:
         self.has_accuracy = goal == "classification" and loss is None
         self.batch_norm: BatchNormPolicy = batch_norm
         self.vectorize: Vectorize = vectorize
+        self.checkpoint_inner_steps = checkpoint_inner_steps
         self._head = head
         self._known: dict[int, frozenset[str]] = {}
 
