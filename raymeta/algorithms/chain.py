@@ -69,7 +69,8 @@ def _pull(done: Done, cotangents: Params) -> Params:
         terms = [outputs[name] * cotangents[name] for name in wanted] + [inputs[n] * cotangents[n] for n in kept]
         return torch.stack([term.sum() for term in terms]).sum()
 
-    return rest | grad(product)(done.inputs)
+    derivatives: Params = grad(product)(done.inputs)
+    return rest | derivatives
 
 
 def _random_state(values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

@@ -51,6 +51,7 @@ def default_loss(goal: Goal) -> Loss:
 class Problem:
     """A model as a pure function of its parameters, with loss, batch-norm policy and vectorisation.
 
+    With `checkpoint_inner_steps`, methods that descend compute their inner steps again when they differentiate them.
     `model` is only a skeleton: its own parameters are never read except frozen ones (`requires_grad` False), and
     never written. Norms must be the exact ones of `raymeta.models.norm`.
     """

@@ -61,6 +61,7 @@ def build(config: RunConfig) -> Built:
         state_layout=Layout.of(initial.state),
         batch_norm=config.batch_norm,
         vectorize=config.vectorize,
+        checkpoint_inner_steps=config.checkpoint_inner_steps,
         compiled=config.compile,
         numerics=Numerics(
             threads=config.threads_per_worker, deterministic=config.deterministic, precision=config.precision

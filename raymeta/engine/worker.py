@@ -41,6 +41,7 @@ class Blueprint:
     state_layout: Layout
     batch_norm: BatchNormPolicy = "transductive"
     vectorize: Vectorize = "vmap"
+    checkpoint_inner_steps: bool = False
     compiled: bool = False
     numerics: Numerics = field(default_factory=Numerics)
     device: Literal["auto", "cpu", "cuda"] = "cpu"
@@ -52,7 +53,13 @@ class Blueprint:
         return flat
 
     def problem(self) -> Problem:
-        return Problem(self.model, goal=self.tasks.goal, batch_norm=self.batch_norm, vectorize=self.vectorize)
+        return Problem(
+            self.model,
+            goal=self.tasks.goal,
+            batch_norm=self.batch_norm,
+            vectorize=self.vectorize,
+            checkpoint_inner_steps=self.checkpoint_inner_steps,
+        )
 
 
 class Job(NamedTuple):
