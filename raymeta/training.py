@@ -235,7 +235,15 @@ class Training:
             except CheckpointError as error:
                 tracker.event("warning", f"{error}: the parameters of step {step} are tested in place of the best")
         evaluation = evaluate_learned(
-            self.config, self.built, learned, executor, run=writer.id, step=step, split="test"
+            self.config,
+            self.built,
+            learned,
+            executor,
+            run=writer.id,
+            step=step,
+            split="test",
+            chunks=state.chunks,
+            notify=tracker.event,
         )
         ranked = evaluation.scores.ranked()
         kept = sorted({*range(min(WORST_KEPT, len(ranked))), len(ranked) // 2, len(ranked) - 1})

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 import raymeta
 from raymeta import ANIL, MAML, Episode, Examples, MetaSGD
 from raymeta.algorithms.base import Algorithm, Sums
-from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
+from raymeta.algorithms.problem import BatchNormPolicy, Phase, Problem, Vectorize
 from raymeta.config.load import load_config
 from raymeta.errors import ConfigError
 from raymeta.models.conv4 import Conv4

@@ -32,7 +32,9 @@ def checkpointed_gradient(
     with collect_statistics() as statistics:
         values, tape = forward(links, learned.params)
     state = {name: statistics[name] for name in learned.state}
-    losses = {QUERY_LOSS + str(k): torch.full_like(values[QUERY_LOSS + str(k)], weight) for k, weight in weights.items()}
+    losses = {
+        QUERY_LOSS + str(k): torch.full_like(values[QUERY_LOSS + str(k)], weight) for k, weight in weights.items()
+    }
     gradient = backward(tape, losses)
     last = values[QUERY_LOSS + str(descent.num_steps)], values[OUTPUTS + str(descent.num_steps)]
     metrics = training_metrics(problem, *last, episode.query.y, values[SUPPORT_LOSS])

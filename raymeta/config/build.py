@@ -10,6 +10,7 @@ from raymeta.algorithms.problem import Learned, Problem
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.books import RunState
+from raymeta.engine.chunks import Chunks
 from raymeta.engine.executors.base import Executor, Notify, silent
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
@@ -73,7 +74,12 @@ def build(config: RunConfig) -> Built:
 
 def initial_state(config: RunConfig, built: Built) -> RunState:
     """A run before its first step."""
-    return RunState(OuterOptimizer(built.initial, config.outer))
+    return RunState(OuterOptimizer(built.initial, config.outer), first_chunks(config))
+
+
+def first_chunks(config: RunConfig) -> Chunks:
+    """Tasks computed at once while memory suffices: a whole shard, unless the configuration says less."""
+    return Chunks(min(config.chunk_size or config.shard_size, config.shard_size))
 
 
 def schedule_of(config: RunConfig) -> Schedule:
