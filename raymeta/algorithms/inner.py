@@ -73,8 +73,8 @@ def loss_scale(reduction: LossReduction, phase: Phase) -> int:
 class Descent(NamedTuple):
     """An inner loop of gradient descent as functions of named tensors alone, so that any part can be computed again.
 
-    "Values" are what is learned and what `prepare` adds, by name; the functions must get from nowhere else what is to be
-    differentiated.
+    "Values" are what is learned and what `prepare` adds, by name; the functions must get from nowhere else what is to
+    be differentiated.
     """
 
     adapted: tuple[str, ...]

@@ -211,8 +211,8 @@ class RunConfig(RunOptions):
     def _inner_steps_can_be_checkpointed(self) -> RunConfig:
         if self.checkpoint_inner_steps and not isinstance(self.algorithm, DescentAlgorithm):
             raise ConfigError(
-                f"algorithm {name_of(self.algorithm)} has no inner steps that checkpoint_inner_steps could compute again: "
-                "leave it out"
+                f"algorithm {name_of(self.algorithm)} has no inner steps that checkpoint_inner_steps could compute "
+                "again: leave it out"
             )
         if self.checkpoint_inner_steps and self.compile:
             raise ConfigError("checkpoint_inner_steps and compile do not go together: set one of them to false")
