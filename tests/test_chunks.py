@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,15 +136,17 @@ def test_memory_that_ends_halves_once_for_the_whole_run(by_value: None, tmp_path
 
 
 def test_what_was_recorded_makes_the_bits_again(tmp_path: Path) -> None:
-    """A resumed run keeps to it with memory for everything, from a checkpoint before it was needed, too."""
+    """A resumed run keeps to it with memory for everything, and from before the first step with it."""
     hungry = Hungry(inner_lr=0.01, gradients=4, from_step=3)
     with pytest.warns(RaymetaWarning, match="out of memory"):
         expected = sha256(train(tmp_path, algorithm=hungry))
     with pytest.warns(RaymetaWarning, match="out of memory"):
-        run = train(tmp_path, algorithm=hungry, steps=4, checkpoint_every=1)
+        run = train(tmp_path, algorithm=hungry, steps=4)
+    shutil.rmtree(run.path / "checkpoints" / "step-00000004")
     plenty = (run.path / "config.yaml").read_text().replace("gradients: 4", "gradients: 100")
     (run.path / "config.yaml").write_text(plenty)
-    resumed = raymeta.meta_train(resume=run.path, steps=6)
+    with pytest.warns(RaymetaWarning, match="step-00000004 is missing.*the checkpoint of step 3 is used"):
+        resumed = raymeta.meta_train(resume=run.path, steps=6)
     assert sha256(resumed) == expected
     assert halvings(resumed) == [("gradient", 3, 4)], "nothing new"
 
