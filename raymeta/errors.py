@@ -8,6 +8,7 @@ RaymetaError (1)
 └── RunFailed (1)              the run itself went wrong
     ├── NonFiniteGradient      a meta-gradient with NaN or infinity in it
     ├── NotTwiceDifferentiable a layer without the derivative the algorithm needs
+    ├── OutOfMemory            memory does not suffice for a single task
     └── WorkerFailed           a worker raised, or none is left
 """
 
@@ -54,6 +55,17 @@ class NonFiniteGradient(RunFailed):
 
 class NotTwiceDifferentiable(RunFailed):
     """A layer lacks the derivative that second-order adaptation needs."""
+
+
+class OutOfMemory(RunFailed):
+    """Memory did not suffice for `num_tasks` tasks at once; it ends a run where that is one task."""
+
+    def __init__(self, message: str, num_tasks: int) -> None:
+        super().__init__(message, num_tasks)
+        self.num_tasks = num_tasks
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class WorkerFailed(RunFailed):

@@ -15,17 +15,18 @@ import yaml
 from numpy.typing import NDArray
 
 from raymeta.algorithms.problem import Learned
-from raymeta.config.build import Built, build, open_executor
+from raymeta.config.build import Built, build, first_chunks, open_executor
 from raymeta.config.load import dump, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
-from raymeta.engine.executors.base import Executor
+from raymeta.engine.chunks import Chunks
+from raymeta.engine.executors.base import Executor, Notify
 from raymeta.engine.scoring import EpisodeScores, begin_scoring, half_width
 from raymeta.errors import CheckpointError, ConfigError, RaymetaWarning
 from raymeta.keys import Split
 from raymeta.runs.read import Run, load_run
-from raymeta.runs.tracker import Scores
+from raymeta.runs.tracker import PythonWarnings, Scores
 from raymeta.runs.write import Headline
 
 TEST_SEED = 0
@@ -74,8 +75,13 @@ def evaluate_learned(
     episodes: int | None = None,
     seed: int = TEST_SEED,
     inner_steps: int | None = None,
+    chunks: Chunks,
+    notify: Notify,
 ) -> Evaluation:
-    """Score `learned` on episodes of `split` with workers that are already there."""
+    """Score `learned` on episodes of `split` with workers that are already there.
+
+    `notify` hears of memory that did not suffice for as many tasks at once as `chunks` says.
+    """
     num_episodes = config.test_episodes if episodes is None else episodes
     scores = begin_scoring(
         learned,
@@ -86,6 +92,9 @@ def evaluate_learned(
         seed=seed,
         shard_size=config.shard_size,
         inner_steps=inner_steps,
+        chunks=chunks,
+        step=max([step, *(halving.step for halving in chunks.halvings)]),
+        notify=notify,
     ).collect()
     size = config.tasks.size(split)
     tasks = yaml.safe_load(dump(config))["tasks"]
@@ -142,11 +151,12 @@ def meta_test(
     checkpoint = best_checkpoint(opened)
     require_same_shapes(built, checkpoint)
     executor = open_executor(config, built.blueprint)
+    memory: dict[str, Any] = {"chunks": first_chunks(config), "notify": PythonWarnings().event}
 
     def scored(episodes: int) -> Evaluation:
         where: dict[str, Any] = {"run": opened.id, "step": checkpoint.step, "split": split, "seed": seed}
         return evaluate_learned(
-            config, built, checkpoint.learned, executor, episodes=episodes, inner_steps=inner_steps, **where
+            config, built, checkpoint.learned, executor, episodes=episodes, inner_steps=inner_steps, **where, **memory
         )
 
     try:

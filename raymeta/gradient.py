@@ -27,6 +27,7 @@ def meta_gradient(
     vectorize: Vectorize = "vmap",
     params: Mapping[str, Tensor] | None = None,
     batch_norm: BatchNormPolicy = "transductive",
+    checkpoint_inner_steps: bool = False,
 ) -> dict[str, Tensor]:
     """The mean over `episodes` of the algorithm's meta-gradient at the model's parameters, by parameter name.
 
@@ -45,6 +46,8 @@ def meta_gradient(
         params: values in place of the model's own, and of what the algorithm adds (`inner_lr/NAME` for Meta-SGD,
             which otherwise draws its rates from a generator seeded with 0).
         batch_norm: whose statistics normalise queries, see `raymeta.algorithms.problem`.
+        checkpoint_inner_steps: keep only the parameters between second-order inner steps and compute the rest again:
+            the same bits in less memory.
 
     Raises:
         NotTwiceDifferentiable: a layer lacks the derivative that is needed; its name and the remedy are in the text.
@@ -55,7 +58,14 @@ def meta_gradient(
     if loss is not None and getattr(algorithm, "inner_loss_reduction", "mean") != "mean":
         raise ConfigError("a loss of your own is used as it is: leave inner_loss_reduction at mean")
     goal: Goal = "regression" if episodes[0].support.y.is_floating_point() else "classification"
-    problem = Problem(convert(model), goal=goal, loss=loss, vectorize=vectorize, batch_norm=batch_norm)
+    problem = Problem(
+        convert(model),
+        goal=goal,
+        loss=loss,
+        vectorize=vectorize,
+        batch_norm=batch_norm,
+        checkpoint_inner_steps=checkpoint_inner_steps,
+    )
     learned = _learned(problem, algorithm, params or {})
     groups: dict[object, list[tuple[int, Episode]]] = defaultdict(list)
     for index, episode in enumerate(episodes):

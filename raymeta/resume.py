@@ -20,7 +20,7 @@ FREE_ON_RESUME = frozenset(
         "steps", "workers", "min_workers", "max_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type",
         "node_labels", "placement", "aggregate", "shard_timeout", "worker_wait", "address", "autoscaling", "device",
         "overlap_validation", "output", "time_limit", "test_episodes", "keep_checkpoints", "checkpoint_every", "tags",
-        "name", "mirror",
+        "name", "mirror", "checkpoint_inner_steps",
     }
 )  # fmt: skip
 """Options that a resumed run may change. All others change its result, so they belong to a new run."""

@@ -235,7 +235,15 @@ class Training:
             except CheckpointError as error:
                 tracker.event("warning", f"{error}: the parameters of step {step} are tested in place of the best")
         evaluation = evaluate_learned(
-            self.config, self.built, learned, executor, run=writer.id, step=step, split="test"
+            self.config,
+            self.built,
+            learned,
+            executor,
+            run=writer.id,
+            step=step,
+            split="test",
+            chunks=state.chunks,
+            notify=tracker.event,
         )
         ranked = evaluation.scores.ranked()
         kept = sorted({*range(min(WORST_KEPT, len(ranked))), len(ranked) // 2, len(ranked) - 1})
@@ -276,9 +284,14 @@ def without_effect(config: RunConfig) -> list[str]:
     """Options that are given and do nothing, for a person to know before the run."""
     fields = RunConfig.model_fields
     given = [k for k in _OF_WORKERS if getattr(config, k) != fields[k].get_default(call_default_factory=True)]
-    if config.workers or not given:
-        return []
-    return [f"{' and '.join(given)} without effect, as workers is 0, which is this process: add --workers N"]
+    texts = []
+    if given and not config.workers:
+        texts += [f"{' and '.join(given)} without effect, as workers is 0, which is this process: add --workers N"]
+    if config.checkpoint_inner_steps and getattr(config.algorithm, "first_order", False):
+        texts += ["checkpoint_inner_steps without effect, as first_order records no inner step: leave it out"]
+    if config.chunk_size is not None and config.vectorize == "loop":
+        texts += ["chunk_size without effect, as vectorize loop computes one task at a time: leave it out"]
+    return texts
 
 
 _OF_WORKERS = (

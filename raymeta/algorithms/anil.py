@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.algorithms.base import Adaptation, Algorithm, Noise, Predictor
-from raymeta.algorithms.inner import LossReduction, descend, loss_scale, steps_in
+from raymeta.algorithms.base import Predictor
+from raymeta.algorithms.chain import Link
+from raymeta.algorithms.descent import DescentAlgorithm
+from raymeta.algorithms.inner import Descent, LossReduction, loss_scale, steps_in
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.options import STRICT
 from raymeta.tasks.base import Examples
 from raymeta.tree import Params, select
 
+FEATURES = "support_features|"
+"""Of the support set, computed once; no parameter's name holds a bar."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ANIL(Algorithm):
+class ANIL(DescentAlgorithm):
     """Raghu, Raghu, Bengio, Vinyals. Rapid Learning or Feature Reuse? ICLR 2020.
 
     With φ = (body ψ, head h), inner: h_{k+1} = h_k − α ∇_h L_S(ψ, h_k), ψ fixed. Outer: ∇_(ψ,h) L_Q(ψ, h_K), through
@@ -35,22 +41,33 @@ class ANIL(Algorithm):
     inner_loss_reduction: LossReduction = "mean"
     """`mean` cross-entropy, or `sum_over_classes`: `way` times that"""
 
-    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
-        z_SD = problem.features(learned, support.x, phase)
+    def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
+        names = tuple(name for name in learned.params if name in problem.param_names)
+        head = tuple(select(dict(learned.params), (f"{problem.head_name}.*",)))
         scale = loss_scale(self.inner_loss_reduction, phase)
 
-        def support_loss(head: Params) -> Tensor:
-            return scale * problem.loss(problem.classify(head, z_SD), support.y)
+        def features(values: Params) -> Params:
+            return {FEATURES: problem.features(learned._replace(params=values), support.x, phase)}
 
-        head = select(learned.params, (f"{problem.head_name}.*",))
-        num_steps = steps_in(phase, self.inner_steps, self.test_inner_steps)
-        trajectory = descend(support_loss, head, self.inner_lr, num_steps=num_steps, first_order=self.first_order)
-        embed = once(lambda x: problem.features(learned, x, phase, support_x=support.x))
+        def support_loss(values: Params) -> Tensor:
+            return scale * problem.loss(problem.classify(values, values[FEATURES]), support.y)
 
-        def predictor(head: Params) -> Predictor:
-            return lambda x: problem.classify(head, embed(x))
+        def predictors(values: Params, heads: Sequence[Params]) -> list[Predictor]:
+            body = learned._replace(params=values)
+            embed = once(lambda x: problem.features(body, x, phase, support_x=support.x))
+            return [partial(lambda head, x: problem.classify(head, embed(x)), head) for head in heads]
 
-        return Adaptation([predictor(head) for head in trajectory.params], trajectory.first_loss)
+        return Descent(
+            adapted=head,
+            fixed=(FEATURES,),
+            queried=names,
+            loss=support_loss,
+            rates=lambda values: self.inner_lr,
+            predictors=predictors,
+            num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
+            first_order=self.first_order,
+            prepare=Link([name for name in names if name not in head], features),
+        )
 
 
 def once(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

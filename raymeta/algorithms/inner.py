@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 from raymeta.algorithms.base import Adaptation, Predictor
+from raymeta.algorithms.chain import Link
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.errors import ConfigError
 from raymeta.models.derivatives import gradient_and_value
@@ -69,36 +70,85 @@ def loss_scale(reduction: LossReduction, phase: Phase) -> int:
     return phase.way if reduction == "sum_over_classes" and phase.way else 1
 
 
-def adapt_by_descent(
+class Descent(NamedTuple):
+    """An inner loop of gradient descent as functions of named tensors alone, so that any part can be computed again.
+
+    "Values" are what is learned and what `prepare` adds, by name; the functions must get from nowhere else what is to
+    be differentiated.
+    """
+
+    adapted: tuple[str, ...]
+    """names of what the steps change, θ"""
+    fixed: tuple[str, ...]
+    """names of what else a step reads"""
+    queried: tuple[str, ...]
+    """names of what a predictor reads"""
+    loss: Callable[[Params], Tensor]
+    """the support loss of values"""
+    rates: Callable[[Params], float | Params]
+    """inner learning rates of values"""
+    predictors: Callable[[Params, Sequence[Params]], list[Predictor]]
+    """of values with each of several θ in place of theirs"""
+    num_steps: int
+    first_order: bool = False
+    prepare: Link | None = None
+    """what all steps share, computed once"""
+
+    def theta(self, values: Params) -> Params:
+        return {name: values[name] for name in self.adapted}
+
+    def run(self, values: Params, num_steps: int) -> Trajectory:
+        """Steps from the θ in `values`."""
+        return descend(
+            lambda theta: self.loss(values | theta),
+            self.theta(values),
+            self.rates(values),
+            num_steps=num_steps,
+            first_order=self.first_order,
+        )
+
+    def adaptation(self, params: Params) -> Adaptation:
+        """All steps from what was learned, and a predictor before and after each."""
+        values = params if self.prepare is None else params | self.prepare.call(params)
+        trajectory = self.run(values, self.num_steps)
+        return Adaptation(self.predictors(values, trajectory.params), trajectory.first_loss)
+
+
+def full_descent(
     problem: Problem,
     learned: Learned,
     support: Examples,
     phase: Phase,
     *,
-    rates: float | Params,
+    rates: Callable[[Params], float | Params],
     num_steps: int,
     first_order: bool = False,
     reduction: LossReduction = "mean",
     adapt_only: tuple[str, ...] = ("*",),
-) -> Adaptation:
-    """Gradient descent on the support loss from the learned initialisation, and a predictor for each step.
+) -> Descent:
+    """Gradient descent on the support loss of the whole model.
 
     Raises `ConfigError` where `adapt_only` matches no parameter.
     """
-    theta = select({n: p for n, p in learned.params.items() if n in problem.param_names}, adapt_only)
-    if not theta:
+    adapted = tuple(select({n: p for n, p in learned.params.items() if n in problem.param_names}, adapt_only))
+    if not adapted:
         names = ", ".join(sorted(problem.param_names))
         raise ConfigError(f"algorithm.adapt_only {list(adapt_only)} matches no parameter; the model has {names}")
     scale = loss_scale(reduction, phase)
 
-    def replaced(theta: Params) -> Learned:
-        return learned._replace(params=learned.params | theta)
+    def support_loss(values: Params) -> Tensor:
+        return scale * problem.loss(problem.forward(learned._replace(params=values), support.x, phase), support.y)
 
-    def support_loss(theta: Params) -> Tensor:
-        return scale * problem.loss(problem.forward(replaced(theta), support.x, phase), support.y)
+    def predictor(values: Params) -> Predictor:
+        return lambda x: problem.forward(learned._replace(params=values), x, phase, support_x=support.x)
 
-    def predictor(theta: Params) -> Predictor:
-        return lambda x: problem.forward(replaced(theta), x, phase, support_x=support.x)
-
-    trajectory = descend(support_loss, theta, rates, num_steps=num_steps, first_order=first_order)
-    return Adaptation([predictor(theta) for theta in trajectory.params], trajectory.first_loss)
+    return Descent(
+        adapted=adapted,
+        fixed=tuple(n for n in learned.params if n not in adapted),
+        queried=tuple(n for n in learned.params if n in problem.param_names),
+        loss=support_loss,
+        rates=rates,
+        predictors=lambda values, thetas: [predictor(values | theta) for theta in thetas],
+        num_steps=num_steps,
+        first_order=first_order,
+    )

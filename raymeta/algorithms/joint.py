@@ -5,15 +5,15 @@ from __future__ import annotations
 from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
-from raymeta.algorithms.base import Adaptation, Algorithm, Noise
-from raymeta.algorithms.inner import LossReduction, adapt_by_descent, steps_in
+from raymeta.algorithms.descent import DescentAlgorithm
+from raymeta.algorithms.inner import Descent, LossReduction, full_descent, steps_in
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.options import STRICT
 from raymeta.tasks.base import Examples
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class JointTraining(Algorithm):
+class JointTraining(DescentAlgorithm):
     """Minimise the mean over tasks of L_Q(φ) without adaptation; at validation and test, fine-tune on the support.
 
     Equals MAML with rate 0. Labels are permuted in every episode, so on classification it stays at chance before
@@ -27,13 +27,13 @@ class JointTraining(Algorithm):
     inner_loss_reduction: LossReduction = "mean"
     """`mean` cross-entropy, or `sum_over_classes`: `way` times that"""
 
-    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
-        return adapt_by_descent(
+    def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
+        return full_descent(
             problem,
             learned,
             support,
             phase,
-            rates=self.inner_lr,
+            rates=lambda values: self.inner_lr,
             num_steps=0 if phase.training else steps_in(phase, 0, self.test_inner_steps),
             reduction=self.inner_loss_reduction,
         )

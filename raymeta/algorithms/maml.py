@@ -7,15 +7,16 @@ from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.algorithms.base import Adaptation, Algorithm, Noise, training_metrics
-from raymeta.algorithms.inner import LossReduction, adapt_by_descent, steps_in
+from raymeta.algorithms.base import Noise, training_metrics
+from raymeta.algorithms.descent import DescentAlgorithm
+from raymeta.algorithms.inner import Descent, LossReduction, full_descent, steps_in
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.options import STRICT
 from raymeta.tasks.base import Episode, Examples
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class MAML(Algorithm):
+class MAML(DescentAlgorithm):
     """Finn, Abbeel, Levine. Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017.
 
     Inner: θ_{k+1} = θ_k − α ∇L_S(θ_k), θ_0 = φ. Outer: the mean over tasks of ∇_φ L_Q(θ_K(φ)), differentiated through
@@ -50,18 +51,23 @@ class MAML(Algorithm):
             raise ValueError(f"step_weights has {len(self.step_weights)} entries for {self.inner_steps} inner_steps")
         return self
 
-    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
-        return adapt_by_descent(
+    def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
+        return full_descent(
             problem,
             learned,
             support,
             phase,
-            rates=self.inner_lr,
+            rates=lambda values: self.inner_lr,
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             first_order=self.first_order,
             reduction=self.inner_loss_reduction,
             adapt_only=self.adapt_only,
         )
+
+    def loss_weights(self, num_steps: int) -> dict[int, float]:
+        if self.step_weights is None:
+            return super().loss_weights(num_steps)
+        return dict(enumerate(self.step_weights, start=1))
 
     def task_loss(
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase

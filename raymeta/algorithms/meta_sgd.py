@@ -6,8 +6,8 @@ import torch
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
 
-from raymeta.algorithms.base import Adaptation, Algorithm, Noise
-from raymeta.algorithms.inner import LossReduction, adapt_by_descent, steps_in
+from raymeta.algorithms.descent import DescentAlgorithm
+from raymeta.algorithms.inner import Descent, LossReduction, full_descent, steps_in
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.options import STRICT
 from raymeta.tasks.base import Examples
@@ -18,7 +18,7 @@ RATES = "inner_lr/"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class MetaSGD(Algorithm):
+class MetaSGD(DescentAlgorithm):
     """Li, Zhou, Chen, Li. Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. arXiv:1707.09835.
 
     θ' = φ − a ⊙ ∇L_S(φ) with one rate per parameter element, shared by all tasks and free to become negative; the
@@ -43,14 +43,13 @@ class MetaSGD(Algorithm):
         learned = super().init(problem, params, generator)
         return learned._replace(params=params | rates)
 
-    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
-        rates = {n.removeprefix(RATES): p for n, p in learned.params.items() if n.startswith(RATES)}
-        return adapt_by_descent(
+    def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
+        return full_descent(
             problem,
             learned,
             support,
             phase,
-            rates=rates,
+            rates=lambda values: {n.removeprefix(RATES): p for n, p in values.items() if n.startswith(RATES)},
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             reduction=self.inner_loss_reduction,
         )

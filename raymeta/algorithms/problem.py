@@ -51,6 +51,7 @@ def default_loss(goal: Goal) -> Loss:
 class Problem:
     """A model as a pure function of its parameters, with loss, batch-norm policy and vectorisation.
 
+    With `checkpoint_inner_steps`, methods that descend compute their inner steps again when they differentiate them.
     `model` is only a skeleton: its own parameters are never read except frozen ones (`requires_grad` False), and
     never written. Norms must be the exact ones of `raymeta.models.norm`.
     """
@@ -64,6 +65,7 @@ class Problem:
         batch_norm: BatchNormPolicy = "transductive",
         vectorize: Vectorize = "vmap",
         head: str | None = None,
+        checkpoint_inner_steps: bool = False,
     ) -> None:
         self.model = model
         self.goal: Goal = goal
@@ -71,6 +73,7 @@ class Problem:
         self.has_accuracy = goal == "classification" and loss is None
         self.batch_norm: BatchNormPolicy = batch_norm
         self.vectorize: Vectorize = vectorize
+        self.checkpoint_inner_steps = checkpoint_inner_steps
         self._head = head
         self._known: dict[int, frozenset[str]] = {}
 

@@ -10,6 +10,7 @@ from raymeta.algorithms.problem import Learned, Problem
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.books import RunState
+from raymeta.engine.chunks import Chunks
 from raymeta.engine.executors.base import Executor, Notify, silent
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
@@ -61,6 +62,7 @@ def build(config: RunConfig) -> Built:
         state_layout=Layout.of(initial.state),
         batch_norm=config.batch_norm,
         vectorize=config.vectorize,
+        checkpoint_inner_steps=config.checkpoint_inner_steps,
         compiled=config.compile,
         numerics=Numerics(
             threads=config.threads_per_worker, deterministic=config.deterministic, precision=config.precision
@@ -72,7 +74,12 @@ def build(config: RunConfig) -> Built:
 
 def initial_state(config: RunConfig, built: Built) -> RunState:
     """A run before its first step."""
-    return RunState(OuterOptimizer(built.initial, config.outer))
+    return RunState(OuterOptimizer(built.initial, config.outer), first_chunks(config))
+
+
+def first_chunks(config: RunConfig) -> Chunks:
+    """Tasks computed at once while memory suffices: a whole shard, unless the configuration says less."""
+    return Chunks(min(config.chunk_size or config.shard_size, config.shard_size))
 
 
 def schedule_of(config: RunConfig) -> Schedule:

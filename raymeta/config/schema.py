@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.descent import DescentAlgorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Vectorize
 from raymeta.config.variants import name_of
 from raymeta.engine.executors.placement import Aggregate, Placement
@@ -87,6 +88,12 @@ class RunOptions(BaseModel):
     """tasks of a shard side by side (`vmap`) or one after another (`loop`: less memory, any model)"""
     compile: bool = False
     """compile the computation of a shard (minutes once, cached on disk; then several times as fast for small models)"""
+    checkpoint_inner_steps: bool = False
+    """keep only the parameters between second-order inner steps and compute the rest again: the same result, a fraction
+    of the memory, more time"""
+    chunk_size: PositiveInt | None = None
+    """tasks of a shard computed at once, for less memory; changes the last bits of a result; the whole shard unless
+    given, and halved by itself where memory does not suffice"""
     batch_norm: BatchNormPolicy = "transductive"
     """statistics that batch norm uses: of the batch at hand, of the task's support set, or running averages"""
     validate_every: NonNegativeInt = 250
@@ -199,6 +206,17 @@ class RunConfig(RunOptions):
         given = values.get("outer", {})
         outer = {**values["algorithm"].outer, **given} if isinstance(given, Mapping) else given
         return {**values, "outer": outer}
+
+    @model_validator(mode="after")
+    def _inner_steps_can_be_checkpointed(self) -> RunConfig:
+        if self.checkpoint_inner_steps and not isinstance(self.algorithm, DescentAlgorithm):
+            raise ConfigError(
+                f"algorithm {name_of(self.algorithm)} has no inner steps that checkpoint_inner_steps could compute "
+                "again: leave it out"
+            )
+        if self.checkpoint_inner_steps and self.compile:
+            raise ConfigError("checkpoint_inner_steps and compile do not go together: set one of them to false")
+        return self
 
     @model_validator(mode="after")
     def _goals_agree(self) -> RunConfig:

@@ -8,11 +8,13 @@ from typing import Any
 
 from raymeta.engine.background import BackgroundStore
 from raymeta.engine.checkpoint import Checkpoint
-from raymeta.engine.executors.base import Executor
+from raymeta.engine.chunks import Chunks
+from raymeta.engine.executors.base import Executor, tell_halving
 from raymeta.engine.outer import OuterOptimizer
 from raymeta.engine.schedule import Schedule
 from raymeta.engine.scoring import Scoring, begin_scoring
 from raymeta.engine.worker import Blueprint
+from raymeta.errors import OutOfMemory
 from raymeta.runs.tracker import Trackers
 
 
@@ -21,6 +23,7 @@ class RunState:
     """Where a run stands: what is learned, after how many steps, and the best validation so far."""
 
     outer: OuterOptimizer
+    chunks: Chunks = field(default_factory=Chunks)
     step: int = 0
     best: dict[str, Any] | None = None  # {step, name, value, rank}
     validation_due: bool = False  # restored from a checkpoint whose validation had not come yet
@@ -37,6 +40,7 @@ class RunState:
             self.best,
             self.tasks,
             self.train_s,
+            tuple(self.chunks.halvings),
             self.validation_due,
         )
 
@@ -45,6 +49,7 @@ class RunState:
         self.outer.load(checkpoint.learned, checkpoint.outer)
         self.step, self.best, self.validation_due = checkpoint.step, checkpoint.best, checkpoint.validation_due
         self.tasks, self.train_s = checkpoint.tasks, checkpoint.train_s
+        self.chunks.halvings[:] = checkpoint.halvings
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,16 @@ class Books:
         else:  # the best checkpoint would not be known; the few steps since are done again
             self.store.save(replace(self._running.snapshot, validation_due=True))
 
+    def out_of_memory(self, error: OutOfMemory) -> None:
+        """Half as many tasks at once for meta-gradients from this step on; saved before any bit depends on it.
+
+        Raises `error` where it was a single task.
+        """
+        halving = self.state.chunks.halve("gradient", self.state.step, error)
+        tell_halving(self.tracker.event, halving)
+        self._end_validation()
+        self.store.save(self.state.checkpoint())
+
     def _begin_validation(self, *, urgent: bool) -> None:
         scoring = begin_scoring(
             self.state.outer.learned,
@@ -123,6 +138,9 @@ class Books:
             seed=self.schedule.seed,
             shard_size=self.schedule.shard_size,
             urgent=urgent,
+            chunks=self.state.chunks,
+            step=self.state.step,
+            notify=self.tracker.event,
         )
         snapshot = self.state.checkpoint()
         self._running = Validation(snapshot if urgent else snapshot.clone(), scoring)
@@ -142,7 +160,8 @@ class Books:
             state.best = {"step": snapshot.step, "name": scores.name, "value": scores.value, "rank": rank}
             self.tracker.event("best", f"best validation so far at step {snapshot.step}", step=snapshot.step)
         if improved or save or self.store.has(snapshot.step):
-            self.store.save(replace(snapshot, best=state.best, validation_due=False), best=improved)
+            known = replace(snapshot, best=state.best, halvings=tuple(state.chunks.halvings), validation_due=False)
+            self.store.save(known, best=improved)
 
     def tell_saved(self) -> None:
         """Report the checkpoints that are on the disk by now; raises the error of one that could not be written."""

@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from raymeta.algorithms.problem import Learned
+from raymeta.engine.chunks import Halving
 from raymeta.errors import CheckpointError, EnvironmentProblem
 from raymeta.files import sync_directory, write_json, write_whole
 
@@ -38,6 +39,7 @@ class Checkpoint:
     best: dict[str, Any] | None = None
     tasks: int = 0  # computed until here by all attempts, in `train_s` seconds
     train_s: float = 0.0
+    halvings: tuple[Halving, ...] = ()  # of the tasks computed at once
     validation_due: bool = False  # these parameters are being validated, so `best` does not know them yet
 
     def clone(self) -> Checkpoint:
@@ -77,7 +79,8 @@ class CheckpointStore:
         return checkpoint_name(step) in self._written
 
     def _write_or_amend(self, checkpoint: Checkpoint, final: Path) -> None:
-        known = {"best": checkpoint.best, "validation_due": checkpoint.validation_due}
+        halvings = [halving._asdict() for halving in checkpoint.halvings]
+        known = {"best": checkpoint.best, "validation_due": checkpoint.validation_due, "halvings": halvings}
         if before := self._written.get(final.name):
             state = before | known
             if state != before:
@@ -154,6 +157,7 @@ class CheckpointStore:
             tensors = {file: _verified(folder / file, state["sha256"][file]) for file in (PARAMS, OUTER)}
             step, best = int(state["step"]), state["best"]
             tasks, train_s = int(state.get("tasks", 0)), float(state.get("train_s", 0))
+            halvings = tuple(Halving(**halving) for halving in state.get("halvings", []))
             if best is not None:
                 best = {**best, "step": int(best["step"]), "rank": float(best["rank"])}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -161,9 +165,8 @@ class CheckpointStore:
         every = tensors[PARAMS]
         params = {n: v for n, v in every.items() if not n.startswith(_STATE_PREFIX)}
         folded = {n.removeprefix(_STATE_PREFIX): v for n, v in every.items() if n.startswith(_STATE_PREFIX)}
-        return Checkpoint(
-            step, Learned(params, folded), tensors[OUTER], best, tasks, train_s, bool(state.get("validation_due"))
-        )
+        learned, due = Learned(params, folded), bool(state.get("validation_due"))
+        return Checkpoint(step, learned, tensors[OUTER], best, tasks, train_s, halvings, due)
 
     def load_last(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that can be read (None without any), and what was wrong with newer ones.

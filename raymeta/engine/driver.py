@@ -16,7 +16,7 @@ from raymeta.engine.executors.base import Executor
 from raymeta.engine.reduce import Fold, Total
 from raymeta.engine.schedule import Schedule
 from raymeta.engine.worker import Blueprint, Job
-from raymeta.errors import NonFiniteGradient, RaymetaError
+from raymeta.errors import NonFiniteGradient, OutOfMemory, RaymetaError
 from raymeta.keys import Shard, plan
 from raymeta.runs import tracker as names
 from raymeta.runs.tracker import Trackers
@@ -69,7 +69,7 @@ def _steps(books: Books, stop_requested: Callable[[], bool], clock: Callable[[],
             return "time_limit"
         started, waited = clock(), executor.waited_s
         try:
-            total = map_reduce(executor, blueprint, schedule, state)
+            total = _sums(books)
         except RaymetaError:
             books.rescue()
             raise
@@ -92,13 +92,23 @@ def _steps(books: Books, stop_requested: Callable[[], bool], clock: Callable[[],
     return "steps"
 
 
+def _sums(books: Books) -> Total:
+    """One step's sums; done again with half as many tasks at once, on all workers, where memory did not suffice."""
+    while True:
+        try:
+            return map_reduce(books.executor, books.blueprint, books.schedule, books.state)
+        except OutOfMemory as error:
+            books.out_of_memory(error)
+
+
 def map_reduce(executor: Executor, blueprint: Blueprint, schedule: Schedule, state: RunState) -> Total:
     """Sum one step's shards, computed wherever, in the fixed order."""
     shards = _shards(schedule, state.step)
     upcoming = _shards(schedule, state.step + 1) if state.step + 1 < schedule.steps else []
     fold = Fold(len(shards))
     payload = blueprint.payload(state.outer.learned)
-    for block, result in executor.map(Job("gradient"), payload, shards, upcoming=upcoming):
+    job = Job("gradient", chunk_size=state.chunks.at("gradient", state.step))
+    for block, result in executor.map(job, payload, shards, upcoming=upcoming):
         fold.add(block, Total.of(result))
     return fold.total()
 

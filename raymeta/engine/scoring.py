@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from raymeta.algorithms.problem import Learned
-from raymeta.engine.executors.base import Executor
+from raymeta.engine.chunks import Chunks
+from raymeta.engine.executors.base import Executor, Notify, tell_halving
 from raymeta.engine.worker import Blueprint, FloatArray, Job, Result
+from raymeta.errors import OutOfMemory
 from raymeta.keys import Block, Split, plan
 from raymeta.runs.tracker import ScoreName, Scores
 
@@ -49,17 +51,28 @@ def half_width(values: FloatArray) -> float:
     return 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scoring:
-    """Scores on their way."""
+    """Scores on their way, or on their way again with fewer tasks at once."""
 
-    results: Iterator[tuple[Block, Result]]
+    begin: Callable[[], Iterator[tuple[Block, Result]]]
+    halve: Callable[[OutOfMemory], None]
     split: Split
     seed: int
 
+    def __post_init__(self) -> None:
+        self._results = self.begin()
+
     def collect(self) -> EpisodeScores:
-        """Wait for all of them."""
-        ordered = [result.scores for _, result in sorted(self.results, key=lambda pair: pair[0].index)]
+        """Wait for all of them. Raises `OutOfMemory` where memory does not suffice for a single task."""
+        while True:
+            try:
+                results = sorted(self._results, key=lambda pair: pair[0].index)
+                break
+            except OutOfMemory as error:
+                self.halve(error)
+                self._results = self.begin()
+        ordered = [result.scores for _, result in results]
         values = {name: np.concatenate([scores[name] for scores in ordered]) for name in ordered[0]}
         return EpisodeScores(values, self.split, self.seed)
 
@@ -75,11 +88,21 @@ def begin_scoring(
     shard_size: int,
     inner_steps: int | None = None,
     urgent: bool = True,
+    chunks: Chunks,
+    step: int,
+    notify: Notify,
 ) -> Scoring:
     """Adapt to `num_episodes` episodes of `split` and score each; the same episodes for every model and checkpoint.
 
-    The parameters are those of now, however they change while the scores are on their way.
+    The parameters are those of now, after outer step `step`, however they change while the scores are on their way.
     """
     shards = plan(seed=seed, split=split, step=0, num_tasks=num_episodes, shard_size=shard_size)
-    results = executor.map(Job("scores", inner_steps), blueprint.payload(learned), shards, urgent=urgent)
-    return Scoring(results, split, seed)
+    payload = blueprint.payload(learned)
+
+    def begin() -> Iterator[tuple[Block, Result]]:
+        return executor.map(Job("scores", inner_steps, chunks.at("scores", step)), payload, shards, urgent=urgent)
+
+    def halve(error: OutOfMemory) -> None:
+        tell_halving(notify, chunks.halve("scores", step, error))
+
+    return Scoring(begin, halve, split, seed)

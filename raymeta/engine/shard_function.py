@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from raymeta.algorithms.base import Algorithm, Noise
 from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.engine.chunks import in_chunks, is_memory_error
 from raymeta.errors import ConfigError
 from raymeta.tasks.base import Episode, Examples
 from raymeta.tree import Layout, Params
@@ -38,22 +40,24 @@ class ShardFunction:
         self.compile_s = 0.0
         """seconds that compiling took so far, with the first call of each"""
 
-    def __call__(self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase) -> Sums:
-        """Sums in the type of the parameters [P + S], and in float64 by name of the metric."""
+    def __call__(
+        self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase, *, chunk_size: int | None = None
+    ) -> Sums:
+        """Sums in the type of the parameters [P + S], and in float64 by name of the metric.
+
+        `chunk_size` tasks are computed at once, all unless given; their sums are added in float64 and in order.
+        """
+        if self._compiled is not None and self._problem.vectorize == "loop":
+            chunk_size = 1
+        vector, metrics = _total(
+            self._of_chunk(learned, part, draws, phase) for part, draws in in_chunks(episodes, noise, chunk_size)
+        )
+        # Summed in float64, sent in the parameters' own type: the leaves of the fold.
+        return vector.to(next(iter(learned.params.values())).dtype), metrics
+
+    def _of_chunk(self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase) -> Sums:
         if self._compiled is None:
             return self._sums(learned.params, learned.state, episodes, noise, phase)
-        if self._problem.vectorize == "vmap":
-            return self._run_compiled(learned, episodes, noise, phase)
-        flat, metrics = self._run_compiled(learned, *_task(episodes, noise, 0), phase)
-        total = flat.to(torch.float64)
-        for t in range(1, len(episodes.support.x)):
-            flat, more = self._run_compiled(learned, *_task(episodes, noise, t), phase)
-            total += flat
-            metrics = {name: value + more[name] for name, value in metrics.items()}
-        return total.to(flat.dtype), metrics
-
-    def _run_compiled(self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase) -> Sums:
-        assert self._compiled is not None
         shape = len(episodes.support.x), phase.way
         if shape in self._seen:
             return self._compiled(*learned, episodes, noise, _without_step(phase))
@@ -63,6 +67,8 @@ class ShardFunction:
         try:
             result = self._compiled(*learned, episodes, noise, _without_step(phase))
         except Exception as error:
+            if is_memory_error(error):
+                raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(
                 f"this model or method cannot be compiled ({reason}): leave compile out, or set it to false"
@@ -77,15 +83,15 @@ class ShardFunction:
         sums = self._algorithm.contribution(
             self._problem, Learned(params, state), Episode(support, query), noise=noise, phase=phase
         )
-        flat = torch.cat([self._layout.flatten(sums.gradient), self._state_layout.flatten(sums.state)])
-        # Summed in float64, sent in the parameters' own type: the leaves of the fold.
-        return flat.to(next(iter(params.values())).dtype), sums.metrics
+        parts = [self._layout.flatten(sums.gradient), self._state_layout.flatten(sums.state)]
+        return torch.cat(parts), sums.metrics
 
 
-def _task(episodes: Episode, noise: Noise, t: int) -> tuple[Episode, Noise]:
-    """One task as a batch of its own."""
-    sides = [Examples(*(None if v is None else v[t : t + 1] for v in side)) for side in episodes]  # type: ignore[arg-type]
-    return Episode(*sides), {name: value[t : t + 1] for name, value in noise.items()}
+def _total(sums: Iterable[Sums]) -> Sums:
+    def add(one: Sums, other: Sums) -> Sums:
+        return one[0] + other[0], {name: value + other[1][name] for name, value in one[1].items()}
+
+    return reduce(add, sums)
 
 
 def _without_step(phase: Phase) -> Phase:

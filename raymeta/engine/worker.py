@@ -16,9 +16,10 @@ from torch import nn
 
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
+from raymeta.engine.chunks import JobKind, in_chunks, is_memory_error
 from raymeta.engine.numerics import Numerics
 from raymeta.engine.shard_function import ShardFunction
-from raymeta.errors import EnvironmentProblem
+from raymeta.errors import EnvironmentProblem, OutOfMemory
 from raymeta.keys import Shard, TaskKey
 from raymeta.models.differentiable import exact_attention, explain_failure
 from raymeta.tasks.base import Episode, Examples, TaskSet
@@ -41,6 +42,7 @@ class Blueprint:
     state_layout: Layout
     batch_norm: BatchNormPolicy = "transductive"
     vectorize: Vectorize = "vmap"
+    checkpoint_inner_steps: bool = False
     compiled: bool = False
     numerics: Numerics = field(default_factory=Numerics)
     device: Literal["auto", "cpu", "cuda"] = "cpu"
@@ -52,14 +54,21 @@ class Blueprint:
         return flat
 
     def problem(self) -> Problem:
-        return Problem(self.model, goal=self.tasks.goal, batch_norm=self.batch_norm, vectorize=self.vectorize)
+        return Problem(
+            self.model,
+            goal=self.tasks.goal,
+            batch_norm=self.batch_norm,
+            vectorize=self.vectorize,
+            checkpoint_inner_steps=self.checkpoint_inner_steps,
+        )
 
 
 class Job(NamedTuple):
     """What to do with a shard: sum its meta-gradients, or score its episodes."""
 
-    kind: Literal["gradient", "scores"]
+    kind: JobKind
     inner_steps: int | None = None
+    chunk_size: int | None = None  # tasks computed at once; None for all of the shard
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,20 @@ class Worker:
         return os.getpid()
 
     def run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
-        """Compute one shard from the flat parameters and state `payload` [P + S], which is only read."""
+        """Compute one shard from the flat parameters and state `payload` [P + S], which is only read.
+
+        Raises `OutOfMemory` where memory does not suffice for so many tasks at once.
+        """
+        try:
+            return self._run(job, payload, shard)
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory_error(error):
+                raise
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        # Outside of the except clause, whose traceback would hold what was computed so far.
+        raise self._out_of_memory(job, shard, reason)
+
+    def _run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
         started, compiled_before = time.perf_counter(), self._sums_of.compile_s
         learned = self._unpack(payload)
         episodes = self._take_episodes(shard)
@@ -123,6 +145,17 @@ class Worker:
         compile_s = self._sums_of.compile_s - compiled_before
         pid, memory = os.getpid(), resident_bytes()
         return Result(shard, *result, seconds=seconds, compile_s=compile_s, pid=pid, rss_bytes=memory)
+
+    def _out_of_memory(self, job: Job, shard: Shard, reason: str) -> OutOfMemory:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        at_once = 1 if self.problem.vectorize == "loop" else min(job.chunk_size or shard.num_tasks, shard.num_tasks)
+        where = f"{shard.split}, step {shard.step}, tasks {shard.start} to {shard.stop - 1}"
+        return OutOfMemory(
+            f"memory does not suffice for {at_once} task{'s' * (at_once > 1)} at once ({where}: {reason}): use fewer "
+            "query examples, checkpoint_inner_steps: true, first_order: true, a smaller model, or a larger device",
+            at_once,
+        )
 
     def prepare(self, shard: Shard) -> None:
         """Build the episodes of a shard that may come next beside other work; whether it comes changes no bits."""
@@ -147,7 +180,7 @@ class Worker:
     def _gradient(
         self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode
     ) -> tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]:
-        vector, metrics = self._sums(learned, keys, episodes)
+        vector, metrics = self._sums(learned, keys, episodes, job.chunk_size)
         bad: tuple[TaskKey, ...] = ()
         if not np.isfinite(vector).all():
             alone = [key for key in keys if not np.isfinite(self._sums_alone(learned, key)).all()]
@@ -158,13 +191,13 @@ class Worker:
         return self._sums(learned, [key], self._moved(self.blueprint.tasks.episodes([key])))[0]
 
     def _sums(
-        self, learned: Learned, keys: Sequence[TaskKey], episodes: Episode
+        self, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, chunk_size: int | None = None
     ) -> tuple[FloatArray, dict[str, float]]:
         phase = Phase(step=keys[0].step, training=True, way=self.problem.way_of(episodes))
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
         try:
-            flat, metrics = self._sums_of(learned, episodes, noise, phase)
+            flat, metrics = self._sums_of(learned, episodes, noise, phase, chunk_size=chunk_size)
         except RuntimeError as error:
             raise explain_failure(self.problem.model, episodes.support.x[0], error) from error
         return flat.cpu().numpy(), {name: float(value) for name, value in metrics.items()}
@@ -175,8 +208,12 @@ class Worker:
         phase = Phase(step=keys[0].step, training=False, inner_steps=job.inner_steps)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
-        scores = self.blueprint.algorithm.scores(self.problem, learned, episodes, noise=noise, phase=phase)
-        return np.zeros(0), {}, {name: value.cpu().double().numpy() for name, value in scores.items()}, ()
+        parts = [
+            self.blueprint.algorithm.scores(self.problem, learned, part, noise=draws, phase=phase)
+            for part, draws in in_chunks(episodes, noise, job.chunk_size)
+        ]
+        scores = {name: torch.cat([part[name] for part in parts]).cpu().double().numpy() for name in parts[0]}
+        return np.zeros(0), {}, scores, ()
 
     def _unpack(self, payload: FloatArray) -> Learned:
         """Parameters and state in storage of our own: a payload from shared memory must never be written."""

@@ -51,6 +51,7 @@ EVENT_KINDS: Final = (
     "best",
     "cluster",
     "compiled",
+    "chunk_halved",
     "worker_lost",
     "worker_hung",
     "worker_preempted",
@@ -67,6 +68,7 @@ EVENT_KINDS: Final = (
 )
 """Every kind of event there is."""
 FAULT_KINDS: Final = (
+    "chunk_halved",
     "worker_lost",
     "worker_hung",
     "worker_preempted",
@@ -74,7 +76,7 @@ FAULT_KINDS: Final = (
     "shard_retried",
     "result_lost",
 )
-"""Events that tell of something that went wrong with a worker; the run goes on."""
+"""Events that tell of something that went wrong on a worker; the run goes on."""
 
 
 class Scores(NamedTuple):

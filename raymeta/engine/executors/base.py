@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from raymeta.engine.chunks import Halving
 from raymeta.engine.worker import FloatArray, Job, Result
 from raymeta.keys import Block, Shard
 from raymeta.runs.tracker import WorkerRow
@@ -31,7 +32,8 @@ class Executor(Protocol):
 
         Gradients of a block may be summed before they come; scores come shard by shard. The work begins with the call
         where that is possible; `urgent` work goes first. `upcoming` are the shards of the step after, whose episodes
-        workers may prepare.
+        workers may prepare. Raises `OutOfMemory` where memory does not suffice for so many tasks at once as `job`
+        says; a new call may say less.
         """
 
     def unfinished(self) -> int:
@@ -59,6 +61,11 @@ def tell_compiled(notify: Notify, result: Result) -> None:
         tasks = result.shard.num_tasks
         message = f"a shard of {tasks} tasks was compiled in {result.compile_s:.0f} s"
         notify("compiled", message, seconds=result.compile_s, pid=result.pid)
+
+
+def tell_halving(notify: Notify, halving: Halving) -> None:
+    """Say that memory did not suffice, and from which step on results have other bits."""
+    notify("chunk_halved", halving.message, since_step=halving.step, job=halving.job, chunk_size=halving.chunk_size)
 
 
 def silent(kind: str, message: str, **fields: object) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from raymeta.engine.executors.ray_actors.pool import Seat
 from raymeta.engine.worker import Job, Result
+from raymeta.errors import OutOfMemory
 from raymeta.keys import Block, Shard
 
 
@@ -89,6 +90,7 @@ class Batch:
     failures: Counter[int] = field(default_factory=Counter)
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0  # that workers computed
+    failure: OutOfMemory | None = None  # for who waits for it
 
     def __post_init__(self) -> None:
         self.remaining = len(self.shards)

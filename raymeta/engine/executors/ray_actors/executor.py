@@ -16,7 +16,7 @@ from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
 from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, Folders, block_level, split
 from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
 from raymeta.engine.worker import Blueprint, FloatArray, Job, Result
-from raymeta.errors import RaymetaError, WorkerFailed
+from raymeta.errors import OutOfMemory, RaymetaError, WorkerFailed
 from raymeta.keys import Block, Shard
 from raymeta.runs.tracker import WorkerRow
 
@@ -107,6 +107,8 @@ class RayExecutor:
             while batch.results or batch.remaining:
                 while batch.results:
                     yield batch.results.popleft()
+                if batch.failure is not None:
+                    raise batch.failure
                 if batch.remaining:
                     self._advance()
             if message := self._pace.measure(batch, len(self.pool.live())):
@@ -270,6 +272,10 @@ class RayExecutor:
             return
         if isinstance(cause, self._ray.exceptions.RayError):  # an argument could not be had there
             self._requeue(call)
+            return
+        if isinstance(cause, OutOfMemory):  # its own batch is given up; others may be on their way beside it
+            call.batch.failure = cause
+            self._forget(call.batch)
             return
         if isinstance(cause, RaymetaError):
             raise cause from None

@@ -180,7 +180,7 @@ class Pool:
         if self._losses > LOSSES_WITHOUT_PROGRESS * len(self.seats):
             raise WorkerFailed(
                 f"{self._losses} workers were lost in a row without finishing a shard; the last {reason}. "
-                "Out of memory? Try a smaller --shard_size, or fewer --workers"
+                "Out of memory? Try a smaller --chunk_size, or fewer --workers"
             ) from error
         self.cluster.ray.kill(seat.actor)
         seat.restarts += 1
