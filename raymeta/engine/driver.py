@@ -115,11 +115,11 @@ def _shards(schedule: Schedule, step: int) -> list[Shard]:
 
 def outer_step(state: RunState, blueprint: Blueprint, total: Total, schedule: Schedule) -> dict[str, float]:
     """Divide the sums once by the number of tasks and step the outer optimiser; returns the step's metrics."""
-    mean = torch.from_numpy(total.vector / total.num_tasks)
-    gradient, folded = torch.split(mean, [blueprint.layout.size, blueprint.state_layout.size])
+    mean = total.vector / total.num_tasks
+    gradient, folded = mean[: blueprint.layout.size], mean[blueprint.layout.size :]
     lr = state.outer.options.lr_at(state.step, schedule.steps)
-    norm = state.outer.step(blueprint.layout.unflatten(gradient), lr=lr)
-    means: Params = blueprint.state_layout.unflatten(folded)
+    norm = state.outer.step(gradient, lr=lr)
+    means: Params = blueprint.state_layout.unflatten(torch.from_numpy(folded))
     state.outer.state = blueprint.algorithm.fold_state(state.outer.state, means)
     metrics = {name: value / total.num_tasks for name, value in total.metrics.items()}
     return metrics | {names.OUTER_GRAD_NORM: norm, names.OUTER_LR: lr}

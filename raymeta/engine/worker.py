@@ -91,6 +91,7 @@ class Worker:
         self.device = choose_device(blueprint.device)
         self.problem = blueprint.problem()
         self.problem.model.to(self.device)
+        self._dtype = next(self.problem.model.parameters()).dtype
         self._sums_of = ShardFunction(
             blueprint.algorithm,
             self.problem,
@@ -116,13 +117,19 @@ class Worker:
         numerics = self.blueprint.numerics
         with torch.random.fork_rng(devices=[]), exact_attention(), numerics.autocast(self.device):
             self.problem.set_training(job.kind == "gradient")
-            torch.manual_seed(int(keys[0].generator("torch").integers(2**63)))
+            self._seed_torch(keys[0])
             compute = self._gradient if job.kind == "gradient" else self._scores
             result = compute(job, learned, keys, episodes)
         seconds = time.perf_counter() - started
         compile_s = self._sums_of.compile_s - compiled_before
-        pid, memory = os.getpid(), resident_bytes()
-        return Result(shard, *result, seconds=seconds, compile_s=compile_s, pid=pid, rss_bytes=memory)
+        return Result(shard, *result, seconds=seconds, compile_s=compile_s, pid=os.getpid())
+
+    def _seed_torch(self, key: TaskKey) -> None:
+        """Seed dropout and the like. `torch.manual_seed` would also record a stack trace for each kind of device."""
+        seed = int(key.generator("torch").integers(2**63))
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def prepare(self, shard: Shard) -> None:
         """Build the episodes of a shard that may come next beside other work; whether it comes changes no bits."""
@@ -141,8 +148,7 @@ class Worker:
         return self._moved(self.blueprint.tasks.episodes(list(shard.keys())) if prepared is None else prepared.result())
 
     def _moved(self, episodes: Episode) -> Episode:
-        dtype = next(self.problem.model.parameters()).dtype
-        return Episode(*(_moved(side, self.device, dtype) for side in episodes))
+        return Episode(*(_moved(side, self.device, self._dtype) for side in episodes))
 
     def _gradient(
         self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode
