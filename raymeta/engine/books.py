@@ -10,6 +10,7 @@ from raymeta.engine.background import BackgroundStore
 from raymeta.engine.checkpoint import Checkpoint
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.outer import OuterOptimizer
+from raymeta.engine.phases import CHECKPOINT, VALIDATION, Phases
 from raymeta.engine.schedule import Schedule
 from raymeta.engine.scoring import Scoring, begin_scoring
 from raymeta.engine.worker import Blueprint
@@ -69,6 +70,7 @@ class Books:
     schedule: Schedule
     store: BackgroundStore
     tracker: Trackers
+    phases: Phases
     _running: Validation | None = field(default=None, init=False)
 
     def resume(self) -> None:
@@ -92,9 +94,9 @@ class Books:
             if not beside:
                 self._end_validation(save=save)
             elif save:
-                self.store.save(replace(self._running.snapshot, validation_due=True))  # type: ignore[union-attr]
+                self._save(replace(self._running.snapshot, validation_due=True))  # type: ignore[union-attr]
         elif save:
-            self.store.save(self.state.checkpoint())
+            self._save(self.state.checkpoint())
 
     def stop(self, *, validate: bool) -> None:
         """End the run at this step, before its schedule did."""
@@ -104,26 +106,31 @@ class Books:
             self._begin_validation(urgent=True)
             self._end_validation(save=True)
         else:
-            self.store.save(self.state.checkpoint())
+            self._save(self.state.checkpoint())
 
     def rescue(self) -> None:
         """Save what can be continued from, without workers to count on."""
         if self._running is None:
-            self.store.save(self.state.checkpoint())
+            self._save(self.state.checkpoint())
         else:  # the best checkpoint would not be known; the few steps since are done again
-            self.store.save(replace(self._running.snapshot, validation_due=True))
+            self._save(replace(self._running.snapshot, validation_due=True))
+
+    def _save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
+        with self.phases(CHECKPOINT):
+            self.store.save(checkpoint, best=best)
 
     def _begin_validation(self, *, urgent: bool) -> None:
-        scoring = begin_scoring(
-            self.state.outer.learned,
-            blueprint=self.blueprint,
-            executor=self.executor,
-            split="val",
-            num_episodes=self.schedule.validation_episodes,
-            seed=self.schedule.seed,
-            shard_size=self.schedule.shard_size,
-            urgent=urgent,
-        )
+        with self.phases(VALIDATION):
+            scoring = begin_scoring(
+                self.state.outer.learned,
+                blueprint=self.blueprint,
+                executor=self.executor,
+                split="val",
+                num_episodes=self.schedule.validation_episodes,
+                seed=self.schedule.seed,
+                shard_size=self.schedule.shard_size,
+                urgent=urgent,
+            )
         snapshot = self.state.checkpoint()
         self._running = Validation(snapshot if urgent else snapshot.clone(), scoring)
 
@@ -132,7 +139,8 @@ class Books:
         if self._running is None:
             return
         snapshot, state = self._running.snapshot, self.state
-        scores = self._running.scoring.collect().summary()
+        with self.phases(VALIDATION):
+            scores = self._running.scoring.collect().summary()
         self._running = None
         state.validation = scores.metrics()
         self.tracker.validation(snapshot.step, scores)
@@ -142,7 +150,7 @@ class Books:
             state.best = {"step": snapshot.step, "name": scores.name, "value": scores.value, "rank": rank}
             self.tracker.event("best", f"best validation so far at step {snapshot.step}", step=snapshot.step)
         if improved or save or self.store.has(snapshot.step):
-            self.store.save(replace(snapshot, best=state.best, validation_due=False), best=improved)
+            self._save(replace(snapshot, best=state.best, validation_due=False), best=improved)
 
     def tell_saved(self) -> None:
         """Report the checkpoints that are on the disk by now; raises the error of one that could not be written."""
