@@ -20,7 +20,8 @@ FIRST_TRACED = 3
 
 
 class Profile:
-    """Records one attempt at a run; as a context, it writes both files when it is left.
+    """Records one attempt at a run; as a context, it writes both files when it is left, or the table alone where no
+    steps are to be traced.
 
     The table leaves the first step out, which is another kind of step, and the traced ones, which tracing slows down,
     unless there are no others.
@@ -39,7 +40,7 @@ class Profile:
     def begin_step(self, phases: Phases) -> None:
         """The next step of this attempt begins."""
         self.num_steps += 1
-        if self.num_steps == FIRST_TRACED:
+        if self.num_steps == FIRST_TRACED <= self._last_traced:
             self._profiler = profile(activities=_activities())
             self._profiler.start()
         if self._profiler is not None:
@@ -94,7 +95,7 @@ class Profile:
             "first_step_s": self._seconds["first"].total(),
             "workers": self._num_workers,
             "worker_phases_s": {name: s / num_steps for name, s in self._worker_seconds[counted].items()},
-            "trace": TRACE if self.num_steps >= FIRST_TRACED else None,
+            "trace": TRACE if self._counts["traced"] else None,
         }
 
 
