@@ -15,6 +15,7 @@ from torch import Tensor
 
 from raymeta.algorithms.meta_sgd import RATES
 from raymeta.algorithms.problem import Learned
+from raymeta.engine.update_rules import State, adam, adamw, sgd
 from raymeta.options import STRICT
 from raymeta.tree import Layout, Params, detach
 
@@ -72,18 +73,6 @@ class OuterOptimizer:
         self._flat = self._layout.flatten(detach(learned.params)).clone()
         self.params = self._layout.unflatten(self._flat)
         self._pieces = self._cut()
-        groups = [
-            {"params": [piece.vector for piece in self._pieces if piece.decays], "weight_decay": options.weight_decay},
-            {"params": [piece.vector for piece in self._pieces if not piece.decays], "weight_decay": 0.0},
-        ]
-        self._optimizer: torch.optim.Optimizer
-        match options.optimizer:
-            case "sgd":
-                self._optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
-            case "adam":
-                self._optimizer = torch.optim.Adam(groups, lr=options.lr)
-            case "adamw":
-                self._optimizer = torch.optim.AdamW(groups, lr=options.lr)
 
     @property
     def learned(self) -> Learned:
@@ -107,10 +96,15 @@ class OuterOptimizer:
             .split_with_sizes([piece.layout.size for piece in self._pieces])
         )
         for piece, part in zip(self._pieces, parts, strict=True):
-            piece.vector.grad = part
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
+            decay = self.options.weight_decay if piece.decays else 0.0
+            match self.options.optimizer:
+                case "sgd":
+                    momentum = self.options.momentum
+                    sgd(piece.vector, part, piece.state, lr=lr, weight_decay=decay, momentum=momentum)
+                case "adam":
+                    adam(piece.vector, part, piece.state, lr=lr, weight_decay=decay)
+                case "adamw":
+                    adamw(piece.vector, part, piece.state, lr=lr, weight_decay=decay)
         return norm
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -118,8 +112,7 @@ class OuterOptimizer:
         return {
             f"{name}|{key}": part.clone()
             for piece in self._pieces
-            for key, value in self._optimizer.state[piece.vector].items()
-            if isinstance(value, Tensor)
+            for key, value in piece.state.items()
             for name, part in piece.by_name(key, value).items()
         }
 
@@ -132,25 +125,26 @@ class OuterOptimizer:
             named = [full.rpartition("|") for full in tensors]
             for key in [key for name, _, key in named if name == first]:
                 values = {name: tensors[f"{name}|{key}"] for name in piece.layout.shapes}
-                self._optimizer.state[piece.vector][key] = piece.joined(key, values)
+                piece.state[key] = piece.joined(key, values)
 
     def _cut(self) -> list[_Piece]:
         """The flat vector where decaying parameters and learned inner rates take turns."""
         pieces, start = [], 0
         for are_rates, names in groupby(self._layout.shapes, key=lambda name: name.startswith(RATES)):
             layout = Layout({name: self._layout.shapes[name] for name in names})
-            vector = self._flat[start : start + layout.size].requires_grad_()
-            pieces.append(_Piece(vector, layout, decays=not are_rates))
+            vector = self._flat[start : start + layout.size]
+            pieces.append(_Piece(vector, layout, decays=not are_rates, state={}))
             start += layout.size
         return pieces
 
 
 class _Piece(NamedTuple):
-    """Neighbouring parameters as one tensor of the optimiser."""
+    """Neighbouring parameters that are updated as one vector."""
 
     vector: Tensor
     layout: Layout
     decays: bool
+    state: State
 
     def by_name(self, key: str, value: Tensor) -> Params:
         """State `key` of the vector as that of each parameter."""
