@@ -12,12 +12,12 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from raymeta.errors import EnvironmentProblem
-from raymeta.redact import without_secrets
+from raymeta.redact import redactor, without_secrets
 
 _REMEDIES = {
     errno.ENOSPC: "free some space, or write elsewhere (--output)",
@@ -104,23 +104,23 @@ def write_json(path: Path, value: object) -> None:
 
 def json_text(value: object, *, indent: int | None = None) -> str:
     """Valid JSON of `value`: numbers of numpy and torch as numbers, paths and other objects as text, no credentials."""
-    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+    return json.dumps(_plain(value, redactor()), indent=indent, allow_nan=False)
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, clean: Callable[[str], str]) -> object:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, str):
-        return without_secrets(value)
+        return clean(value)
     if isinstance(value, Mapping):
-        return {without_secrets(str(key)): _plain(item) for key, item in value.items()}
+        return {clean(str(key)): _plain(item, clean) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [_plain(item, clean) for item in value]
     if hasattr(value, "tolist"):  # arrays, tensors and their scalars
-        return _plain(value.tolist())
-    return without_secrets(str(value))
+        return _plain(value.tolist(), clean)
+    return clean(str(value))
 
 
 def nan_for_null(value: Any) -> Any:

@@ -7,10 +7,11 @@ rebuilds the same episode. The 256-bit counter holds (draws, index, step, split)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -36,6 +37,21 @@ class TaskKey(NamedTuple):
         key = np.array([self.seed, STREAMS.index(stream)], dtype=np.uint64)
         counter = np.array([0, self.index, self.step, SPLITS.index(self.split)], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def uniforms(keys: Sequence[TaskKey], n: int) -> NDArray[np.float64]:
+    """What `key.generator().random(n)` gives, for each of `keys` [T, n], ten times as fast."""
+    philox = np.random.Philox(key=0)
+    generator = np.random.Generator(philox)
+    place: dict[str, tuple[int, ...]] = {}
+    state: Any = {"bit_generator": "Philox", "buffer": (0,) * 4, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
+    state["state"], stream = place, STREAMS.index("episode")
+    drawn = np.empty((len(keys), n))
+    for i, key in enumerate(keys):
+        place["counter"], place["key"] = (0, key.index, key.step, SPLITS.index(key.split)), (key.seed, stream)
+        philox.state = state
+        drawn[i] = generator.random(n)
+    return drawn
 
 
 class Shard(NamedTuple):

@@ -17,6 +17,7 @@ from raymeta.config.preset_files import DEFAULT, preset_names
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import SECTIONS, registry
 from raymeta.engine.driver import StopReason
+from raymeta.engine.profile import profile_text
 from raymeta.errors import ConfigError
 from raymeta.resume import DEFAULT_OUTPUT, resumed_config, run_to_resume
 from raymeta.runs.read import Run
@@ -24,11 +25,14 @@ from raymeta.runs.terminal import Mode, open_terminal
 from raymeta.runs.tracker import Tracker, score_text
 from raymeta.training import Training, run_name, without_effect
 
+TRACED_STEPS = 10
+
 FLAGS = (
     Flag(("-c", "--config"), "many", "configuration file on top of the preset; may be repeated", "FILE"),
     Flag(("--resume",), "maybe", "continue a run (a path, a URI, an id, or `latest`)", "[RUN]"),
     Flag(("--dry-run",), "nothing", "check configuration and data, build the model, and stop"),
     Flag(("--print-config",), "nothing", "print the resolved configuration as YAML, and stop"),
+    Flag(("--profile",), "maybe", f"tell where time goes; record a trace of STEPS steps [{TRACED_STEPS}]", "[STEPS]"),
     Flag(("-q", "--quiet"), "nothing", "only warnings and the result"),
     Flag(("-v", "--verbose"), "nothing", "show tracebacks"),
     Flag(("--log-format",), "one", "auto, live, plain or json", "MODE"),
@@ -63,6 +67,7 @@ def _train(argv: Sequence[str]) -> int:
         notes=notes,
         command=["raymeta", "train", *argv],
         trackers=lambda title: [_terminal(flags, title, config.steps)],
+        profiled_steps=_profiled_steps(flags),
     )
     if flags.get("dry_run"):
         _tell([] if flags.get("quiet") else notes, training.warnings)
@@ -73,7 +78,10 @@ def _train(argv: Sequence[str]) -> int:
         return 0
     run = training.execute()
     mirror = None if training.store is None else str(training.store / run.id)
-    print_result("train", result_text(run, training.reason, mirror=mirror), str(run.path))
+    text = result_text(run, training.reason, mirror=mirror)
+    if training.profile is not None and training.profile.num_steps:
+        text += f"\n\n{profile_text(training.profile.table())}"
+    print_result("train", text, str(run.path))
     return 130 if training.reason == "signal" else 0
 
 
@@ -90,6 +98,16 @@ def _configuration(arguments: Arguments) -> tuple[RunConfig, list[str], Run | No
     mirror = [Override(key, value, "--resume") for key, value in resumed.mirror.items()]
     kept = [o for o in overrides if o.key != "output"]  # it only says where to look
     return resumed_config(resumed.run, [*mirror, *kept]), resumed.notes, resumed.run
+
+
+def _profiled_steps(flags: Mapping[str, Any]) -> int | None:
+    """Steps to trace; None for no profile."""
+    asked = flags.get("profile")
+    if asked is None or asked is True:
+        return TRACED_STEPS if asked else None
+    if not asked.isdecimal() or not int(asked):
+        raise ConfigError(f"--profile {asked} is no number of steps: write --profile, or --profile 20")
+    return int(asked)
 
 
 def _tell(notes: Sequence[str], warnings: Sequence[str]) -> None:

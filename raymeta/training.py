@@ -22,6 +22,7 @@ from raymeta.engine.checkpoint import CheckpointStore, checkpoint_name
 from raymeta.engine.driver import StopReason, train_loop
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.ray_actors import RayMetrics
+from raymeta.engine.profile import Profile
 from raymeta.errors import CheckpointError, EnvironmentProblem
 from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, require_same_shapes
 from raymeta.inspection import write_episodes
@@ -78,9 +79,11 @@ class Training:
         trackers: Callable[[str], Sequence[Tracker]] = lambda title: (),
         directory: Path | None = None,
         stop: Callable[[], str | None] = lambda: None,
+        profiled_steps: int | None = None,
     ) -> None:
         """`directory` receives the run, instead of a new folder in `config.output`. `stop` may ask for a stop after
-        the current step, as a signal does: it answers with the reason."""
+        the current step, as a signal does: it answers with the reason. `profiled_steps` are traced, and where the time
+        of all steps went is written beside the trace."""
         self.config = config
         self.warnings = without_effect(config)
         self.reason: StopReason = "steps"
@@ -90,6 +93,8 @@ class Training:
         self._trackers = trackers
         self._directory = directory
         self._stop_asked = stop
+        self._profiled_steps = profiled_steps
+        self.profile: Profile | None = None
         self._spent_s = 0.0
         if resume is not None:
             require_no_writer(resume.path)
@@ -147,6 +152,9 @@ class Training:
             place = executor.describe()
             tracker.event("cluster", cluster_text(place), **place)
             tracker.add(RayMetrics(writer.id))
+        if self._profiled_steps is not None:
+            num_workers = len(executor.workers()) if self.config.workers else 0
+            self.profile = Profile(writer.directory, traced_steps=self._profiled_steps, num_workers=num_workers)
         began = time.perf_counter()
         try:
             with stop_signals() as signalled:
@@ -158,6 +166,7 @@ class Training:
                     store=store,
                     tracker=tracker,
                     stop_requested=lambda: signalled() or self._stop_asked() is not None,
+                    profile=self.profile,
                 )
             if self.reason == "signal":
                 self._stop(writer, tracker)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple, TypeAlias
+from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,7 +16,8 @@ from torch import Tensor
 Params: TypeAlias = dict[str, Tensor]
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True)
+class Layout:
     """Names and shapes of a `Params` in the order in which it lies in a flat vector."""
 
     shapes: dict[str, tuple[int, ...]]
@@ -23,9 +26,14 @@ class Layout(NamedTuple):
     def of(cls, params: Mapping[str, Tensor]) -> Layout:
         return cls({name: tuple(value.shape) for name, value in params.items()})
 
-    @property
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Elements of each tensor."""
+        return [math.prod(shape) for shape in self.shapes.values()]
+
+    @cached_property
     def size(self) -> int:
-        return sum(math.prod(shape) for shape in self.shapes.values())
+        return sum(self.sizes)
 
     def flatten(self, params: Mapping[str, Tensor]) -> Tensor:
         """One vector [size] holding all tensors in this layout's order."""
@@ -35,7 +43,7 @@ class Layout(NamedTuple):
 
     def unflatten(self, vector: Tensor) -> Params:
         """Views into `vector` [size] under their names and shapes."""
-        pieces = torch.split(vector, [math.prod(shape) for shape in self.shapes.values()])
+        pieces = vector.split_with_sizes(self.sizes)
         return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
 

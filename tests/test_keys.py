@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raymeta.engine.reduce import Fold, Total
-from raymeta.keys import SPLITS, STREAMS, Block, TaskKey, plan
+from raymeta.keys import SPLITS, STREAMS, Block, TaskKey, plan, uniforms
 
 
 def test_keys_are_golden() -> None:
@@ -22,6 +22,13 @@ def test_keys_are_golden() -> None:
 
 
 GOLDEN = [3383787246268166011, 11064670155480057804, 16924167534140331827, 16690268242802875308]
+
+
+def test_uniforms_of_many_keys_are_those_of_each() -> None:
+    """Whatever was drawn before, and for sizes that leave a started block of the counter."""
+    keys = [TaskKey(s, split, step, i) for s in (0, 2**63 - 1) for split in SPLITS for step in (0, 7) for i in (0, 9)]
+    for n in (1, 4, 7, 22):
+        assert uniforms(keys, n).tolist() == [key.generator().random(n).tolist() for key in keys]
 
 
 def test_keys_do_not_collide() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from raymeta.algorithms.problem import Learned
 from raymeta.engine.outer import OuterOptimizer, OuterOptions
@@ -14,11 +18,8 @@ def optimizer(**options: object) -> OuterOptimizer:
     return OuterOptimizer(Learned(params, {}), OuterOptions(**options))  # type: ignore[arg-type]
 
 
-def gradient(*values: float) -> dict[str, torch.Tensor]:
-    return {
-        "w": torch.tensor(values, dtype=torch.float64),
-        "inner_lr/w": torch.zeros(2, dtype=torch.float64),
-    }
+def gradient(*values: float) -> NDArray[np.float64]:
+    return np.array([*values, 0.0, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -78,3 +79,31 @@ def test_restored_state_goes_on_with_the_same_bits(kind: str) -> None:
     for outer in (through, resumed):
         outer.step(gradient(-1.0, 2.0), lr=0.05)
     assert torch.equal(through.params["w"], resumed.params["w"])
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_one_flat_vector_steps_like_tensors_one_by_one(kind: str) -> None:
+    """Bit for bit what torch's optimiser does with the tensors themselves, wherever rates lie among them."""
+    torch.manual_seed(0)
+    start = {"inner_lr/b": torch.rand(()), "a": torch.randn(3, 5), "inner_lr/a": torch.rand(3, 5), "b": torch.randn(())}
+    options = OuterOptions(optimizer=kind, weight_decay=0.1, momentum=0.9)  # type: ignore[arg-type]
+    outer = OuterOptimizer(Learned(start, {}), options)
+    apart = {name: value.clone().requires_grad_() for name, value in start.items()}
+    kinds = {
+        "sgd": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
+    }  # fmt: skip
+    groups = [{"params": [p], "weight_decay": 0.1 * ("inner_lr" not in name)} for name, p in apart.items()]
+    reference = kinds[kind](groups, lr=0.01)
+    for _ in range(3):
+        flat = torch.randn(32, dtype=torch.float64)
+        outer.step(flat.numpy(), lr=0.01)
+        for (name, p), part in zip(apart.items(), flat.split([1, 15, 15, 1]), strict=True):
+            p.grad = part.to(p.dtype).reshape(start[name].shape)
+        reference.step()
+    for name, p in apart.items():
+        assert torch.equal(p.detach(), outer.params[name])
+    names = {f"{name}|{key}" for name, p in apart.items() for key in reference.state[p]}
+    assert set(outer.state_tensors()) == names
+    for name, p in apart.items():
+        for key, value in reference.state[p].items():
+            assert torch.equal(outer.state_tensors()[f"{name}|{key}"], value)

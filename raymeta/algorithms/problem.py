@@ -76,6 +76,7 @@ class Problem:
         self.checkpoint_inner_steps = checkpoint_inner_steps
         self._head = head
         self._known: dict[int, frozenset[str]] = {}
+        self._training: bool | None = None
 
     @cached_property
     def param_names(self) -> frozenset[str]:
@@ -135,6 +136,9 @@ class Problem:
 
     def set_training(self, training: bool) -> None:
         """Switch dropout on or off; batch norm follows its policy and not this flag."""
+        if training == self._training:  # a walk over all modules
+            return
+        self._training = training
         for module in (self.model, *([self._body] if "_body" in self.__dict__ else [])):
             module.train(training)
 

@@ -11,6 +11,7 @@ from raymeta.engine.checkpoint import Checkpoint
 from raymeta.engine.chunks import Chunks
 from raymeta.engine.executors.base import Executor, tell_halving
 from raymeta.engine.outer import OuterOptimizer
+from raymeta.engine.phases import CHECKPOINT, VALIDATION, Phases
 from raymeta.engine.schedule import Schedule
 from raymeta.engine.scoring import Scoring, begin_scoring
 from raymeta.engine.worker import Blueprint
@@ -74,6 +75,7 @@ class Books:
     schedule: Schedule
     store: BackgroundStore
     tracker: Trackers
+    phases: Phases
     _running: Validation | None = field(default=None, init=False)
 
     def resume(self) -> None:
@@ -97,9 +99,9 @@ class Books:
             if not beside:
                 self._end_validation(save=save)
             elif save:
-                self.store.save(replace(self._running.snapshot, validation_due=True))  # type: ignore[union-attr]
+                self._save(replace(self._running.snapshot, validation_due=True))  # type: ignore[union-attr]
         elif save:
-            self.store.save(self.state.checkpoint())
+            self._save(self.state.checkpoint())
 
     def stop(self, *, validate: bool) -> None:
         """End the run at this step, before its schedule did."""
@@ -109,14 +111,18 @@ class Books:
             self._begin_validation(urgent=True)
             self._end_validation(save=True)
         else:
-            self.store.save(self.state.checkpoint())
+            self._save(self.state.checkpoint())
 
     def rescue(self) -> None:
         """Save what can be continued from, without workers to count on."""
         if self._running is None:
-            self.store.save(self.state.checkpoint())
+            self._save(self.state.checkpoint())
         else:  # the best checkpoint would not be known; the few steps since are done again
-            self.store.save(replace(self._running.snapshot, validation_due=True))
+            self._save(replace(self._running.snapshot, validation_due=True))
+
+    def _save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
+        with self.phases(CHECKPOINT):
+            self.store.save(checkpoint, best=best)
 
     def out_of_memory(self, error: OutOfMemory) -> None:
         """Half as many tasks at once for meta-gradients from this step on; saved before any bit depends on it.
@@ -126,22 +132,23 @@ class Books:
         halving = self.state.chunks.halve("gradient", self.state.step, error)
         tell_halving(self.tracker.event, halving)
         self._end_validation()
-        self.store.save(self.state.checkpoint())
+        self._save(self.state.checkpoint())
 
     def _begin_validation(self, *, urgent: bool) -> None:
-        scoring = begin_scoring(
-            self.state.outer.learned,
-            blueprint=self.blueprint,
-            executor=self.executor,
-            split="val",
-            num_episodes=self.schedule.validation_episodes,
-            seed=self.schedule.seed,
-            shard_size=self.schedule.shard_size,
-            urgent=urgent,
-            chunks=self.state.chunks,
-            step=self.state.step,
-            notify=self.tracker.event,
-        )
+        with self.phases(VALIDATION):
+            scoring = begin_scoring(
+                self.state.outer.learned,
+                blueprint=self.blueprint,
+                executor=self.executor,
+                split="val",
+                num_episodes=self.schedule.validation_episodes,
+                seed=self.schedule.seed,
+                shard_size=self.schedule.shard_size,
+                urgent=urgent,
+                chunks=self.state.chunks,
+                step=self.state.step,
+                notify=self.tracker.event,
+            )
         snapshot = self.state.checkpoint()
         self._running = Validation(snapshot if urgent else snapshot.clone(), scoring)
 
@@ -150,7 +157,8 @@ class Books:
         if self._running is None:
             return
         snapshot, state = self._running.snapshot, self.state
-        scores = self._running.scoring.collect().summary()
+        with self.phases(VALIDATION):
+            scores = self._running.scoring.collect().summary()
         self._running = None
         state.validation = scores.metrics()
         self.tracker.validation(snapshot.step, scores)
@@ -161,7 +169,7 @@ class Books:
             self.tracker.event("best", f"best validation so far at step {snapshot.step}", step=snapshot.step)
         if improved or save or self.store.has(snapshot.step):
             known = replace(snapshot, best=state.best, halvings=tuple(state.chunks.halvings), validation_due=False)
-            self.store.save(known, best=improved)
+            self._save(known, best=improved)
 
     def tell_saved(self) -> None:
         """Report the checkpoints that are on the disk by now; raises the error of one that could not be written."""

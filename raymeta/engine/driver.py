@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -13,6 +15,8 @@ from raymeta.engine.background import BackgroundStore
 from raymeta.engine.books import Books, RunState
 from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.engine.executors.base import Executor
+from raymeta.engine.phases import FOLD, METRICS, OUTER, TRANSFER, WORK, Phases
+from raymeta.engine.profile import Profile
 from raymeta.engine.reduce import Fold, Total
 from raymeta.engine.schedule import Schedule
 from raymeta.engine.worker import Blueprint, Job
@@ -38,25 +42,29 @@ def train_loop(
     tracker: Trackers,
     stop_requested: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.perf_counter,
+    profile: Profile | None = None,
 ) -> StopReason:
     """Take outer steps until `schedule` ends, the time is over, or a stop is requested; always ends on a checkpoint.
 
-    Checkpoints are written in the background; when this returns or raises, the last one is on the disk.
+    Checkpoints are written in the background; when this returns or raises, the last one is on the disk. `profile`
+    records where the time goes and changes nothing else.
 
     Raises `NonFiniteGradient`, `WorkerFailed`, `EnvironmentProblem`, after the last good state was saved if that was
     possible.
     """
-    with BackgroundStore(store) as background:
-        books = Books(state, blueprint, executor, schedule, background, tracker)
-        reason = _steps(books, stop_requested, clock)
+    with BackgroundStore(store) as background, profile or nullcontext():
+        books = Books(state, blueprint, executor, schedule, background, tracker, Phases())
+        reason = _steps(books, stop_requested, clock, profile)
         background.drain()
         books.tell_saved()
     return reason
 
 
-def _steps(books: Books, stop_requested: Callable[[], bool], clock: Callable[[], float]) -> StopReason:
+def _steps(
+    books: Books, stop_requested: Callable[[], bool], clock: Callable[[], float], profile: Profile | None
+) -> StopReason:
     state, blueprint, executor = books.state, books.blueprint, books.executor
-    schedule, tracker = books.schedule, books.tracker
+    schedule, tracker, phases = books.schedule, books.tracker, books.phases
     began = clock()
     reported = -math.inf
     books.resume()
@@ -68,48 +76,71 @@ def _steps(books: Books, stop_requested: Callable[[], bool], clock: Callable[[],
             books.stop(validate=True)
             return "time_limit"
         started, waited = clock(), executor.waited_s
+        if profile is not None:
+            profile.begin_step(phases)
+        work: Counter[str] = Counter()
         try:
-            total = _sums(books)
+            total = _sums(books, work)
         except RaymetaError:
             books.rescue()
             raise
         if total.non_finite:
             books.stop(validate=False)
             raise _non_finite(total, state.step, books.store)
-        metrics = outer_step(state, blueprint, total, schedule)
+        with phases(OUTER):
+            metrics = outer_step(state, blueprint, total, schedule)
         state.step += 1
         seconds = clock() - started
         state.tasks += total.num_tasks
         state.train_s += seconds
         busy = 1 - min(1.0, (executor.waited_s - waited) / seconds)
         metrics |= {names.STEP_S: seconds, names.TASKS_PER_S: total.num_tasks / seconds, names.DRIVER_BUSY: busy}
-        tracker.step(state.step, metrics)
+        with phases(METRICS):
+            tracker.step(state.step, metrics)
         last = state.step == schedule.steps
         books.after_step(last=last)
         if clock() - reported >= WORKER_REPORT_S or last:
             reported = clock()
-            tracker.workers(executor.workers())
+            with phases(METRICS):
+                tracker.workers(executor.workers())
+        if profile is not None:
+            profile.end_step(phases, work)
     return "steps"
 
 
-def _sums(books: Books) -> Total:
+def _sums(books: Books, work: Counter[str]) -> Total:
     """One step's sums; done again with half as many tasks at once, on all workers, where memory did not suffice."""
     while True:
         try:
-            return map_reduce(books.executor, books.blueprint, books.schedule, books.state)
+            return map_reduce(books.executor, books.blueprint, books.schedule, books.state, books.phases, work)
         except OutOfMemory as error:
             books.out_of_memory(error)
 
 
-def map_reduce(executor: Executor, blueprint: Blueprint, schedule: Schedule, state: RunState) -> Total:
-    """Sum one step's shards, computed wherever, in the fixed order."""
+def map_reduce(
+    executor: Executor,
+    blueprint: Blueprint,
+    schedule: Schedule,
+    state: RunState,
+    phases: Phases | None = None,
+    work: Counter[str] | None = None,
+) -> Total:
+    """Sum one step's shards, computed wherever, in the fixed order.
+
+    What of this takes how long is told to `phases`, and added to `work` what those who computed it say.
+    """
+    phases, work = phases or Phases(), Counter() if work is None else work
     shards = _shards(schedule, state.step)
     upcoming = _shards(schedule, state.step + 1) if state.step + 1 < schedule.steps else []
     fold = Fold(len(shards))
-    payload = blueprint.payload(state.outer.learned)
     job = Job("gradient", chunk_size=state.chunks.at("gradient", state.step))
-    for block, result in executor.map(job, payload, shards, upcoming=upcoming):
-        fold.add(block, Total.of(result))
+    with phases(TRANSFER):
+        payload = blueprint.payload(state.outer.learned)
+    with phases(WORK):
+        for block, result in executor.map(job, payload, shards, upcoming=upcoming):
+            with phases(FOLD):
+                fold.add(block, Total.of(result))
+                work.update(result.phases)
     return fold.total()
 
 
@@ -125,11 +156,11 @@ def _shards(schedule: Schedule, step: int) -> list[Shard]:
 
 def outer_step(state: RunState, blueprint: Blueprint, total: Total, schedule: Schedule) -> dict[str, float]:
     """Divide the sums once by the number of tasks and step the outer optimiser; returns the step's metrics."""
-    mean = torch.from_numpy(total.vector / total.num_tasks)
-    gradient, folded = torch.split(mean, [blueprint.layout.size, blueprint.state_layout.size])
+    mean = total.vector / total.num_tasks
+    gradient, folded = mean[: blueprint.layout.size], mean[blueprint.layout.size :]
     lr = state.outer.options.lr_at(state.step, schedule.steps)
-    norm = state.outer.step(blueprint.layout.unflatten(gradient), lr=lr)
-    means: Params = blueprint.state_layout.unflatten(folded)
+    norm = state.outer.step(gradient, lr=lr)
+    means: Params = blueprint.state_layout.unflatten(torch.from_numpy(folded))
     state.outer.state = blueprint.algorithm.fold_state(state.outer.state, means)
     metrics = {name: value / total.num_tasks for name, value in total.metrics.items()}
     return metrics | {names.OUTER_GRAD_NORM: norm, names.OUTER_LR: lr}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from itertools import groupby
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from raymeta.algorithms.meta_sgd import RATES
 from raymeta.algorithms.problem import Learned
+from raymeta.engine.update_rules import State, adam, adamw, sgd
 from raymeta.options import STRICT
-from raymeta.tree import Params, detach
+from raymeta.tree import Layout, Params, detach
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -58,64 +62,98 @@ class OuterOptions:
 class OuterOptimizer:
     """Owns the learned parameters and applies one mean meta-gradient per outer step.
 
-    The tensors live on the CPU, where the driver folds; workers get copies.
+    The tensors live on the CPU, where the driver folds; workers get copies. They are views of one flat vector in the
+    order of `learned.params`, so that a step costs the same however many they are.
     """
 
     def __init__(self, learned: Learned, options: OuterOptions) -> None:
         self.options = options
         self.state = dict(learned.state)
-        self.params = {name: value.detach().clone().requires_grad_() for name, value in learned.params.items()}
-        decayed = [p for name, p in self.params.items() if not name.startswith(RATES)]
-        rates = [p for name, p in self.params.items() if name.startswith(RATES)]
-        groups = [{"params": decayed, "weight_decay": options.weight_decay}]
-        if rates:
-            groups.append({"params": rates, "weight_decay": 0.0})
-        self._optimizer: torch.optim.Optimizer
-        match options.optimizer:
-            case "sgd":
-                self._optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum)
-            case "adam":
-                self._optimizer = torch.optim.Adam(groups, lr=options.lr)
-            case "adamw":
-                self._optimizer = torch.optim.AdamW(groups, lr=options.lr)
+        self._layout = Layout.of(learned.params)
+        self._flat = self._layout.flatten(detach(learned.params)).clone()
+        self.params = self._layout.unflatten(self._flat)
+        self._pieces = self._cut()
 
     @property
     def learned(self) -> Learned:
         """What is learned now; the tensors are the live ones and must not be written."""
-        return Learned(detach(self.params), self.state)
+        return Learned(dict(self.params), self.state)
 
-    def step(self, gradient: Params, *, lr: float) -> float:
-        """Apply the mean meta-gradient (float64, by name) with rate `lr`; returns its norm before clipping."""
-        norm = float(torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt())
-        scale = 1.0
+    def step(self, gradient: NDArray[np.float64], *, lr: float) -> float:
+        """Apply the mean meta-gradient [P], in the order of the parameters, with rate `lr`.
+
+        Returns its norm before clipping.
+        """
+        # Summed by numpy: torch's sums change with the number of threads, which is not the driver's to choose.
+        norm = math.sqrt(float(np.square(gradient).sum()))
         if self.options.clip_norm is not None and norm > self.options.clip_norm:
-            scale = self.options.clip_norm / norm
-        for name, param in self.params.items():
-            value = gradient[name] * scale
-            if self.options.clip_value is not None:
-                value = value.clamp(-self.options.clip_value, self.options.clip_value)
-            param.grad = value.to(param.dtype)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
+            gradient = gradient * (self.options.clip_norm / norm)
+        if self.options.clip_value is not None:
+            gradient = gradient.clip(-self.options.clip_value, self.options.clip_value)
+        parts = (
+            torch.from_numpy(gradient)
+            .to(self._flat.dtype)
+            .split_with_sizes([piece.layout.size for piece in self._pieces])
+        )
+        for piece, part in zip(self._pieces, parts, strict=True):
+            decay = self.options.weight_decay if piece.decays else 0.0
+            match self.options.optimizer:
+                case "sgd":
+                    momentum = self.options.momentum
+                    sgd(piece.vector, part, piece.state, lr=lr, weight_decay=decay, momentum=momentum)
+                case "adam":
+                    adam(piece.vector, part, piece.state, lr=lr, weight_decay=decay)
+                case "adamw":
+                    adamw(piece.vector, part, piece.state, lr=lr, weight_decay=decay)
         return norm
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The optimiser's own state as named tensors, for a checkpoint."""
-        names = {id(p): name for name, p in self.params.items()}
+        """The optimiser's own state as named tensors, for a checkpoint: `PARAMETER|KEY`."""
         return {
-            f"{names[id(param)]}|{key}": value.detach().clone()
-            for param, values in self._optimizer.state.items()
-            for key, value in values.items()
-            if isinstance(value, Tensor)
+            f"{name}|{key}": part.clone()
+            for piece in self._pieces
+            for key, value in piece.state.items()
+            for name, part in piece.by_name(key, value).items()
         }
 
     def load(self, learned: Learned, tensors: dict[str, Tensor]) -> None:
         """Restore learned parameters and what `state_tensors` gave."""
-        with torch.no_grad():
-            for name, param in self.params.items():
-                param.copy_(learned.params[name])
+        self._flat.copy_(self._layout.flatten(learned.params))
         self.state = {name: learned.state[name].clone() for name in self.state}
-        for full, value in tensors.items():
-            name, key = full.rsplit("|", 1)
-            self._optimizer.state[self.params[name]][key] = value.clone()
+        for piece in self._pieces:
+            first = next(iter(piece.layout.shapes))
+            named = [full.rpartition("|") for full in tensors]
+            for key in [key for name, _, key in named if name == first]:
+                values = {name: tensors[f"{name}|{key}"] for name in piece.layout.shapes}
+                piece.state[key] = piece.joined(key, values)
+
+    def _cut(self) -> list[_Piece]:
+        """The flat vector where decaying parameters and learned inner rates take turns."""
+        pieces, start = [], 0
+        for are_rates, names in groupby(self._layout.shapes, key=lambda name: name.startswith(RATES)):
+            layout = Layout({name: self._layout.shapes[name] for name in names})
+            vector = self._flat[start : start + layout.size]
+            pieces.append(_Piece(vector, layout, decays=not are_rates, state={}))
+            start += layout.size
+        return pieces
+
+
+class _Piece(NamedTuple):
+    """Neighbouring parameters that are updated as one vector."""
+
+    vector: Tensor
+    layout: Layout
+    decays: bool
+    state: State
+
+    def by_name(self, key: str, value: Tensor) -> Params:
+        """State `key` of the vector as that of each parameter."""
+        return dict.fromkeys(self.layout.shapes, value) if key == _COUNT else self.layout.unflatten(value)
+
+    def joined(self, key: str, values: Params) -> Tensor:
+        """Inverse of `by_name`, in memory of its own."""
+        return (values[next(iter(self.layout.shapes))] if key == _COUNT else self.layout.flatten(values)).clone()
+
+
+_COUNT = "step"
+"""Adam's number of steps, a scalar that is the same for all parameters."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
 from raymeta.engine.chunks import JobKind, in_chunks, is_memory_error
 from raymeta.engine.numerics import Numerics
+from raymeta.engine.phases import EPISODES, GRADIENT, TRANSFER, Phases
 from raymeta.engine.shard_function import ShardFunction
 from raymeta.errors import EnvironmentProblem, OutOfMemory
 from raymeta.keys import Shard, TaskKey
@@ -82,6 +82,7 @@ class Result:
     non_finite: tuple[TaskKey, ...] = ()
     seconds: float = 0.0
     compile_s: float = 0.0  # of them, if this shard was the first of its kind
+    phases: dict[str, float] = field(default_factory=dict)  # of them, by name
     pid: int = 0
     rss_bytes: int = 0
 
@@ -100,6 +101,7 @@ class Worker:
         self.device = choose_device(blueprint.device)
         self.problem = blueprint.problem()
         self.problem.model.to(self.device)
+        self._dtype = next(self.problem.model.parameters()).dtype
         self._sums_of = ShardFunction(
             blueprint.algorithm,
             self.problem,
@@ -107,6 +109,7 @@ class Worker:
             blueprint.state_layout,
             compiled=blueprint.compiled,
         )
+        self._phases = Phases()
         self._version: tuple[FloatArray, Learned] | None = None
         self._ahead = ThreadPoolExecutor(1, "episodes")
         self._prepared: dict[Shard, Future[Episode]] = {}
@@ -131,20 +134,30 @@ class Worker:
         raise self._out_of_memory(job, shard, reason)
 
     def _run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
-        started, compiled_before = time.perf_counter(), self._sums_of.compile_s
-        learned = self._unpack(payload)
+        self._phases.lap()
+        compiled_before = self._sums_of.compile_s
+        with self._phases(TRANSFER):
+            learned = self._unpack(payload)
         episodes = self._take_episodes(shard)
         keys = list(shard.keys())
         numerics = self.blueprint.numerics
         with torch.random.fork_rng(devices=[]), exact_attention(), numerics.autocast(self.device):
             self.problem.set_training(job.kind == "gradient")
-            torch.manual_seed(int(keys[0].generator("torch").integers(2**63)))
+            self._seed_torch(keys[0])
             compute = self._gradient if job.kind == "gradient" else self._scores
-            result = compute(job, learned, keys, episodes)
-        seconds = time.perf_counter() - started
+            with self._phases(GRADIENT):
+                result = compute(job, learned, keys, episodes)
         compile_s = self._sums_of.compile_s - compiled_before
-        pid, memory = os.getpid(), resident_bytes()
-        return Result(shard, *result, seconds=seconds, compile_s=compile_s, pid=pid, rss_bytes=memory)
+        phases = self._phases.lap()
+        seconds = sum(phases.values())
+        return Result(shard, *result, seconds=seconds, compile_s=compile_s, phases=phases, pid=os.getpid())
+
+    def _seed_torch(self, key: TaskKey) -> None:
+        """Seed dropout and the like. `torch.manual_seed` would also record a stack trace for each kind of device."""
+        seed = int(key.generator("torch").integers(2**63))
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _out_of_memory(self, job: Job, shard: Shard, reason: str) -> OutOfMemory:
         if self.device.type == "cuda":
@@ -171,11 +184,13 @@ class Worker:
 
     def _take_episodes(self, shard: Shard) -> Episode:
         prepared = self._prepared.pop(shard, None)
-        return self._moved(self.blueprint.tasks.episodes(list(shard.keys())) if prepared is None else prepared.result())
+        with self._phases(EPISODES):
+            drawn = self.blueprint.tasks.episodes(list(shard.keys())) if prepared is None else prepared.result()
+        with self._phases(TRANSFER):
+            return self._moved(drawn)
 
     def _moved(self, episodes: Episode) -> Episode:
-        dtype = next(self.problem.model.parameters()).dtype
-        return Episode(*(_moved(side, self.device, dtype) for side in episodes))
+        return Episode(*(_moved(side, self.device, self._dtype) for side in episodes))
 
     def _gradient(
         self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode

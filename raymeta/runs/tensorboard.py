@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar, text
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import text
 
 from raymeta.runs.tracker import Scores, WorkerRow
 
@@ -59,8 +60,8 @@ class TensorBoard:
     def _scalars(self, step: int, metrics: Mapping[str, float]) -> None:
         if self._writer is None:
             self._open(step)
-        for name, value in metrics.items():
-            self._write(Event(summary=scalar(name, value), step=step))
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._write(Event(summary=Summary(value=values), step=step))
 
     def _write(self, event: Event) -> None:
         assert self._writer is not None

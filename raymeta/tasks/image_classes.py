@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from raymeta.errors import DataError
-from raymeta.keys import SPLITS, Split, TaskKey
+from raymeta.keys import SPLITS, Split, TaskKey, uniforms
 from raymeta.options import STRICT
 from raymeta.tasks.base import Episode, Examples, Goal, Size, TaskSet, one_task
 
@@ -147,7 +147,7 @@ class ImageTaskSet(TaskSet):
         """
         num_base = len(pool.names)
         num_classes = num_base * (4 if self.rotation_policy == "classes" else 1)
-        u = np.stack([key.generator().random(way * (3 + 2 * per_class)) for key in keys])
+        u = uniforms(keys, way * (3 + 2 * per_class))
         u_classes, u_turns, u_images = u[:, : 2 * way], u[:, 2 * way : 3 * way], u[:, 3 * way :]
         class_id = distinct(u_classes, np.full(len(keys), num_classes))
         counts = pool.counts[class_id % num_base]

@@ -10,7 +10,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from raymeta.keys import Split, TaskKey
+from raymeta.keys import Split, TaskKey, uniforms
 from raymeta.options import STRICT
 from raymeta.tasks.base import Episode, Examples, Goal, Size, TaskSet, one_task
 
@@ -55,8 +55,10 @@ class Sinusoid(TaskSet):
 
     def episodes(self, keys: Sequence[TaskKey]) -> Episode:
         size = self.size(keys[0].split)
-        draws = np.stack([key.generator().random(2 + size.shot + size.query_shot) for key in keys])
-        amplitude, phase = (low + (high - low) * draws[:, [i]] for i, (low, high) in enumerate((AMPLITUDE, PHASE)))
+        draws = uniforms(keys, 2 + size.shot + size.query_shot)
+        amplitude, phase = (
+            low + (high - low) * draws[:, i : i + 1] for i, (low, high) in enumerate((AMPLITUDE, PHASE))
+        )
         x = X_RANGE[0] + (X_RANGE[1] - X_RANGE[0]) * draws[:, 2:]
         y = amplitude * np.sin(x - phase)
         sides = [torch.from_numpy(v.astype(np.float32))[..., None] for v in (x, y)]

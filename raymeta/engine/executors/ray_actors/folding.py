@@ -6,6 +6,7 @@ two shards in float32. Blocks of fewer than `LEAST_LEAVES` shards therefore trav
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -32,7 +33,8 @@ class NodeFolder:
             fold.add(Block(0, i), Total.of(replace(leaf, vector=vector)))
         total = fold.total()
         shard = leaves[0].shard._replace(stop=leaves[-1].shard.stop)
-        info = Result(shard, metrics=total.metrics, non_finite=total.non_finite)
+        phases = sum((Counter(leaf.phases) for leaf in leaves), Counter[str]())
+        info = Result(shard, metrics=total.metrics, non_finite=total.non_finite, phases=dict(phases))
         return info, total.vector
 
 

@@ -13,7 +13,7 @@ from raymeta.engine.executors.base import Notify
 from raymeta.engine.executors.placement import Need, PoolOptions, arithmetic, room
 from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
 from raymeta.engine.executors.ray_actors.folding import nothing
-from raymeta.engine.worker import Blueprint, FloatArray, Job, Result, Worker
+from raymeta.engine.worker import Blueprint, FloatArray, Job, Result, Worker, resident_bytes
 from raymeta.errors import EnvironmentProblem, WorkerFailed
 from raymeta.keys import Shard
 from raymeta.runs.tracker import WorkerRow
@@ -52,7 +52,7 @@ class ActorWorker:
         result = self._worker.run(job, self._payload[1], shard)
         if upcoming is not None:
             self._worker.prepare(upcoming)
-        return replace(result, vector=nothing()), result.vector
+        return replace(result, vector=nothing(), rss_bytes=resident_bytes()), result.vector
 
 
 def keep_memory() -> None:

@@ -1,0 +1,177 @@
+"""What a run in one process costs besides the meta-gradient: rates of the two, and their ratio.
+
+    python benchmarks/overhead.py
+
+For each case in turn, on one core and thread: the meta-gradient alone, called again and again on the same episodes, and
+a whole training loop from its first step to its last: episodes, driver, outer step, files and checkpoints, without
+validation. Writes results/benchmarks/overhead.json; `--output` names another file. Fails below the required ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from record import record
+
+from raymeta.algorithms.problem import Phase
+from raymeta.config.build import build, initial_state, schedule_of
+from raymeta.config.load import load_config
+from raymeta.engine.checkpoint import CheckpointStore
+from raymeta.engine.driver import train_loop
+from raymeta.engine.executors.local import LocalExecutor
+from raymeta.engine.phases import PHASES
+from raymeta.engine.profile import TABLE, Profile
+from raymeta.engine.shard_function import ShardFunction
+from raymeta.files import write_json
+from raymeta.keys import TaskKey
+from raymeta.models.differentiable import exact_attention
+from raymeta.runs.tensorboard import TensorBoard
+from raymeta.runs.terminal import open_terminal
+from raymeta.runs.tracker import Trackers
+from raymeta.runs.write import RunWriter
+
+REQUIRED = 0.5
+
+
+class Case(NamedTuple):
+    """A configuration, and how long a run of it is measured."""
+
+    preset: str
+    options: dict[str, Any]
+    steps: int
+
+
+_ONE_SHARD = {"validate_every": 0, "device": "cpu"}
+_GLYPHS = {
+    "meta_batch_size": 32, "shard_size": 32, "model.width": 64, "tasks.query_shot": 1, "algorithm.test_inner_steps": 1
+}  # fmt: skip
+CASES = {
+    "sinusoid-maml, compiled": Case("sinusoid-maml", {**_ONE_SHARD, "shard_size": 25, "compile": True}, 4000),
+    "sinusoid-maml, vmap": Case("sinusoid-maml", {**_ONE_SHARD, "shard_size": 25}, 500),
+    "glyphs conv4-64, vmap": Case("glyphs-5w1s-maml", {**_ONE_SHARD, **_GLYPHS}, 6),
+}
+
+
+class Measured:
+    """One case, ready to be measured again and again; compiled, both sides once."""
+
+    def __init__(self, case: Case) -> None:
+        self._config = load_config(preset=case.preset, overrides={**case.options, "steps": case.steps}).config
+        self._built = build(self._config)
+        self._steps, self.tasks = case.steps, self._config.meta_batch_size
+        self._executor = LocalExecutor(self._built.blueprint)
+        self._gradient = self._bare()
+        self.alone_s(2)
+        self.run(2)
+
+    def _bare(self) -> Any:
+        blueprint, initial = self._built.blueprint, self._built.initial
+        problem = blueprint.problem()
+        function = ShardFunction(
+            blueprint.algorithm, problem, blueprint.layout, blueprint.state_layout, compiled=blueprint.compiled
+        )
+        episodes = blueprint.tasks.episodes([TaskKey(0, "train", 0, i) for i in range(self.tasks)])
+        phase = Phase(way=problem.way_of(episodes))
+        return lambda: function(initial, episodes, {}, phase)
+
+    def alone_s(self, calls: int | None = None) -> float:
+        """Seconds of a meta-gradient of the whole meta-batch, alone."""
+        calls = calls or self._steps
+        with exact_attention():
+            began = time.perf_counter()
+            for _ in range(calls):
+                self._gradient()
+            return (time.perf_counter() - began) / calls
+
+    def run(self, steps: int | None = None) -> dict[str, float]:
+        """Seconds of a step of a run of so many, with all it writes, and of its phases."""
+        schedule = replace(schedule_of(self._config), steps=steps or self._steps)
+        with tempfile.TemporaryDirectory() as folder:
+            directory = Path(folder)
+            terminal = open_terminal("plain", quiet=False, title="overhead", steps=schedule.steps, stream=io.StringIO())
+            writer = RunWriter(directory, steps=schedule.steps)
+            tracker = Trackers([writer, TensorBoard(directory / "tb"), terminal])
+            profile = Profile(directory, traced_steps=0, num_workers=0)
+            began = time.perf_counter()
+            train_loop(
+                initial_state(self._config, self._built),
+                blueprint=self._built.blueprint,
+                executor=self._executor,
+                schedule=schedule,
+                store=CheckpointStore(directory / "checkpoints"),
+                tracker=tracker,
+                profile=profile,
+            )
+            seconds = (time.perf_counter() - began) / schedule.steps
+            writer.finish("finished")
+            tracker.close()
+            return {"step": seconds, **json.loads((directory / TABLE).read_text())["phases_s"]}
+
+
+def measure(case: Case, rounds: int) -> dict[str, Any]:
+    """Both rates by round, in turn, and their ratio."""
+    measured = Measured(case)
+    alone, runs = [], []
+    for turn in range(rounds):
+        for side in (alone, runs) if turn % 2 else (runs, alone):
+            side.append(measured.alone_s() if side is alone else measured.run())
+    rates = {
+        "alone_tasks_per_s": [measured.tasks / s for s in alone],
+        "run_tasks_per_s": [measured.tasks / r["step"] for r in runs],
+        "ratio": [s / r["step"] for s, r in zip(alone, runs, strict=True)],
+    }
+    return {
+        "steps": case.steps,
+        "tasks_per_step": measured.tasks,
+        **{name: spread(values) for name, values in rates.items()},
+        "phases_s": {name: statistics.median(r[name] for r in runs) for name in PHASES},
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9, help="times that both sides are measured in turn [9]")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="[all]")
+    parser.add_argument("--output", type=Path, help="write this file, and record nothing")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    cases = {}
+    for name in arguments.cases:
+        cases[name] = measure(CASES[name], arguments.rounds)
+        ratio, alone, run = (cases[name][key] for key in ("ratio", "alone_tasks_per_s", "run_tasks_per_s"))
+        print(
+            f"{name:26} alone {alone['median']:8,.0f} tasks/s, run {run['median']:8,.0f} tasks/s, "
+            f"ratio {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})",
+            flush=True,
+        )
+    met = all(case["ratio"]["median"] >= REQUIRED for case in cases.values())
+    load = {"load_average": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}
+    content = {"required": REQUIRED, "met": met, "rounds": arguments.rounds, **load, "cases": cases}
+    if arguments.output:
+        write_json(arguments.output, content)
+    else:
+        print(f"wrote {record('overhead', content)}")
+    if not met:
+        print(f"error: a run has less than {REQUIRED} of the rate of its meta-gradients", file=sys.stderr)
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
