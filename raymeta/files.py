@@ -1,6 +1,7 @@
 """Whole files that are either the old version or the new one, whatever kills the writer, and JSON for them.
 
 JSON has no NaN and no infinity: `json_text` writes null in their place, and `nan_for_null` reads it back as NaN.
+`open_regular` and `parse_json` read what somebody else may have put there.
 """
 
 from __future__ import annotations
@@ -130,3 +131,28 @@ def nan_for_null(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: nan_for_null(item) for key, item in value.items()}
     return [nan_for_null(item) for item in value] if isinstance(value, list) else value
+
+
+def read_regular(path: Path) -> bytes:
+    """All bytes of a file, see `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+_LONGEST_INT = 18
+"""Digits of a whole number that every program can hold; nothing that we count has more."""
+
+
+def parse_json(data: str | bytes) -> Any:
+    """The value in `data`; a whole number of hundreds of digits comes as a float, infinite if need be.
+
+    Raises `ValueError`, also for lists nested so deeply that they would end the process.
+    """
+    try:
+        return json.loads(data, parse_int=_bounded)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _bounded(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _LONGEST_INT else float(digits)

@@ -10,12 +10,14 @@ from typing import Any, get_args
 
 from raymeta.command_line import print_result, run_command
 from raymeta.config.arguments import Arguments, Flag, split_arguments
-from raymeta.errors import ConfigError
+from raymeta.errors import ConfigError, EnvironmentProblem
+from raymeta.redact import without_secrets
 from raymeta.runs.terminal import Mode
 from raymeta.runs.tracker import score_text
+from raymeta.storage.remote import is_uri
 
 FLAGS = (
-    Flag(("-c", "--config"), "one", "the sweep file", "FILE"),
+    Flag(("-c", "--config"), "many", "the sweep file", "FILE"),
     Flag(("--samples",), "one", "configurations to try, in place of the file's", "N"),
     Flag(("--concurrent",), "one", "trials at a time, in place of the file's", "N"),
     Flag(("--time-limit",), "one", "time of the whole sweep, such as 55m, in place of the file's", "TIME"),
@@ -77,21 +79,46 @@ def _directory(arguments: Arguments) -> Path | None:
     from raymeta.sweeps.search import proposer
 
     flags, overrides = arguments
-    output = Path(flags.get("output", "results"))
+    output = Path(_local(flags.get("output", "results")))
+    files = flags.get("config", [])
     if "resume" in flags:
-        if flags.get("config") or overrides:
-            given = "-c" if flags.get("config") else overrides[0].key
+        if files or overrides:
+            given = "-c" if files else overrides[0].key
             raise ConfigError(f"--resume goes on with a sweep as it is: leave {given} out")
-        reference = "latest" if flags["resume"] is True else flags["resume"]
-        return tuner.find_sweep(reference, output)
-    if not flags.get("config"):
-        raise ConfigError("a sweep needs its file: raymeta tune -c tune_configs/smoke.yaml")
-    sweep = load_sweep(Path(flags["config"]), overrides=overrides, changes=_changes(flags))
+        directory = tuner.find_sweep("latest" if flags["resume"] is True else flags["resume"], output)
+        if flags.get("dry_run"):
+            print(to_go_on_text(directory, _changes(flags)))
+            return None
+        return directory
+    if len(files) != 1:
+        raise ConfigError("a sweep needs its file, one: raymeta tune -c tune_configs/smoke.yaml")
+    sweep = load_sweep(Path(files[0]), overrides=overrides, changes=_changes(flags))
     proposer(sweep)  # before anything is written: its package may be missing
     if flags.get("dry_run"):
-        print(dry_run_text(sweep))
+        print("\n".join([dry_run_text(sweep), *([] if flags.get("address") else _misfits(sweep))]))
         return None
+    tuner.require_machine(sweep, flags.get("address"))  # before anything is written, too
     return tuner.new_directory(sweep, output)
+
+
+def _misfits(sweep: Any) -> list[str]:
+    """What of a sweep this machine could never run; a dry run may be for another one."""
+    from raymeta.sweeps.resources import require_fit
+    from raymeta.sweeps.tuner import this_machine
+
+    try:
+        require_fit(sweep, [this_machine()])
+    except EnvironmentProblem as error:
+        return [f"not on this machine: {error}"]
+    return []
+
+
+def _local(output: str) -> str:
+    if is_uri(output):
+        raise ConfigError(
+            f"--output {without_secrets(output)}: a sweep lies in a local folder; --mirror URI copies its trials"
+        )
+    return output
 
 
 def _changes(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +126,7 @@ def _changes(flags: Mapping[str, Any]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for name in ("samples", "concurrent"):
         if name in flags:
-            if not flags[name].isdigit() or int(flags[name]) == 0:
+            if not flags[name].isdecimal() or int(flags[name]) == 0:
                 raise ConfigError(f"--{name} {flags[name]} should be a whole number > 0")
             changes[name] = int(flags[name])
     if "time_limit" in flags:
@@ -128,6 +155,19 @@ def dry_run_text(sweep: Any) -> str:
     if source.total > _SHOWN:
         lines.append(f"  and {source.total - _SHOWN} more")
     return "\n".join(lines)
+
+
+def to_go_on_text(directory: Path, changes: Mapping[str, Any]) -> str:
+    """What `--resume` would do with a sweep."""
+    from raymeta.sweeps.load import load_sweep
+    from raymeta.sweeps.records import ENDED, Records
+    from raymeta.sweeps.search import proposer
+
+    sweep = load_sweep(directory / "sweep.yaml", changes=changes, check=False)
+    records = Records.load(directory / "records", sweep.file.repeats)
+    total, ended = proposer(sweep).total * sweep.file.repeats, records.count(*ENDED)
+    begun = len(records.by_id) - ended
+    return f"{directory}: {ended} of {total} trials ended, {begun} go on, {total - ended - begun} are to begin"
 
 
 def result_text(directory: Path, summary: Mapping[str, Any], reason: str | None) -> str:

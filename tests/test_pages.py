@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from itertools import pairwise
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from raymeta.errors import DataError
 from raymeta.files import json_text
 from raymeta.pages.compare import compare_page, minutes_of
 from raymeta.pages.document import duration, score
@@ -19,7 +21,7 @@ from raymeta.pages.run import run_page
 from raymeta.pages.runs import listed, runs_page
 from raymeta.pages.sources import LIMIT_BYTES, POINTS, RunSource
 from raymeta.pages.sweep import SweepSource, sweep_page, value
-from raymeta.runs.read import current_rows, read_rows
+from raymeta.runs.read import Run, current_rows, read_rows
 from raymeta.runs.tail import Tail, thin
 from raymeta.runs.write import RunWriter
 
@@ -222,6 +224,44 @@ def test_a_damaged_sweep_is_calm(looked_at: LookedAt, tmp_path: Path) -> None:
             json.loads(json_text(sweep_page(source)))
     shutil.rmtree(copy)
     assert sweep_page(source)["facts"]
+
+
+def test_a_sweep_whose_driver_is_gone_is_lost_and_says_how_to_go_on(looked_at: LookedAt, tmp_path: Path) -> None:
+    copy = tmp_path / "a sweep; $(x)"
+    shutil.copytree(looked_at[0] / "sweeps" / "2026-11-20_0930_rates_abcd", copy)
+    summary = json.loads((copy / "summary.json").read_text())
+    (copy / "summary.json").write_text(json.dumps({**summary, "status": "running"}))
+    source = SweepSource(copy)
+    assert source.status == "running"
+    assert sweep_page(source)["live"]
+    os.utime(copy / "summary.json", (time.time() - 60, time.time() - 60))
+    page = sweep_page(source)
+    assert page["status"] == "lost"
+    assert not page["live"]
+    commands = [b["text"] for b in page["sections"][0]["blocks"] if b["type"] == "code"]
+    assert commands == [f"raymeta tune --resume '{copy}'"]
+    assert f"raymeta train -c '{copy / 'best.yaml'}'" in json.dumps(page, ensure_ascii=False)
+
+
+def test_one_absurd_run_hides_no_other(looked_at: LookedAt, tmp_path: Path) -> None:
+    """Pipes that nobody writes to, folders in place of files, and numbers of hundreds of digits."""
+    shutil.copytree(looked_at[1]["sine"].path, tmp_path / "pipes")
+    for name in ("metrics.jsonl", "events.jsonl", "config.yaml", "summary.json", "eval/test.json"):
+        (tmp_path / "pipes" / name).unlink()
+        os.mkfifo(tmp_path / "pipes" / name)
+    shutil.copytree(looked_at[1]["sine"].path, tmp_path / "digits")
+    huge = "9" * 400
+    for name in ("run.json", "summary.json", "eval/test.json"):
+        text = (tmp_path / "digits" / name).read_text()
+        (tmp_path / "digits" / name).write_text(re.sub(r": \d+(\.\d+)?", f": {huge}", text))
+    with open(tmp_path / "digits" / "metrics.jsonl", "a") as file:
+        file.write(f'{{"step": {huge}, "attempt": 1, "time": {huge}, "train/query_loss": {huge}}}\n')
+    sources = [RunSource(tmp_path / name) for name in ("pipes", "digits")]
+    for page in (runs_page("", sources, []), compare_page(sources, axis="time"), *map(run_page, sources)):
+        json.loads(json_text(page))
+    assert Run.open(tmp_path / "pipes").id == "pipes"
+    with pytest.raises(DataError, match="no regular file"):
+        Run.open(tmp_path / "pipes").config  # noqa: B018
 
 
 def test_cells_of_a_table_are_what_they_were() -> None:

@@ -85,6 +85,7 @@ BAD = {
     "grid search over a range": (GOOD + "search: grid\n", ["x.yaml:", "algorithm.inner_lr is a range"]),
     "unknown search": (GOOD + "search: bayes\n", ["x.yaml:6", "bayes", "'tpe'"]),
     "evolution that never begins": (GOOD + "samples: 10\nsearch: evolution\n", ["x.yaml:6", "population of 20"]),
+    "equal samples": (GOOD.replace("loguniform: [0.01, 1]", "grid: [0.1]") + "samples: 3\n", ["x.yaml:6", "equal"]),
     "metric of other tasks": (GOOD + "metric: val/mse\n", ["x.yaml:6", "val/accuracy"]),
     "the worst instead of the best": (GOOD + "mode: min\n", ["x.yaml:6", "worst"]),
     "architecture mutated": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def _ending(source: RunSource) -> list[Block]:
     run = source.run
     blocks = [note(problem, "bad") for problem in source.problems + source.evaluation_problems]
     reason = str(run.info.get("reason") or "")
-    resume = code("Continue it", f"raymeta train --resume {source.id}")
+    resume = code("Continue it", f"raymeta train --resume {shlex.quote(str(source.path))}")
     if run.status == "failed":
         blocks += [note(f"The run failed. {reason}", "bad")]
     elif run.status == "lost":
@@ -196,7 +197,7 @@ def _configuration(source: RunSource) -> list[Block | None]:
     rows = [[key, "–" if value is None else str(value)] for key, value in source.config.items()]
     return [
         table("configuration", "Configuration", ("Option", "Value"), rows),
-        code("Run it again", f"raymeta train -c {source.path / 'config.yaml'}") if rows else None,
+        code("Run it again", f"raymeta train -c {shlex.quote(str(source.path / 'config.yaml'))}") if rows else None,
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 
 from raymeta.errors import DataError
 from raymeta.figures.style import is_number
-from raymeta.files import nan_for_null, open_regular
+from raymeta.files import nan_for_null, open_regular, parse_json
 from raymeta.runs.listing import dotted
 from raymeta.runs.read import Run, current_rows, yaml_mapping
 from raymeta.runs.tail import Tail, thin
@@ -83,7 +82,7 @@ def _first_line(error: Exception) -> str:
 
 def json_object(data: bytes) -> Row:
     """A JSON object; raises `ValueError` for anything else."""
-    value = json.loads(data)
+    value = parse_json(data)
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     return value

@@ -6,8 +6,8 @@ A sweep is a folder `sweeps/ID/` with `sweep.yaml`, `summary.json` {status, metr
 
 from __future__ import annotations
 
-import hashlib
-import json
+import shlex
+import time
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
@@ -17,9 +17,10 @@ from raymeta.errors import DataError
 from raymeta.figures import sweep as figures
 from raymeta.figures.style import Spec, is_number
 from raymeta.figures.sweep import Trials
+from raymeta.files import parse_json
 from raymeta.pages.document import Block, Page, chart, code, fact, interval_of, note, score, section, table, when, wide
 from raymeta.pages.sources import Stamped, csv_rows, json_object, problems_of, read_bounded, stamp_of
-from raymeta.runs.read import yaml_mapping
+from raymeta.runs.read import STALE_S, yaml_mapping
 
 Row = dict[str, Any]
 COLUMNS = ("trial", "status", "reason", "step", "value", "ci95", "seed", "wall_s", "params_sha256", "run")
@@ -50,7 +51,12 @@ class SweepSource:
 
     @property
     def status(self) -> str:
-        return str(self.summary.get("status") or "running")
+        """What `summary.json` says, except that a sweep whose driver is gone is `lost`; no file is no driver."""
+        status = str(self.summary.get("status") or "running")
+        if status != "running":
+            return status
+        beat = stamp_of(self._summary.path)
+        return "running" if beat is not None and time.time() - beat[0] / 1e9 < STALE_S else "lost"
 
     @property
     def metric(self) -> str:
@@ -69,12 +75,6 @@ class SweepSource:
     @property
     def problems(self) -> list[str]:
         return problems_of(self._summary, self._file, self._trials)
-
-    @property
-    def version(self) -> str:
-        """Changes whenever the page of this sweep would."""
-        names = ("summary.json", "sweep.yaml", "trials.csv", "best.yaml")
-        return hashlib.sha256(repr([stamp_of(self.path / name) for name in names]).encode()).hexdigest()[:16]
 
     def trials(self) -> list[Row]:
         """{trial, status, reason, step, value, ci95, run, config} in the order of the files."""
@@ -138,8 +138,8 @@ def value(text: object) -> Any:
     if not isinstance(text, str) or text == "":
         return None
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = parse_json(text)
+    except ValueError:
         return text
     return found if not isinstance(found, dict) else text
 
@@ -170,6 +170,7 @@ def sweep_page(source: SweepSource, *, runs: Mapping[str, str] | None = None) ->
     trials = source.trials()
     panels = [block for name, block in charts.items() if name.startswith(("against:", "contour:"))]
     sections = [
+        section("why", "What happened", _ending(source)),
         section("best", "Best configuration", _best(source)),
         section("trials", "All trials", [wide(charts.get("parallel")), _table(source, trials, runs or {})]),
         section("options", "Which options mattered", [*(charts.get(name) for name in OVERVIEW), *panels]),
@@ -198,6 +199,21 @@ def _facts(source: SweepSource, trials: list[Row]) -> list[dict[str, str]]:
     return facts
 
 
+def _ending(source: SweepSource) -> list[Block | None]:
+    """Why the sweep is not running any more, where that is not simply that it is finished."""
+    reason = str(source.summary.get("reason") or "")
+    tone = "info"
+    if source.status == "lost":
+        text, tone = "The sweep is lost: its driver is gone without a word. Trials that ended are kept.", "bad"
+    elif source.status == "failed":
+        text, tone = f"The sweep failed. {reason}", "bad"
+    elif source.status == "stopped":
+        text = f"The sweep was stopped ({reason or 'no reason is written'}); its trials are saved."
+    else:
+        return []
+    return [note(text, tone), code("Continue it", f"raymeta tune --resume {shlex.quote(str(source.path))}")]
+
+
 def _best(source: SweepSource) -> list[Block | None]:
     blocks: list[Block | None] = [note(problem, "bad") for problem in source.problems]
     path = source.path / "best.yaml"
@@ -207,7 +223,7 @@ def _best(source: SweepSource) -> list[Block | None]:
         blocks.append(code("best.yaml", read_bounded(path, 2**20).decode(errors="replace")))
     except DataError as error:
         blocks.append(note(f"best.yaml cannot be read: {error}", "bad"))
-    return [*blocks, code("Train it", f"raymeta train -c {path}")]
+    return [*blocks, code("Train it", f"raymeta train -c {shlex.quote(str(path))}")]
 
 
 def _table(source: SweepSource, trials: list[Row], runs: Mapping[str, str]) -> Block | None:

@@ -15,6 +15,28 @@ from raymeta.runs.read import Run, is_being_written, read_rows
 LOCK = ".lock"
 
 
+class DirectoryLock:
+    """The system's lock on a folder, until `release` or the end of this process, however that comes.
+
+    Raises `EnvironmentProblem` where the folder cannot be made or written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise write_problem(directory, error) from error
+        self.held = _locked(self._descriptor)
+        """Whether the lock is ours; another process has it otherwise."""
+
+    def release(self) -> None:
+        """Let others have it; may be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
 class Claim:
     """The right to write a run directory, until `release` or the end of this process, however that comes.
 
@@ -23,13 +45,9 @@ class Claim:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._lock = DirectoryLock(directory)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise write_problem(directory, error) from error
-        try:
-            if not _locked(self._descriptor):
+            if not self._lock.held:
                 raise _occupied(directory, Run.open(directory).info)
             self.previous = require_no_writer(directory)
         except BaseException:
@@ -46,9 +64,7 @@ class Claim:
 
     def release(self) -> None:
         """Let others write; may be called again."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._lock.release()
 
 
 def require_no_writer(directory: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Only complete lines of a `.jsonl` file count: a killed writer leaves a torn last
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import socket
 import time
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
-from raymeta.files import nan_for_null
+from raymeta.files import nan_for_null, open_regular, parse_json, read_regular
 from raymeta.redact import without_secrets
 from raymeta.storage.fetch import CHECKPOINTS, copy_to_look_at, fetch
 from raymeta.storage.remote import Remote, is_uri
@@ -51,7 +50,7 @@ class Run:
     def open(cls, path: Path) -> Run:
         """The run in folder `path`; a damaged `run.json` makes a run that is `lost` and says why."""
         try:
-            info = json.loads((path / "run.json").read_bytes())
+            info = parse_json(read_regular(path / "run.json"))
         except (OSError, ValueError) as error:
             return cls(path, {"reason": f"run.json cannot be read: {error}"})
         if not isinstance(info, dict):
@@ -101,7 +100,7 @@ class Run:
         """The resolved configuration; empty when the run died before it was written. Raises `DataError`."""
         path = self.path / "config.yaml"
         try:
-            return yaml_mapping(path.read_bytes())
+            return yaml_mapping(read_regular(path))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, yaml.YAMLError) as error:
@@ -112,7 +111,7 @@ class Run:
         """`summary.json`, or None as long as there is none. Raises `DataError`."""
         path = self.path / "summary.json"
         try:
-            summary = json.loads(path.read_bytes())
+            summary = parse_json(read_regular(path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -184,7 +183,7 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     does not exist has no rows. What was NaN or infinite is None here, see `files.nan_for_null`.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file.seek(offset)
             data = file.read()
     except FileNotFoundError:
@@ -199,8 +198,8 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
 def complete_row(line: bytes) -> dict[str, Any] | None:
     """The row that a line holds; None for a torn one."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = parse_json(line)
+    except ValueError:
         return None
     return row if isinstance(row, dict) else None
 

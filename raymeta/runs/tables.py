@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from raymeta.errors import DataError
-from raymeta.files import nan_for_null
+from raymeta.files import nan_for_null, parse_json, read_regular
 from raymeta.runs.read import Run, current_rows, require_pandas
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ def evaluation(run: Run) -> dict[str, Any]:
     """`eval/test.json`: {headline, by_inner_step, values, settings}; empty as long as there is none."""
     path = run.path / "eval" / "test.json"
     try:
-        found = nan_for_null(json.loads(path.read_bytes()))
+        found = nan_for_null(parse_json(read_regular(path)))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -38,7 +37,8 @@ def frames(run: Run) -> dict[str, pd.DataFrame]:
     snapshots = [
         {"time": row.get("time"), "step": row.get("step"), **worker}
         for row in run.workers()
-        for worker in row.get("workers", [])
+        for worker in (row["workers"] if isinstance(row.get("workers"), list) else [])
+        if isinstance(worker, dict)
     ]
     scores = evaluation(run).get("values", [])
     return {

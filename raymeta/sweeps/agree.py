@@ -62,6 +62,10 @@ def _search(sweep: Sweep) -> Iterator[Finding]:
         return
     if isinstance(search, RandomSearch):
         yield from _hidden_grids(space)
+        drawn = [d for d in space.all() if isinstance(d.domain, Interval) or not d.domain.crossed]
+        if sweep.file.samples > 1 and not drawn and not isinstance(sweep.file.scheduler, Pbt):
+            text = f"samples {sweep.file.samples} would be equal, as the space has nothing to draw"
+            yield ("samples",), f"{text}: leave it out, or write repeats for other seeds"
         return
     for dimension in space.all():
         if isinstance(dimension.domain, Choice) and dimension.domain.crossed and not dimension.fixed:

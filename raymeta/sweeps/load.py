@@ -30,8 +30,8 @@ OWNED = {
         name: f"write resources.{name}"
         for name in ("workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "autoscaling")
     },
-    "min_workers": "a trial has a fixed number of workers, resources.workers",
-    "max_workers": "a trial has a fixed number of workers, resources.workers",
+    "min_workers": "a trial has a fixed number of workers, write resources.workers",
+    "max_workers": "a trial has a fixed number of workers, write resources.workers",
     "node_labels": "trials go wherever their workers fit",
     "placement": "a trial's workers are packed on few nodes",
     "overlap_validation": "a trial waits for its score",
@@ -120,6 +120,7 @@ def load_sweep(
     parser = SpaceParser(where, parsed.lines)
     space = parser.parse(file.space)
     errors = [*parsed.problems, *parser.errors, *_forbidden(file, space, parsed, where)]
+    errors += _forbidden_on_the_command_line(overrides, space)
     if errors:
         raise ConfigError("\n".join(dict.fromkeys(errors)))
     options = [Override(k, v, _at(parsed, where, ("options", k))) for k, v in file.options.items()]
@@ -209,6 +210,17 @@ def _forbidden(file: SweepFile, space: Space, parsed: Parsed, where: str) -> Ite
             yield f"{dimension.where}: {dimension.key} cannot be searched: {reason}"
         elif dimension.key in file.options:
             yield f"{dimension.where}: {dimension.key} stands in options too: keep one"
+
+
+def _forbidden_on_the_command_line(overrides: Sequence[Override], space: Space) -> Iterator[str]:
+    """Options for all trials that the sweep would replace without a word."""
+    searched = {dimension.key: dimension.where for dimension in space.all()}
+    for override in overrides:
+        key = override.key.removesuffix(".name")
+        if key in OWNED:
+            yield f"{override.origin}: {key} is decided by the sweep file: {OWNED[key]} there"
+        elif key in searched:
+            yield f"{override.origin}: {key} is searched ({searched[key]}): leave one of them out"
 
 
 def _base(file: SweepFile, path: Path, at: str) -> tuple[str | None, tuple[Path, ...]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from raymeta.config.load import dump
 from raymeta.config.schema import RunConfig
 from raymeta.files import json_text, write_json, write_whole
 from raymeta.runs.environment import package_version
+from raymeta.runs.write import HEARTBEAT_S, Heartbeat
+from raymeta.storage.remote import Remote
 from raymeta.sweeps.load import Sweep
 from raymeta.sweeps.records import Record, Records
 from raymeta.sweeps.resources import share_of
@@ -22,7 +27,13 @@ from raymeta.sweeps.studies import importance
 def trial_config(sweep: Sweep, record: Record, directory: Path) -> RunConfig:
     """The configuration of one trial, as its run directory in `directory/trials` holds it."""
     config = repeatable_config(sweep, record)
-    own = {"name": f"{sweep.name}-{record.id}", "output": str(directory / "trials"), "tags": [*config.tags, "sweep"]}
+    own: dict[str, Any] = {
+        "name": f"{sweep.name}-{record.id}",
+        "output": str(directory / "trials"),
+        "tags": [*config.tags, "sweep"],
+    }
+    if config.mirror is not None:  # beside those of other sweeps, whose trials have the same names
+        own["mirror"] = (Remote.open(config.mirror) / "sweeps" / directory.name / "trials").uri
     return config.model_copy(update={**own, "overlap_validation": False})  # a decision waits for the score
 
 
@@ -41,12 +52,39 @@ class SweepFiles:
 
     def __init__(self, sweep: Sweep, records: Records, directory: Path) -> None:
         self._sweep, self._records, self._directory = sweep, records, directory
-        self._created = datetime.now(UTC).isoformat(timespec="seconds")
+        self._path = directory / "summary.json"
+        self._created = self._before().get("created") or datetime.now(UTC).isoformat(timespec="seconds")
+
+    def _before(self) -> dict[str, Any]:
+        """The summary of an earlier attempt; empty without one that can be read."""
+        try:
+            found = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @contextmanager
+    def kept_up_to_date(self) -> Iterator[None]:
+        """While this lasts, `summary.json` is touched every few seconds: without that the sweep reads as lost."""
+        self.write("running")
+        heartbeat = Heartbeat(self._path, HEARTBEAT_S)
+        try:
+            yield
+        except KeyboardInterrupt:
+            heartbeat.stop()
+            self.write("stopped", "signal")
+            raise
+        except Exception as error:
+            heartbeat.stop()
+            self.write("failed", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            heartbeat.stop()
 
     def write(self, status: str, reason: str = "") -> dict[str, Any]:
         """Write all three files; returns the summary."""
         summary = self._summary(status, reason)
-        write_json(self._directory / "summary.json", summary)
+        write_json(self._path, summary)
         write_whole(self._directory / "trials.csv", self._table())
         if summary["best"] is not None:
             write_whole(self._directory / "best.yaml", self._best_yaml(summary["best"]))

@@ -19,9 +19,10 @@ from raymeta.engine.executors.placement import Node, PoolOptions
 from raymeta.engine.executors.ray_actors.cluster import Cluster
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.files import write_whole
+from raymeta.runs.claim import DirectoryLock
 from raymeta.runs.read import find_runs
 from raymeta.runs.terminal import Mode
-from raymeta.runs.write import Heartbeat, new_run_directory
+from raymeta.runs.write import new_run_directory
 from raymeta.sweeps.display import Standing, open_display
 from raymeta.sweeps.load import Sweep, load_sweep
 from raymeta.sweeps.records import ENDED, Records
@@ -99,19 +100,46 @@ def run_sweep(
     on the sweep.
     """
     sweep = load_sweep(directory / "sweep.yaml", changes=changes, check=False)
+    require_machine(sweep, address)
+    lock = DirectoryLock(directory)
+    try:
+        if not lock.held:
+            raise EnvironmentProblem(f"another driver works on {directory}: wait for it or stop it first")
+        chosen = proposer(sweep)
+        driver = _Driver(directory, sweep, _records(directory, sweep, chosen), chosen)
+        if changes:
+            write_whole(directory / "sweep.yaml", yaml_lines.write(sweep.resolved()))
+        with driver.files.kept_up_to_date():
+            cluster = Cluster(PoolOptions(address=address))
+            try:
+                require_fit(sweep, cluster.nodes())
+                return driver.run(mode, quiet)
+            finally:
+                cluster.close()
+    finally:
+        lock.release()
+
+
+def require_machine(sweep: Sweep, address: str | None) -> None:
+    """Raise `EnvironmentProblem` where Ray Tune is missing, or a trial can never fit on the cluster to be started."""
     os.environ.update({name: os.environ.get(name, value) for name, value in _TUNE_ENVIRONMENT.items()})
     _require_tune()
     if address is None and not _ray_runs():
-        require_fit(sweep, [_this_machine()])
+        require_fit(sweep, [this_machine()])
+
+
+def _records(directory: Path, sweep: Sweep, chosen: Proposer) -> Records:
+    """What earlier attempts left. Raises `ConfigError` where the sweep now has fewer configurations than they tried."""
     records = Records.load(directory / "records", sweep.file.repeats)
+    tried = len(records.groups())
+    if tried > chosen.total:
+        raise ConfigError(
+            f"{directory} has tried {tried} configurations, and samples {sweep.file.samples} asks for {chosen.total}: "
+            "leave --samples out, or give more"
+        )
     _wait_for_the_dead(directory)
     records.catch_up(directory / "trials")
-    cluster = Cluster(PoolOptions(address=address))
-    try:
-        require_fit(sweep, cluster.nodes())
-        return _Driver(directory, sweep, records, proposer(sweep)).run(mode, quiet)
-    finally:
-        cluster.close()
+    return records
 
 
 def _require_tune() -> None:
@@ -127,7 +155,7 @@ def _ray_runs() -> bool:
     return bool(ray.is_initialized())
 
 
-def _this_machine() -> Node:
+def this_machine() -> Node:
     """What a cluster started here will have; known without starting it."""
     import torch
 
@@ -174,14 +202,11 @@ class _Driver:
         display = open_display(mode, standing, quiet=quiet)
         scheduler = self.sweep.file.scheduler.name
         watch = Watch(self.records, self.files, display, stopper, interruption, scheduler)
-        self.files.write("running")
-        heartbeat = Heartbeat(self.directory / "summary.json", 5.0)
         try:
             with stop_on_signals(interruption):
                 self._tune(watch, stopper, interruption)
             watch.interrupted()
         finally:
-            heartbeat.stop()
             interruption.close()
             display.close()
         ended = self.records.count(*ENDED) == self.total
