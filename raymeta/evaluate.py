@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import Any, get_args
 
 from raymeta.command_line import add_verbose, dashed, print_result, run_command
@@ -11,6 +12,7 @@ from raymeta.errors import EnvironmentProblem
 from raymeta.evaluation import TEST_SEED, Evaluation, meta_test, paired_difference
 from raymeta.files import json_text, require_writable, write_json
 from raymeta.keys import Split
+from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.tracker import score_text
 
@@ -32,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shot", type=int, help="support examples per class, in place of the run's own")
     parser.add_argument("--query-shot", type=int, help="query examples per class, in place of the run's own")
     parser.add_argument("--workers", type=int, default=0, help="Ray workers; 0 is this process [0]")
+    parser.add_argument("--address", metavar="A", help="Ray cluster to join, in place of the run's own; none starts "
+                        "Ray on this machine")  # fmt: skip
+    parser.add_argument("--device", help="auto, cpu or cuda, in place of the run's own")
     parser.add_argument("--tasks.root", dest="root", help="where the data is, in place of the run's own")
     parser.add_argument("--output", default="results", help="folder or URI of runs given by id [results]")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -45,7 +50,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if not arguments.no_save:
         for run in runs:
             _require_writable(run)
-    evaluations = [_score(run, arguments) for run in runs]
+    scored = [_score(run, arguments) for run in runs]
+    evaluations = [replace(e, run=name) for e, name in zip(scored, told_apart(runs), strict=True)]
     pairs = [(evaluations[0], other, paired_difference(evaluations[0], other)) for other in evaluations[1:]]
     if arguments.json:
         content = {
@@ -84,6 +90,10 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
     overrides: dict[str, Any] = {key: value for key, value in keys.items() if value is not None}
     if arguments.root is not None:
         overrides["tasks.root"] = arguments.root
+    if arguments.address is not None:
+        overrides["address"] = None if arguments.address == "none" else arguments.address
+    if arguments.device is not None:
+        overrides["device"] = arguments.device
     evaluation = meta_test(
         run,
         episodes=arguments.episodes,

@@ -146,7 +146,8 @@ def meta_test(
     if inner_steps is not None:
         _require_whole("inner_steps", inner_steps, 0)
     opened = run if isinstance(run, Run) else load_run(run)
-    config = run_config(opened, {**overrides, "workers": workers})
+    # How many workers the training could do with says nothing about a test.
+    config = run_config(opened, {"min_workers": None, "max_workers": None, **overrides, "workers": workers})
     built = build(config)
     checkpoint = best_checkpoint(opened)
     require_same_shapes(built, checkpoint)

@@ -20,7 +20,8 @@ from raymeta.pages.compare import compare_page
 from raymeta.pages.run import run_page
 from raymeta.pages.sources import RunSource
 from raymeta.pages.sweep import SweepSource, sweep_page
-from raymeta.runs.read import resolve_run
+from raymeta.runs.listing import told_apart, without_repetition
+from raymeta.runs.read import Run, resolve_run
 
 LIMIT_BYTES = 8 * 10**6
 """A report stays below this: pictures of episodes are left out where they would make it larger."""
@@ -36,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="raymeta report", description=__doc__)
     parser.add_argument("references", nargs="+", metavar="RUN|SWEEP", help="folders, ids, or `latest`")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="[report.html in the folder of the first]")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of runs given by id [results]")
+    parser.add_argument("--output", default="results", help="folder or URI of runs given by id [results]")
     add_verbose(parser)
     return parser
 
@@ -45,10 +46,13 @@ def _report(arguments: argparse.Namespace) -> int:
     sweeps = [_sweep(reference, arguments.output) for reference in arguments.references]
     if any(sweeps) and len(sweeps) > 1:
         raise ConfigError("a report holds one sweep, or one or more runs")
-    sources: list[SweepSource | RunSource] = [
-        sweep or RunSource(resolve_run(reference, arguments.output).path)
-        for sweep, reference in zip(sweeps, arguments.references, strict=True)
-    ]
+    sources: Sequence[SweepSource | RunSource] = [sweep for sweep in sweeps if sweep]
+    runs: list[Run] = []
+    if not sources:
+        runs = without_repetition([resolve_run(reference, arguments.output) for reference in arguments.references])
+        sources = [RunSource(run.path, name, run.place) for run, name in zip(runs, told_apart(runs), strict=True)]
+    if arguments.out is None and any(run.mirror for run in runs):
+        raise ConfigError(f"{runs[0].place} is in a store, where a report is not written: name a file with -o FILE")
     out = arguments.out or sources[0].path / "report.html"
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder {out.parent}: make it, or choose another -o")
@@ -58,8 +62,8 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _sweep(reference: str, output: Path) -> SweepSource | None:
-    for path in (Path(reference), output / "sweeps" / reference):
+def _sweep(reference: str, output: str) -> SweepSource | None:
+    for path in (Path(reference), Path(output) / "sweeps" / reference):
         if not (path / "run.json").is_file() and any((path / name).is_file() for name in SWEEP_FILES):
             return SweepSource(path)
     return None

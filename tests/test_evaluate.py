@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 
 import raymeta
-from raymeta import evaluate
+from raymeta import evaluate, evaluation
+from raymeta.config.schema import RunConfig
+from raymeta.engine.executors.local import LocalExecutor
+from raymeta.engine.worker import Blueprint
 from raymeta.errors import ConfigError, RaymetaWarning
 from raymeta.evaluate import main
 from raymeta.runs.read import Run
@@ -113,3 +117,25 @@ def test_inner_steps_of_a_method_without_are_refused_at_once(
         run = raymeta.meta_train(output=str(tmp_path), algorithm="protonet", **small)
     assert main([str(run.path), "--inner-steps", "3", "--episodes", "100000"]) == 2
     assert "takes no inner steps" in capsys.readouterr().err
+
+
+def test_what_a_cluster_run_could_do_with_does_not_bind_its_test(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of four to eight workers on a GPU cluster that is gone is tested on two workers of this machine."""
+    text = (run.path / "config.yaml").read_text()
+    for key, value in {"workers": 4, "min_workers": 4, "max_workers": 8, "address": "10.0.0.1:6379"}.items():
+        text = re.sub(rf"^{key}: .*$", f"{key}: {value}", text, flags=re.MULTILINE)
+    (run.path / "config.yaml").write_text(text)
+    asked: list[RunConfig] = []
+
+    def note(config: RunConfig, blueprint: Blueprint) -> LocalExecutor:
+        asked.append(config)
+        return LocalExecutor(blueprint)
+
+    monkeypatch.setattr(evaluation, "open_executor", note)
+    assert main([str(run.path), "--episodes", "2", "--workers", "2", "--address", "none", "--device", "cpu"]) == 0
+    assert main([str(run.path), "--episodes", "2", "--workers", "2"]) == 0
+    assert [(c.workers, c.min_workers, c.max_workers) for c in asked] == [(2, None, None)] * 2
+    assert [(c.address, c.device) for c in asked] == [(None, "cpu"), ("10.0.0.1:6379", "auto")]
+    assert main([str(run.path), "--device", "tpu"]) == 2

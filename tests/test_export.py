@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import raymeta
 from raymeta.evaluation import paired_difference
 from raymeta.runs.__main__ import main
-from raymeta.runs.listing import dotted
+from raymeta.runs.listing import dotted, told_apart
 from raymeta.runs.read import Run
 
 LookedAt = tuple[Path, dict[str, Any]]
@@ -170,3 +171,54 @@ def wandb_records(path: Path) -> dict[str, list[Any]]:
             found.setdefault(kind, []).append(getattr(record, kind))
             part = b""
     return found
+
+
+def namesakes(folder: Path, runs: dict[str, Run]) -> list[str]:
+    """Two runs of the same id, as trials of two sweeps are."""
+    paths = [folder / sweep / "trials" / "0000" for sweep in ("first", "second")]
+    for path, name in zip(paths, ("maml0", "maml1"), strict=True):
+        shutil.copytree(runs[name].path, path)
+    return [str(path) for path in paths]
+
+
+def test_runs_of_the_same_id_are_told_apart(
+    looked_at: LookedAt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = namesakes(tmp_path / "in", looked_at[1])
+    labels = ["first/trials/0000", "second/trials/0000"]
+    assert main(["compare", *paths, paths[0], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["id"] for row in found["runs"]] == labels
+    assert [row["label"] for row in found["paired"]["rows"]] == labels[1:]
+    assert {row["key"]: row["values"] for row in found["differences"]}["seed"] == dict(zip(labels, (0, 1), strict=True))
+    assert main(["compare", *paths]) == 0
+    assert "option  first/trials/0000  second/trials/0000" in capsys.readouterr().out
+    assert main(["export", *paths, "-o", str(tmp_path / "out")]) == 0
+    for label, name in zip(labels, ("maml0", "maml1"), strict=True):
+        rows = pd.read_csv(tmp_path / "out" / label / "metrics.csv")["train/query_loss"]
+        assert rows.tolist() == pytest.approx([row["train/query_loss"] for row in looked_at[1][name].metrics()])
+    assert told_apart([Run.open(Path(path)) for path in [*paths, str(looked_at[1]["sine"].path)]]) == [
+        *labels, looked_at[1]["sine"].id,
+    ]  # fmt: skip
+
+
+def test_damaged_rows_cost_themselves_only(looked_at: LookedAt, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(looked_at[1]["sine"].path, copy)
+    with open(copy / "workers.jsonl", "a") as file:
+        file.write('{"step": 1, "workers": 3}\n{"step": 2, "workers": ["a", {"name": "b", "tasks": 1}]}\n')
+    assert main(["export", str(copy), "-o", str(tmp_path / "out")]) == 0
+    assert pd.read_csv(tmp_path / "out" / "run" / "workers.csv")["name"].tolist()[-1] == "b"
+
+
+@pytest.mark.parametrize("package", ["mlflow", "wandb"])
+def test_a_folder_named_like_a_tracker_is_no_package(
+    package: str, looked_at: LookedAt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if (found := find_spec(package)) is not None and found.origin is not None:
+        pytest.skip(f"{package} is installed")
+    (tmp_path / package).mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["export", str(looked_at[1]["sine"].path), "-o", str(tmp_path), "--format", package]) == 3
+    assert f"pip install {package}" in capsys.readouterr().err

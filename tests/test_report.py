@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,26 @@ def test_mistakes(looked_at: LookedAt, tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["none-such", "--output", str(looked_at[0])]) == 2
     assert main([str(run), "-o", str(tmp_path / "none" / "x")]) == 2
     assert "make it, or choose another -o" in capsys.readouterr().err
+
+
+def test_runs_of_the_same_id_stand_side_by_side(looked_at: LookedAt, tmp_path: Path) -> None:
+    paths = [tmp_path / sweep / "trials" / "0000" for sweep in ("first", "second")]
+    for path, name in zip(paths, ("maml0", "maml1"), strict=True):
+        shutil.copytree(looked_at[1][name].path, path)
+    comparison, first, second = pages(written(tmp_path, *paths))
+    assert [first["id"], second["id"]] == ["first/trials/0000", "second/trials/0000"]
+    assert list(comparison["links"].values()) == [first["id"], second["id"]]
+    sections = {section["id"]: section["blocks"] for section in comparison["sections"]}
+    assert len(sections["paired"][0]["spec"]["data"]) == 1
+    assert "seed" in [row[0] for row in sections["differences"][0]["rows"]]
+
+
+def test_a_report_of_a_run_in_a_store_is_written_where_it_is_asked_for(
+    looked_at: LookedAt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = looked_at[1]["maml0"].path
+    assert main([f"file://{run}"]) == 2
+    assert "name a file with -o" in capsys.readouterr().err
+    (page,) = pages(written(tmp_path, run.name, "--output", f"file://{run.parent}"))
+    assert page["id"] == run.name
+    assert "/raymeta-" not in json.dumps(page), "no path of the copy that is deleted at the end"

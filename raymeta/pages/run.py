@@ -118,7 +118,7 @@ def _ending(source: RunSource) -> list[Block]:
     run = source.run
     blocks = [note(problem, "bad") for problem in source.problems + source.evaluation_problems]
     reason = str(run.info.get("reason") or "")
-    resume = code("Continue it", f"raymeta train --resume {shlex.quote(str(source.path))}")
+    resume = code("Continue it", f"raymeta train --resume {shlex.quote(source.place)}")
     if run.status == "failed":
         blocks += [note(f"The run failed. {reason}", "bad")]
     elif run.status == "lost":
@@ -195,10 +195,9 @@ def _cell(value: object) -> object:
 
 def _configuration(source: RunSource) -> list[Block | None]:
     rows = [[key, "–" if value is None else str(value)] for key, value in source.config.items()]
-    return [
-        table("configuration", "Configuration", ("Option", "Value"), rows),
-        code("Run it again", f"raymeta train -c {shlex.quote(str(source.path / 'config.yaml'))}") if rows else None,
-    ]
+    again = code("Run it again", f"raymeta train -c {shlex.quote(str(source.path / 'config.yaml'))}")
+    here = bool(rows) and source.place == str(source.path)
+    return [table("configuration", "Configuration", ("Option", "Value"), rows), again if here else None]
 
 
 def _log(source: RunSource) -> Block | None:

@@ -96,9 +96,10 @@ def csv_rows(data: bytes) -> list[Row]:
 class RunSource:
     """One run directory as pages see it. Any file may be absent, torn, huge or gone the next moment."""
 
-    def __init__(self, path: Path, name: str = "") -> None:
-        """`name` is the id where that is not the folder's name."""
+    def __init__(self, path: Path, name: str = "", place: str = "") -> None:
+        """`name` is the id where that is not the folder's name, `place` the URI of a run of which `path` is a copy."""
         self.path = path
+        self.place = place or str(path)
         self.id = name or path.resolve().name
         self._info = Stamped(path / "run.json", json_object)
         self._config = Stamped(path / "config.yaml", yaml_mapping)

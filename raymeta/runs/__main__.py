@@ -20,7 +20,15 @@ from raymeta.command_line import add_verbose, run_command
 from raymeta.errors import ConfigError, DataError
 from raymeta.files import json_text
 from raymeta.redact import without_secrets
-from raymeta.runs.listing import OWN_KEYS, SUMMARY_KEYS, dotted, listing_row, public_row
+from raymeta.runs.listing import (
+    OWN_KEYS,
+    SUMMARY_KEYS,
+    dotted,
+    listing_row,
+    public_row,
+    told_apart,
+    without_repetition,
+)
 from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.runs.terminal import clean
 from raymeta.runs.tracker import score_text
@@ -56,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(run=_show)
     compare = commands.add_parser("compare", help="scores, paired differences, options that differ")
     compare.add_argument("references", nargs="+", metavar="RUN", help="two runs or more, as for show")
-    compare.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
+    compare.add_argument("--output", default="results", metavar="DIR", help="folder or URI of runs given by id")
     compare.add_argument("--json", action="store_true", help="a JSON object")
     compare.set_defaults(run=_compare)
     export_ = commands.add_parser("export", help="write runs for other tools")
@@ -65,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     export_.add_argument(
         "--format", default="csv", help="csv, parquet, tensorboard; mlflow, wandb where installed [csv]"
     )
-    export_.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
+    export_.add_argument("--output", default="results", metavar="DIR", help="folder or URI of runs given by id")
     export_.set_defaults(run=_export)
     add_verbose(ls, show, compare, export_)
     return parser
@@ -262,8 +270,8 @@ def _next_commands(run: Run) -> list[str]:
 def _compare(arguments: argparse.Namespace) -> int:
     from raymeta.runs.compare import comparison  # numpy, which `ls` does not wait for
 
-    runs = [resolve_run(reference, arguments.output) for reference in arguments.references]
-    if len({run.path.resolve() for run in runs}) < 2:
+    runs = without_repetition([resolve_run(reference, arguments.output) for reference in arguments.references])
+    if len(runs) < 2:
         raise ConfigError("name two runs or more to compare")
     found = comparison(runs)
     if arguments.json:
@@ -280,7 +288,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     if cells:
         print()
         keys = [clean(row["key"]) for row in found["differences"]]
-        titles = ("option", *(clean(run.id) for run in runs))
+        titles = ("option", *(clean(row["id"]) for row in found["runs"]))
         _print_table(titles, [(key, *line) for key, line in zip(keys, cells, strict=True)])
     return 0
 
@@ -298,8 +306,9 @@ def _paired_lines(pairs: Row) -> list[str]:
 def _export(arguments: argparse.Namespace) -> int:
     from raymeta.runs.export import export  # tensorboardX and numpy, which `ls` does not wait for
 
-    for reference in arguments.references:
-        for path in export(resolve_run(reference, arguments.output), arguments.format, arguments.out):
+    runs = without_repetition([resolve_run(reference, arguments.output) for reference in arguments.references])
+    for run, name in zip(runs, told_apart(runs), strict=True):
+        for path in export(run, arguments.format, arguments.out, name=name):
             print(path)
     return 0
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from raymeta.figures.comparison import config_differences, paired
-from raymeta.runs.listing import dotted
+from raymeta.runs.listing import dotted, told_apart
 from raymeta.runs.read import Run
 from raymeta.runs.tables import evaluation
 
@@ -51,10 +51,17 @@ def _episodes(test: Mapping[str, Any]) -> tuple[object, int] | None:
 
 
 def comparison(runs: Sequence[Run]) -> Row:
-    """{runs: [{id, status, step, headline}], paired, differences} for programs. Raises `DataError`."""
-    pairs = pair_up({run.id: evaluation(run) for run in runs})
+    """{runs: [{id, status, step, headline}], paired, differences} for programs; each run once.
+
+    Where ids are equal, the folders above tell the runs apart. Raises `DataError`.
+    """
+    named = dict(zip(told_apart(runs), runs, strict=True))
+    pairs = pair_up({name: evaluation(run) for name, run in named.items()})
     return {
-        "runs": [{"id": r.id, "status": r.status, "step": r.info.get("step"), "headline": r.headline} for r in runs],
+        "runs": [
+            {"id": name, "status": r.status, "step": r.info.get("step"), "headline": r.headline}
+            for name, r in named.items()
+        ],
         "paired": None if pairs is None else pairs._asdict(),
-        "differences": config_differences({run.id: dotted(run.config) for run in runs}),
+        "differences": config_differences({name: dotted(run.config) for name, run in named.items()}),
     }

@@ -26,8 +26,10 @@ MLFLOW_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"
 MOST_MLFLOW_RUNS, MOST_MLFLOW_METRICS, MOST_MLFLOW_PARAMS, MOST_WANDB_TAG_LETTERS = 50_000, 1000, 100, 64
 
 
-def export(run: Run, form: str, out: Path) -> list[Path]:
-    """Write `run` in the form `form` below `out`; returns what was written.
+def export(run: Run, form: str, out: Path, *, name: str = "") -> list[Path]:
+    """Write `run` in the form `form` below `out`, where tables and events get a folder of their own: `name`, or the id.
+
+    Returns what was written.
 
     Raises `ConfigError` for an unknown form or a folder that is taken, `EnvironmentProblem` for a missing package.
     """
@@ -35,29 +37,28 @@ def export(run: Run, form: str, out: Path) -> list[Path]:
         raise ConfigError(f"--format {form}: choose one of {', '.join(FORMS)}")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return FORMS[form](run, out)
+        return FORMS[form](run, out, name or run.id)
     except OSError as error:
         raise write_problem(out, error) from error
 
 
-def _csv(run: Run, out: Path) -> list[Path]:
-    return _tables(run, out, "csv")
+def _csv(run: Run, out: Path, name: str) -> list[Path]:
+    return _tables(run, out / name, "csv")
 
 
-def _parquet(run: Run, out: Path) -> list[Path]:
+def _parquet(run: Run, out: Path, name: str) -> list[Path]:
     if find_spec("pyarrow") is None:
         raise EnvironmentProblem("Parquet files need pyarrow: pip install pyarrow")
-    return _tables(run, out, "parquet")
+    return _tables(run, out / name, "parquet")
 
 
-def _tables(run: Run, out: Path, suffix: str) -> list[Path]:
+def _tables(run: Run, folder: Path, suffix: str) -> list[Path]:
     """One file for each table; configuration and summary as tables of keys and values."""
     pd = require_pandas()
     tables = frames(run)
     for name, content in (("configuration", dotted(run.config)), ("summary", dotted(run.summary or {}))):
         tables[name] = pd.DataFrame({"key": list(content), "value": [str(v) for v in content.values()]})
-    folder = out / run.id
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, table in tables.items():
         path = folder / f"{name}.{suffix}"
@@ -70,8 +71,8 @@ def _tables(run: Run, out: Path, suffix: str) -> list[Path]:
     return written
 
 
-def _tensorboard(run: Run, out: Path) -> list[Path]:
-    folder = out / run.id
+def _tensorboard(run: Run, out: Path, name: str) -> list[Path]:
+    folder = out / name
     if any(folder.glob("events.out.tfevents.*")):
         raise ConfigError(f"{folder} holds TensorBoard events already: choose another -o")
     writer = TensorBoard(folder)
@@ -81,7 +82,7 @@ def _tensorboard(run: Run, out: Path) -> list[Path]:
     return [folder]
 
 
-def _mlflow(run: Run, out: Path) -> list[Path]:
+def _mlflow(run: Run, out: Path, name: str) -> list[Path]:
     """Into `out/mlflow.db`, a SQLite store: MLflow refuses its own file store since version 3.13.
 
     Through a client of its own, so that neither an active run nor the tracking address of the process is touched, and
@@ -95,9 +96,9 @@ def _mlflow(run: Run, out: Path) -> list[Path]:
     known = client.get_experiment_by_name(PROJECT)
     folder = (out / "mlartifacts").resolve().as_uri()
     number = known.experiment_id if known else client.create_experiment(PROJECT, artifact_location=folder)
-    if any(r.data.tags.get("raymeta.id") == run.id for r in client.search_runs([number], max_results=MOST_MLFLOW_RUNS)):
-        raise ConfigError(f"{store} holds {run.id} already: choose another -o")
-    tags = {"raymeta.id": run.id, "raymeta.status": run.status, "raymeta.tags": ", ".join(map(str, _tags(run)))}
+    if any(r.data.tags.get("raymeta.id") == name for r in client.search_runs([number], max_results=MOST_MLFLOW_RUNS)):
+        raise ConfigError(f"{store} holds {name} already: choose another -o")
+    tags = {"raymeta.id": name, "raymeta.status": run.status, "raymeta.tags": ", ".join(map(str, _tags(run)))}
     began, ended = (_milliseconds(run.info.get(key)) for key in ("created", "updated"))
     made = client.create_run(number, start_time=began, tags=tags, run_name=run.name).info.run_id
     params = [entities.Param(_mlflow_key(key), str(value)) for key, value in dotted(run.config).items()]
@@ -123,7 +124,7 @@ def _mlflow_key(key: str) -> str:
     return re.sub(r"[^\w.\-/ :]", "_", key)
 
 
-def _wandb(run: Run, out: Path) -> list[Path]:
+def _wandb(run: Run, out: Path, name: str) -> list[Path]:
     """As an offline run below `out/wandb`; `wandb sync` sends it when and where its owner wants.
 
     What W&B would note of this process and its machine (code, packages, git, load) is left out: it is not the run's.
@@ -138,7 +139,7 @@ def _wandb(run: Run, out: Path) -> list[Path]:
     session = wandb.init(
         project=PROJECT,
         name=run.name,
-        config={**run.config, "raymeta_id": run.id, "raymeta_status": run.status},
+        config={**run.config, "raymeta_id": name, "raymeta_status": run.status},
         tags=[str(tag)[:MOST_WANDB_TAG_LETTERS] for tag in _tags(run)],
         dir=str(out),
         mode="offline",
@@ -153,7 +154,8 @@ def _wandb(run: Run, out: Path) -> list[Path]:
 
 
 def _require(package: str, part: str = "") -> Any:
-    if find_spec(package) is None:
+    found = find_spec(package)
+    if found is None or found.origin is None:  # a folder of that name, perhaps of an earlier export, is no package
         raise EnvironmentProblem(f"this export needs {package}: pip install {package}")
     return import_module(f"{package}.{part}" if part else package)
 
@@ -189,7 +191,7 @@ def _milliseconds(moment: object) -> int | None:
         return None
 
 
-FORMS: dict[str, Callable[[Run, Path], list[Path]]] = {
+FORMS: dict[str, Callable[[Run, Path, str], list[Path]]] = {
     "csv": _csv,
     "parquet": _parquet,
     "tensorboard": _tensorboard,

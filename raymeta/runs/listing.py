@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raymeta.errors import RaymetaError
@@ -40,3 +40,24 @@ def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat.update(dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
+
+
+def told_apart(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: its id, with the folders above it where another has the same, as trials of two sweeps."""
+    places = [_place(run).split("/") for run in runs]
+    return ["/".join(_shortest_end(own, [other for other in places if other != own])) for own in places]
+
+
+def _place(run: Run) -> str:
+    return str(run.mirror or run.path.resolve())
+
+
+def _shortest_end(parts: list[str], others: Sequence[list[str]]) -> list[str]:
+    """The last parts, as many as it takes to be none of the others'."""
+    enough = (n for n in range(1, len(parts)) if all(other[-n:] != parts[-n:] for other in others))
+    return parts[-next(enough, len(parts)) :]
+
+
+def without_repetition(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each once."""
+    return list({_place(run): run for run in runs}.values())

@@ -30,6 +30,11 @@ class Cluster:
             _join(ray, str(options.address))
 
     @property
+    def _outside(self) -> bool:
+        """Whether this process reaches the cluster through Ray's client (`ray://`), which has public calls only."""
+        return bool(self.ray.util.client.ray.is_connected())
+
+    @property
     def in_placement_group(self) -> bool:
         """Whether workers go into bundles that were reserved for them, as in a trial of Ray Tune."""
         return self.ray.util.get_current_placement_group() is not None
@@ -48,7 +53,12 @@ class Cluster:
         return {n["NodeID"]: n["NodeManagerAddress"] for n in self.ray.nodes()}
 
     def leaving(self) -> set[str]:
-        """Nodes that were told to drain: a spot node that will be taken away, or one the autoscaler removes."""
+        """Nodes that were told to drain: a spot node that will be taken away, or one the autoscaler removes.
+
+        None are known to a driver that is outside the cluster.
+        """
+        if self._outside:
+            return set()
         from ray._private.state import state  # no public way in 2.60; Ray Train asks the same
 
         asked: Iterable[Any] = getattr(state, "get_draining_nodes", dict)()
@@ -57,7 +67,7 @@ class Cluster:
     def describe(self) -> dict[str, object]:
         """For the run's files."""
         context = self.ray.get_runtime_context()
-        url = self.ray._private.worker.get_dashboard_url()
+        url = None if self._outside else self.ray._private.worker.get_dashboard_url()
         return {
             "executor": "ray",
             "ray_address": context.gcs_address,
