@@ -45,10 +45,13 @@ def run_to_resume(reference: str, output: str = DEFAULT_OUTPUT) -> Resumed:
     return Resumed(Run.open(path), {"mirror": found.mirror.parent.uri}, notes)
 
 
-def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override]) -> RunConfig:
-    """A run's configuration with the options that may change; raises `ConfigError` for the others."""
+def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override], files: Sequence[Path] = ()) -> RunConfig:
+    """A run's configuration with the options that may change; raises `ConfigError` for the others.
+
+    Files and options that the run was started with may be given again: they change nothing.
+    """
     before = load_config(files=[run.path / "config.yaml"]).config
-    after = load_config(files=[run.path / "config.yaml"], overrides=options).config
+    after = load_config(files=[run.path / "config.yaml", *files], overrides=options).config
     changed = [key for key in type(after).model_fields if getattr(before, key) != getattr(after, key)]
     if refused := [key for key in changed if key not in FREE_ON_RESUME]:
         raise ConfigError(

@@ -90,14 +90,13 @@ def _configuration(arguments: Arguments) -> tuple[RunConfig, list[str], Run | No
     if "resume" not in flags:
         loaded = load_config(files=[Path(f) for f in flags.get("config", [])], overrides=overrides)
         return loaded.config, loaded.notes, None
-    if flags.get("config"):
-        raise ConfigError("--resume continues a run with its own configuration: leave -c out")
     reference = "latest" if flags["resume"] is True else flags["resume"]
     output = next((o.value for o in reversed(overrides) if o.key == "output"), DEFAULT_OUTPUT)
     resumed = run_to_resume(reference, str(output))
     mirror = [Override(key, value, "--resume") for key, value in resumed.mirror.items()]
     kept = [o for o in overrides if o.key != "output"]  # it only says where to look
-    return resumed_config(resumed.run, [*mirror, *kept]), resumed.notes, resumed.run
+    files = [Path(f) for f in flags.get("config", [])]
+    return resumed_config(resumed.run, [*mirror, *kept], files), resumed.notes, resumed.run
 
 
 def _profiled_steps(flags: Mapping[str, Any]) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from raymeta.command_line import print_result, run_command
 from raymeta.config.arguments import Arguments, Flag, split_arguments
+from raymeta.engine.executors.placement import require_known_address
 from raymeta.errors import ConfigError, EnvironmentProblem
 from raymeta.redact import without_secrets
 from raymeta.runs.terminal import Mode
@@ -93,6 +94,8 @@ def _directory(arguments: Arguments) -> Path | None:
     if len(files) != 1:
         raise ConfigError("a sweep needs its file, one: raymeta tune -c tune_configs/smoke.yaml")
     sweep = load_sweep(Path(files[0]), overrides=overrides, changes=_changes(flags))
+    if "address" in flags:
+        require_known_address(flags["address"])
     proposer(sweep)  # before anything is written: its package may be missing
     if flags.get("dry_run"):
         print("\n".join([dry_run_text(sweep), *([] if flags.get("address") else _misfits(sweep))]))

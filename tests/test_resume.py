@@ -205,3 +205,21 @@ def test_a_signal_during_the_test_stops_with_everything_saved(run: Run, number: 
     assert stopped.status == "stopped"
     assert [event["kind"] for event in run.events()][-1] == "stopped"
     assert train(["--resume", str(run.path), "test_episodes=4"]) == 0
+
+
+def test_what_started_a_run_may_be_given_again_so_that_a_job_can_be_requeued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`cluster/train.sh` repeats the whole command line, with --resume at its end."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: sinusoid-maml\nmodel: {hidden: [8]}\nmeta_batch_size: 2\nshard_size: 1\nsteps: 3\n")
+    line = ["-c", str(file), "--outer.lr", "0.01", "--validate_every", "0", "--test_episodes", "4", "-q"]
+    line += ["--output", str(tmp_path / "runs")]
+    assert train(line) == 0
+    assert train([*line, "--steps", "4", "--resume"]) == 0
+    (path,) = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+    assert Run.open(path).info["step"] == 4
+    capsys.readouterr()
+    file.write_text(file.read_text().replace("[8]", "[16]"))
+    assert train([*line, "--resume"]) == 2
+    assert "cannot change model" in capsys.readouterr().err

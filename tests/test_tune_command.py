@@ -40,6 +40,7 @@ def file(tmp_path: Path) -> Path:
         ("--algorithm.inner_lr 0.02", ["command line --algorithm.inner_lr", "searched", "s.yaml:3"]),
         ("--output s3://bucket/x", ["--output s3://bucket/x", "local folder", "--mirror"]),
         ("-c other.yaml", ["one"]),
+        ("--address ray://host:10001", ["ray://host:10001", "ray job submit"]),
         ("--samples ²", ["--samples ²", "whole number"]),
     ],
 )

@@ -244,7 +244,7 @@ def _explained(
     loc = [str(part) for part in problem["loc"] if not isinstance(part, str) or part in options]
     key = loc[0] if loc else None
     if key is None:
-        return f"{layers.origin(prefix)}: {'.'.join(prefix)}: {message}"
+        return ": ".join([layers.origin(prefix), *prefix, message])
     path = (*prefix, key)
     dotted = ".".join(path)
     if problem["type"] in ("missing", "missing_keyword_only_argument"):

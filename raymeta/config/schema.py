@@ -25,7 +25,7 @@ from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.descent import DescentAlgorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Vectorize
 from raymeta.config.variants import name_of
-from raymeta.engine.executors.placement import Aggregate, Placement
+from raymeta.engine.executors.placement import Aggregate, Placement, require_known_address
 from raymeta.engine.numerics import Precision
 from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
@@ -117,7 +117,8 @@ class RunOptions(BaseModel):
     cpus_per_worker: NonNegativeFloat | None = None
     """CPUs that Ray reserves for a worker; `threads_per_worker` unless given"""
     gpus_per_worker: NonNegativeFloat | None = None
-    """GPUs of a worker, 1 or a fraction; by default 1 where the cluster has any, unless device is cpu"""
+    """GPUs of a worker, 1 or a fraction; by default 1 where the cluster has any, unless device is cpu; to be told with
+    autoscaling while none is up"""
     accelerator_type: str | None = None
     """kind of GPU that a worker needs, as Ray names it: A100, H100, ..."""
     node_labels: dict[str, str] = Field(default_factory=dict)
@@ -137,7 +138,7 @@ class RunOptions(BaseModel):
     deterministic: bool = False
     """equal bits on a GPU too, run by run; costs speed, and an operation without such a kernel raises"""
     address: str | None = None
-    """Ray cluster to join: `auto` or ray://HOST:PORT; starts Ray on this machine unless given"""
+    """Ray cluster to join from one of its hosts: `auto` or HOST:PORT; starts Ray on this machine unless given"""
     autoscaling: bool = False
     """the cluster grows by itself: wait for nodes where workers do not fit, instead of failing at once"""
     overlap_validation: bool = True
@@ -173,6 +174,11 @@ class RunOptions(BaseModel):
         if values.get("mirror") is not None:
             raise ConfigError("output is a URI already: with mirror, give a local folder as output")
         return {name: value for name, value in values.items() if name != "output"} | {"mirror": values["output"]}
+
+    @field_validator("address")
+    @classmethod
+    def _address_is_known(cls, value: str | None) -> str | None:
+        return None if value is None else require_known_address(value)
 
     @field_validator("mirror")
     @classmethod

@@ -15,7 +15,7 @@ from typing import Any
 
 from raymeta.config import yaml_lines
 from raymeta.config.load import dump
-from raymeta.engine.executors.placement import Node, PoolOptions
+from raymeta.engine.executors.placement import Node, PoolOptions, require_known_address
 from raymeta.engine.executors.ray_actors.cluster import Cluster
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.files import write_whole
@@ -122,6 +122,8 @@ def run_sweep(
 
 def require_machine(sweep: Sweep, address: str | None) -> None:
     """Raise `EnvironmentProblem` where Ray Tune is missing, or a trial can never fit on the cluster to be started."""
+    if address is not None:
+        require_known_address(address)
     os.environ.update({name: os.environ.get(name, value) for name, value in _TUNE_ENVIRONMENT.items()})
     _require_tune()
     if address is None and not _ray_runs():

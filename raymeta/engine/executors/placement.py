@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from raymeta.errors import ConfigError
+
 Aggregate = Literal["flat", "node"]
 Placement = Literal["pack", "spread"]
 
@@ -21,7 +23,7 @@ class PoolOptions:
     address: str | None = None
     autoscaling: bool = False
     cpus_per_worker: float = 1
-    gpus_per_worker: float | None = None  # 1 where the cluster has GPUs and the device may be one
+    gpus_per_worker: float | None = None  # see `gpus_of_a_worker`
     accelerator_type: str | None = None
     node_labels: Mapping[str, str] = field(default_factory=dict)
     placement: Placement = "pack"
@@ -67,6 +69,38 @@ class Node(NamedTuple):
             gpus = self.resources.get("GPU", 0)
             limits.append(int(gpus) * math.floor(1 / need.gpus + 1e-9) if need.gpus < 1 else int(gpus // need.gpus))
         return min(limits, default=10**6)
+
+
+def require_known_address(address: str) -> str:
+    """The address as it is, `auto` or HOST:PORT. Raises `ConfigError` for Ray's client.
+
+    Through it every call would go over a proxy, and some of what the driver needs of Ray is not there (2.60).
+    """
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"address {address} is Ray's client, which a run cannot use: submit the command to the cluster with "
+            "`ray job submit`, or start it on one of its hosts with auto or HOST:PORT"
+        )
+    return address
+
+
+def gpus_of_a_worker(options: PoolOptions, device: str, nodes: Sequence[Node]) -> float:
+    """GPUs that a worker asks for: as told, else 1 where the cluster has any, or where only a GPU will do.
+
+    Raises `ConfigError` where nothing tells: while no GPU is up, a cluster that grows may be meant to have some.
+    """
+    if options.gpus_per_worker is not None:
+        return options.gpus_per_worker
+    if device == "cpu":
+        return 0
+    if device == "cuda" or options.accelerator_type or any(node.resources.get("GPU") for node in nodes):
+        return 1
+    if options.autoscaling:
+        raise ConfigError(
+            "with autoscaling, and no GPU up yet, nothing tells whether workers are to have one: add "
+            "--gpus_per_worker 1 to wait for GPUs, or --gpus_per_worker 0 to compute on CPUs"
+        )
+    return 0
 
 
 def room(need: Need, nodes: Sequence[Node]) -> int:

@@ -30,11 +30,6 @@ class Cluster:
             _join(ray, str(options.address))
 
     @property
-    def _outside(self) -> bool:
-        """Whether this process reaches the cluster through Ray's client (`ray://`), which has public calls only."""
-        return bool(self.ray.util.client.ray.is_connected())
-
-    @property
     def in_placement_group(self) -> bool:
         """Whether workers go into bundles that were reserved for them, as in a trial of Ray Tune."""
         return self.ray.util.get_current_placement_group() is not None
@@ -53,12 +48,7 @@ class Cluster:
         return {n["NodeID"]: n["NodeManagerAddress"] for n in self.ray.nodes()}
 
     def leaving(self) -> set[str]:
-        """Nodes that were told to drain: a spot node that will be taken away, or one the autoscaler removes.
-
-        None are known to a driver that is outside the cluster.
-        """
-        if self._outside:
-            return set()
+        """Nodes that were told to drain: a spot node that will be taken away, or one the autoscaler removes."""
         from ray._private.state import state  # no public way in 2.60; Ray Train asks the same
 
         asked: Iterable[Any] = getattr(state, "get_draining_nodes", dict)()
@@ -67,7 +57,7 @@ class Cluster:
     def describe(self) -> dict[str, object]:
         """For the run's files."""
         context = self.ray.get_runtime_context()
-        url = None if self._outside else self.ray._private.worker.get_dashboard_url()
+        url = self.ray._private.worker.get_dashboard_url()
         return {
             "executor": "ray",
             "ray_address": context.gcs_address,
@@ -75,10 +65,6 @@ class Cluster:
             "nodes": len(self.nodes()),
             "resources": {k: v for k, v in self.ray.cluster_resources().items() if k in ("CPU", "GPU")},
         }
-
-    def gpus_by_default(self, device: str) -> float:
-        """GPUs of a worker that did not ask: one where there are any, unless its device is the CPU."""
-        return 1 if device != "cpu" and any(node.resources.get("GPU") for node in self.nodes()) else 0
 
     def actor_options(self, need: Need, options: PoolOptions) -> dict[str, Any]:
         """Ray's options for a worker. Restarts are ours: Ray would queue lost calls behind a restart."""
@@ -135,7 +121,7 @@ def _join(ray: Any, address: str) -> None:
 
 def _require_listening(address: str) -> None:
     """Fail within seconds where nothing listens; Ray itself would retry for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if not port.isdigit():
         return
     try:

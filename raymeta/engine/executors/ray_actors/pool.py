@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raymeta.engine.executors.base import Notify
-from raymeta.engine.executors.placement import Need, PoolOptions, arithmetic, room
+from raymeta.engine.executors.placement import Need, PoolOptions, arithmetic, gpus_of_a_worker, room
 from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
 from raymeta.engine.executors.ray_actors.folding import nothing
 from raymeta.engine.worker import Blueprint, FloatArray, Job, Result, Worker, resident_bytes
@@ -104,9 +104,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         options = self.options
-        gpus = options.gpus_per_worker
-        if gpus is None:
-            gpus = self.cluster.gpus_by_default(self.blueprint.device)
+        gpus = gpus_of_a_worker(options, self.blueprint.device, self.cluster.nodes())
         self.need = Need(options.cpus_per_worker, gpus, options.accelerator_type, options.node_labels)
         fits = room(self.need, self.cluster.nodes())
         self.wanted = max(1, fits) if options.workers == "auto" else options.workers
