@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from raymeta.errors import DataError
 from raymeta.sweeps.evolution import Evolution
 from raymeta.sweeps.load import Sweep, load_sweep
-from raymeta.sweeps.records import Record, Records, Report, mean_and_interval
+from raymeta.sweeps.records import Record, Records, Report, mean_and_interval, trial_id
 from raymeta.sweeps.resources import require_fit, share_of
-from raymeta.sweeps.search import Proposer, proposer
+from raymeta.sweeps.schema import StopRules
+from raymeta.sweeps.search import Listed, Proposer, proposer
 from raymeta.sweeps.space import Choice, Dimension, Option, Point, Space, Tried
 from raymeta.sweeps.studies import importance
 
@@ -183,6 +187,60 @@ def test_records_survive_the_disk(tmp_path: Path) -> None:
     assert again.reports[0].ci95 == math.inf
     assert again.point == record.point
     assert isinstance(again, Record)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_deleted_record_is_that_trial_again_and_touches_no_other(repeats: int, tmp_path: Path) -> None:
+    """«Delete it to run this trial again» is what a damaged record says."""
+    from ray.tune.search import Searcher
+
+    from raymeta.sweeps.feed import Feed, unfinished
+    from raymeta.sweeps.stopping import Interruption
+
+    points: list[Point] = [{"outer.lr": 0.1 * i} for i in range(4)]
+    records = Records(tmp_path / "records", repeats)
+    for i, repeat in itertools.product(range(4), range(repeats)):
+        record = records.new(i, repeat, points[i])
+        record.status, record.reports = "finished", [Report(10, 0.5, 0.1)]
+        records.save(record)
+    gone = trial_id(1, repeats - 1, repeats)
+    (tmp_path / "records" / f"{gone}.json").unlink()
+    records = Records.load(tmp_path / "records", repeats)
+    feed = Feed(records, Listed(tuple(points)), 1, Interruption(tmp_path, None))
+    assert feed.suggest("a") == {"trial": {"id": gone, "index": 1, "repeat": repeats - 1, "point": points[1]}}
+    assert feed.suggest("b") == Searcher.FINISHED
+    assert [record["id"] for record in unfinished(records)] == [gone]
+    assert len(records.by_id) == 4 * repeats
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "done"}, {"reports": [["a", "b", "c"]]}, {"reports": [[1]]}, {"reports": 3}, {"point": []},
+        {"id": "0001"}, {"index": "0"}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_named(change: dict[str, Any], tmp_path: Path) -> None:
+    Records(tmp_path / "records", 1).new(0, 0, {"outer.lr": 0.1})
+    path = tmp_path / "records" / "0000.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(DataError, match=r"0000\.json cannot be read"):
+        Records.load(tmp_path / "records", 1)
+    path.write_text("[]")
+    with pytest.raises(DataError, match=r"0000\.json cannot be read: it is no JSON object"):
+        Records.load(tmp_path / "records", 1)
+
+
+def test_patience_counts_from_the_best_finite_score(tmp_path: Path) -> None:
+    from raymeta.sweeps.stopping import Interruption, SweepStopper
+
+    records = Records(tmp_path / "records", 1)
+    record = records.new(0, 0, {})
+    record.reports = [Report(1, math.nan, math.inf), Report(2, 0.5, 0.1)]
+    stopper = SweepStopper(StopRules(patience=2), 1, records, Interruption(tmp_path, None))
+    assert not stopper("0000", {"id": "0000", "step": 3, "score": 0.6})
+    record.reports += [Report(3, 0.6, 0.1), Report(4, 0.5, 0.1)]
+    assert stopper("0000", {"id": "0000", "step": 5, "score": 0.5})
 
 
 GPUS = """\

@@ -44,14 +44,14 @@ class Feed(NotPickled, Searcher):
 
     def _announce(self) -> bool:
         """Note the next configuration with all its repeats; False where there is none now."""
-        history = self._records.history(self._sign)
-        if len(history) >= self._proposer.total:
+        index = self._records.next_index()
+        if index >= self._proposer.total:
             return False
-        point = self._proposer.propose(history)
+        point = self._proposer.propose(self._records.history(self._sign)[:index])
         if point is None:
             return False
         for repeat in range(self._records.repeats):
-            self._todo.append(_configuration(self._records.new(len(history), repeat, point)))
+            self._todo.append(_configuration(self._records.new(index, repeat, point)))
         return True
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.errors import DataError
-from raymeta.files import write_json
+from raymeta.files import parse_json, read_regular, write_json
 from raymeta.runs.read import Run
 from raymeta.runs.tracker import VAL_ACCURACY, VAL_MSE
 from raymeta.sweeps.space import Point, Tried
@@ -77,6 +76,20 @@ def _report(step: int, score: float | None, ci95: float | None) -> Report:
     return Report(step, math.nan if score is None else score, math.inf if ci95 is None else ci95)
 
 
+def _record(content: Any, name: str) -> Record:
+    """A record as it stands in a file. Raises `ValueError`, `TypeError` or `KeyError` for anything else."""
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    record = Record(**{**content, "reports": [_report(*report) for report in content["reports"]]})
+    if record.id != name or not (isinstance(record.index, int) and isinstance(record.repeat, int)):
+        raise ValueError(f"it says that it is trial {record.id}")
+    if record.status not in get_args(TrialStatus) or not isinstance(record.point, dict):
+        raise ValueError(f"its status is {record.status!r}, its point {record.point!r:.80}")
+    if not all(isinstance(value, int | float) for report in record.reports for value in report):
+        raise ValueError("its reports are no numbers")
+    return record
+
+
 class Ranked(NamedTuple):
     """A configuration with its score over its repeats."""
 
@@ -104,16 +117,17 @@ class Records:
 
     @classmethod
     def load(cls, directory: Path, repeats: int) -> Records:
-        """Read them back. Raises `DataError` for a file that is damaged."""
+        """Read them back; a repeat whose file is gone waits for its turn. Raises `DataError` for a damaged file."""
         records = cls(directory, repeats)
         for path in sorted(directory.glob("*.json")):
             try:
-                content = json.loads(path.read_bytes())
-                content["reports"] = [_report(*report) for report in content["reports"]]
-                record = Record(**content)
+                record = _record(parse_json(read_regular(path)), path.stem)
             except (OSError, ValueError, TypeError, KeyError) as error:
                 raise DataError(f"{path} cannot be read: {error}. Delete it to run this trial again") from error
             records.by_id[record.id] = record
+        for group in records.groups():
+            for repeat in {*range(repeats)} - {record.repeat for record in group}:
+                records.new(group[0].index, repeat, group[0].point)
         return records
 
     def new(self, index: int, repeat: int, point: Point) -> Record:
@@ -154,6 +168,11 @@ class Records:
             tried.append(Tried(group[0].point, _score(group, sign) if ended else None))
         return tried
 
+    def next_index(self) -> int:
+        """The configuration to announce next: one whose records were deleted, else the one after the last."""
+        groups = self.groups()
+        return next((i for i, group in enumerate(groups) if group[0].index != i), len(groups))
+
     def groups(self) -> list[list[Record]]:
         """The repeats of each configuration."""
         groups: dict[int, list[Record]] = {}
@@ -185,8 +204,8 @@ def reports_of(run: Run) -> list[Report]:
 
 def last_checkpoint_step(folder: Path) -> int:
     """The step from which a run would go on; 0 without a checkpoint."""
-    name = CheckpointStore(folder / "checkpoints").index().get("last", "step-0")
-    return int(name.rpartition("-")[2])
+    step = str(CheckpointStore(folder / "checkpoints").index().get("last")).removeprefix("step-")
+    return int(step) if step.isdecimal() else 0
 
 
 def _score(group: Sequence[Record], sign: int) -> float:

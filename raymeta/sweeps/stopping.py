@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -83,7 +84,7 @@ class SweepStopper(NotPickled, tune.Stopper):
 
     def _reason(self, scores: list[float]) -> str | None:
         rules = self._rules
-        turned = [self._sign * score for score in scores]
+        turned = [self._sign * score if math.isfinite(score) else -math.inf for score in scores]
         if rules.score is not None and turned[-1] >= self._sign * rules.score:
             return f"its score reached {rules.score:g}"
         if rules.patience is not None and len(turned) - 1 - turned.index(max(turned)) >= rules.patience:
