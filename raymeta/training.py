@@ -304,8 +304,8 @@ def without_effect(config: RunConfig) -> list[str]:
 
 
 _OF_WORKERS = (
-    "address", "min_workers", "max_workers", "accelerator_type", "node_labels",
-    "autoscaling",
+    "address", "min_workers", "max_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "node_labels",
+    "placement", "aggregate", "shard_timeout", "worker_wait", "autoscaling",
 )  # fmt: skip
 
 

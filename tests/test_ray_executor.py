@@ -181,21 +181,21 @@ def test_a_lost_part_of_a_block_is_computed_again_and_counted_once(
     local_ray: Any, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A block whose parts lie on several nodes: one part's sum is lost while the others come or have come."""
-    from raymeta.engine.executors.ray_actors import executor
+    from raymeta.engine.executors.ray_actors import sums
 
-    monkeypatch.setattr(executor, "split", lambda block, nodes, num_shards: block.halves())
+    monkeypatch.setattr(sums, "split", lambda block, nodes, num_shards: block.halves())
     config = config_of()
     watcher = Watcher()
     pool = RayExecutor(build(config).blueprint, PoolOptions(workers=2, aggregate="node"), watcher.notify)
-    fold, asked = pool._folders.fold, itertools.count()
+    fold, asked = pool._sums._folders.fold, itertools.count()
 
     def lossy(node: str, leaves: Any, vectors: Any) -> Any:
         references = fold(node, leaves, vectors)
         if next(asked) % 5 in (0, 3):
-            pool._folders.forget(node)  # with what it was asked for
+            pool._sums._folders.forget(node)  # with what it was asked for
         return references
 
-    monkeypatch.setattr(pool._folders, "fold", lossy)
+    monkeypatch.setattr(pool._sums._folders, "fold", lossy)
     assert train(config, pool, watcher, tmp_path) == expected
     assert watcher.kinds() == {"result_lost"}
 

@@ -31,6 +31,13 @@ def test_notes_and_warnings_are_told_without_a_run(stop: str, capsys: pytest.Cap
     assert capsys.readouterr().err == ""
 
 
+def test_options_of_workers_without_workers_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    given = "--cpus_per_worker 3 --placement spread --aggregate node --shard_timeout 9 --worker_wait 5"
+    assert main([*given.split(), "--dry-run"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(name in line for name in ("cpus_per_worker", "placement", "aggregate", "shard_timeout", "worker_wait"))
+
+
 def test_quiet_leaves_out_notes_and_keeps_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SWITCH, *TINY, "--output", str(tmp_path), "-q"]) == 0
     assert capsys.readouterr().err == ""

@@ -13,6 +13,7 @@ from raymeta.sweeps.load import load_sweep
 from raymeta.sweeps.records import Records
 from raymeta.sweeps.summary import SweepFiles, trial_config
 from raymeta.sweeps.tuner import new_directory, run_sweep
+from raymeta.training import without_effect
 from raymeta.tune import main
 
 SWEEP = """\
@@ -108,6 +109,11 @@ def test_a_driver_that_fails_says_so_and_the_first_day_of_a_sweep_stays(file: Pa
     (directory / "summary.json").write_text(json.dumps({**first, "created": "2020-01-01T00:00:00+00:00"}))
     again = SweepFiles(sweep, Records(directory / "records", 1), directory).write("running")
     assert again["created"] == "2020-01-01T00:00:00+00:00"
+
+
+def test_a_trial_in_its_own_process_says_nothing_of_workers(file: Path, tmp_path: Path) -> None:
+    record = Records(tmp_path / "records", 1).new(0, 0, {"algorithm.inner_lr": 0.1})
+    assert without_effect(trial_config(load_sweep(file), record, tmp_path)) == []
 
 
 def test_trials_of_two_sweeps_are_mirrored_apart(file: Path, tmp_path: Path) -> None:

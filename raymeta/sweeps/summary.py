@@ -41,7 +41,8 @@ def repeatable_config(sweep: Sweep, record: Record) -> RunConfig:
     """What determines the result of a trial, and the workers it had."""
     config = sweep.config(record.changes[-1]["point"] if record.changes else record.point)
     share = share_of(sweep.file.resources, config)
-    update: dict[str, Any] = {**share._asdict(), "seed": config.seed + record.repeat}
+    asked = share._asdict() if share.workers else {"workers": 0}  # without workers, the rest says nothing to a run
+    update: dict[str, Any] = {**asked, "seed": config.seed + record.repeat}
     if not share.gpus_per_worker and config.device == "auto":
         update["device"] = "cpu"  # without a GPU of its own, a trial must not take another's
     return config.model_copy(update=update)

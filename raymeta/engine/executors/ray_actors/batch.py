@@ -91,6 +91,7 @@ class Batch:
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0  # that workers computed
     failure: OutOfMemory | None = None  # for who waits for it
+    forgotten: bool = False  # nobody waits for the rest
 
     def __post_init__(self) -> None:
         self.remaining = len(self.shards)
@@ -113,15 +114,3 @@ class Batch:
         for position in block.positions(len(self.shards)):
             self.blocks[position] = block
             self.todo.put_back(position)
-
-
-@dataclass(eq=False)
-class NodeSum:
-    """A sum asked of a node, or one shard that is fetched from it as it is."""
-
-    batch: Batch
-    block: Block
-    node: str
-    leaves: list[Result]
-    info: Any = None  # reference to the sum's description; None for a single shard
-    asked: float = field(default_factory=time.monotonic)

@@ -11,10 +11,12 @@ from typing import Any
 
 from raymeta.engine.executors.base import Notify, silent, tell_compiled
 from raymeta.engine.executors.placement import PoolOptions
-from raymeta.engine.executors.ray_actors.batch import Batch, Call, NodeSum, Todo
-from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
-from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, Folders, block_level, split
+from raymeta.engine.executors.ray_actors.batch import Batch, Call, Todo
+from raymeta.engine.executors.ray_actors.cluster import Cluster
+from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, block_level, with_vector
+from raymeta.engine.executors.ray_actors.pace import Pace
 from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
+from raymeta.engine.executors.ray_actors.sums import NodeSums
 from raymeta.engine.worker import Blueprint, FloatArray, Job, Result
 from raymeta.errors import OutOfMemory, RaymetaError, WorkerFailed
 from raymeta.keys import Block, Shard
@@ -30,10 +32,6 @@ HUNG_FACTOR, HUNG_S, HUNG_UNKNOWN_S = 20.0, 60.0, 600.0
 """A worker counts as hung after so many times the usual, at least this; while nothing is known, after the last."""
 TICK_S = 0.25
 """How long to wait for a result before looking at the clock."""
-PACE_BATCHES = 20
-"""Steps after which it is known whether the workers are worth it."""
-PACE_MARGIN = 1.1
-"""How much slower than one process workers may be before a run says so."""
 
 
 class RayExecutor:
@@ -50,11 +48,10 @@ class RayExecutor:
         self._notify = notify
         self._cluster = Cluster(options)
         self._ray = self._cluster.ray
-        self._folders = Folders(self._ray)
+        self._sums = NodeSums(self._ray, notify)
         self._numbers = itertools.count()
         self._batches: list[Batch] = []
         self._calls: dict[Any, Call] = {}  # by the reference that is waited for
-        self._sums: dict[Any, NodeSum] = {}
         self._usual: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=64))
         self._prepared: dict[Shard, Seat] = {}
         self._checked_late = 0.0
@@ -97,7 +94,7 @@ class RayExecutor:
         return {**self._cluster.describe(), "workers": len(self.pool.live()), "per_worker": str(self.pool.need)}
 
     def close(self) -> None:
-        self._folders.close()
+        self._sums.close()
         if hasattr(self, "pool"):
             self.pool.close()
         self._cluster.close()
@@ -118,6 +115,7 @@ class RayExecutor:
 
     def _forget(self, batch: Batch) -> None:
         """Nobody waits for the rest; calls that have not started are taken back, the others stay on the account."""
+        batch.forgotten = True
         if batch in self._batches:
             self._batches.remove(batch)
         for calls in batch.given.values():
@@ -183,7 +181,7 @@ class RayExecutor:
 
     def _advance(self) -> None:
         """Wait a moment for results, take them in, and give out what became possible."""
-        references = [*self._calls, *self._sums, *self.pool.joining]
+        references = [*self._calls, *self._sums.references, *self.pool.joining]
         began = time.monotonic()
         ready: list[Any] = []
         if references:
@@ -204,10 +202,10 @@ class RayExecutor:
     def _take_in(self, reference: Any) -> None:
         if reference in self.pool.joining:
             self.pool.joined(reference)
-        elif asked := self._sums.pop(reference, None):
-            self._take_sum(reference, asked)
-        elif call := self._calls.pop(reference, None):  # else its worker was lost a moment ago
+        elif call := self._calls.pop(reference, None):
             self._take_result(call)
+        else:  # a sum, or of a worker that was lost a moment ago
+            self._sums.take(reference)
 
     def _take_result(self, call: Call) -> None:
         exceptions = self._ray.exceptions
@@ -216,14 +214,14 @@ class RayExecutor:
         batch = call.batch
         try:
             info: Result = self._ray.get(call.info)
-            result = info if batch.level is not None else _with_vector(info, self._ray.get(call.vector))
+            result = info if batch.level is not None else with_vector(info, self._ray.get(call.vector))
         except exceptions.TaskCancelledError:
             self._requeue(call)
         except exceptions.RayTaskError as error:
             self._raised(call, cause_of(error))
-        except exceptions.ObjectLostError as error:
+        except exceptions.ObjectLostError:
             self._notify("result_lost", f"a result of {call.seat.name} was lost: its shard is computed again")
-            self._requeue(call, error)
+            self._requeue(call)
         except exceptions.RayError as error:
             self._lose(call.seat, call.actor, f"was lost ({type(error).__name__})", error)
             self._requeue(call)
@@ -248,13 +246,9 @@ class RayExecutor:
         if batch.level is None:
             batch.deliver(Block(0, call.position), result)
             return
-        batch.computed[call.position] = call, result
-        if block := batch.complete_block(call.position):
-            nodes = {p: batch.computed[p][0].seat.node for p in block.positions(len(batch.shards))}
-            for part in split(block, nodes, len(batch.shards)):
-                self._sum_on_node(batch, part)
+        self._sums.add(call, result)
 
-    def _requeue(self, call: Call, error: BaseException | None = None) -> None:
+    def _requeue(self, call: Call) -> None:
         """The call came to nothing: its shard is to be done again, unless another copy is on its way or came."""
         if call.obsolete:
             return
@@ -293,36 +287,6 @@ class RayExecutor:
         call.obsolete = True
         self._ray.cancel(call.info)
 
-    # Sums on a node
-
-    def _sum_on_node(self, batch: Batch, block: Block) -> None:
-        """Ask for a block's sum where it lies; a single shard, or one of a few, comes as it is."""
-        waited = [batch.computed.pop(p) for p in block.positions(len(batch.shards))]
-        calls, leaves = [call for call, _ in waited], [result for _, result in waited]
-        node = calls[0].seat.node
-        if len(calls) == 1:
-            self._sums[calls[0].vector] = NodeSum(batch, block, node, leaves)
-            return
-        info, vector = self._folders.fold(node, leaves, [call.vector for call in calls])
-        self._sums[vector] = NodeSum(batch, block, node, leaves, info)
-
-    def _take_sum(self, reference: Any, asked: NodeSum) -> None:
-        try:
-            vector = self._ray.get(reference)
-            info = asked.leaves[0] if asked.info is None else self._ray.get(asked.info)
-        except self._ray.exceptions.RayError as error:
-            self._sum_failed(asked, first_lines(error))
-        else:
-            asked.batch.deliver(asked.block, _with_vector(info, vector))
-
-    def _sum_failed(self, asked: NodeSum, reason: str) -> None:
-        """The sum or its parts are gone: compute them again, wherever."""
-        if asked.batch not in self._batches:
-            return
-        self._notify("result_lost", f"sums on a node were lost ({reason}): their shards are computed again")
-        self._folders.forget(asked.node)
-        asked.batch.compute_again(asked.block)
-
     # The clock
 
     def _look_at_the_clock(self, now: float) -> None:
@@ -330,10 +294,7 @@ class RayExecutor:
             self._lose(seat, seat.actor, "is on a node that will be taken away", kind="worker_preempted")
         for call in list(self._calls.values()):
             self._look_at(call, now)
-        for reference, asked in list(self._sums.items()):
-            if now - asked.asked > self._hung_after(asked.batch.job.kind, 1):
-                del self._sums[reference]
-                self._sum_failed(asked, "no answer")
+        self._sums.give_up_late(now, lambda kind: self._hung_after(kind, 1))
 
     def _look_at(self, call: Call, now: float) -> None:
         kind = call.batch.job.kind
@@ -374,33 +335,3 @@ class RayExecutor:
             if call.actor is actor:
                 del self._calls[reference]
                 self._requeue(call)
-
-
-class Pace:
-    """Whether workers are worth it: the time of the steps against the time that the work itself took."""
-
-    def __init__(self) -> None:
-        self._batches, self._wall_s, self._work_s = 0, 0.0, 0.0
-
-    def measure(self, batch: Batch, num_workers: int) -> str | None:
-        """Take in a finished step; says once, after some steps, if one process would have been faster."""
-        if batch.job.kind != "gradient" or self._batches > PACE_BATCHES:
-            return None
-        self._batches += 1
-        if self._batches > PACE_BATCHES // 4:  # the first ones warm up
-            self._wall_s += time.monotonic() - batch.began
-            self._work_s += batch.seconds
-        if self._batches <= PACE_BATCHES or self._wall_s <= PACE_MARGIN * self._work_s:
-            return None
-        steps = PACE_BATCHES - PACE_BATCHES // 4 + 1
-        wall, work = 1000 * self._wall_s / steps, 1000 * self._work_s / steps
-        who = "one worker is" if num_workers == 1 else f"{num_workers} workers are"
-        return (
-            f"{who} slower than one process: a step takes {wall:.1f} ms, and its shards one after the other "
-            f"{work:.1f} ms. Use --workers 0, or give a step more work (--meta_batch_size)"
-        )
-
-
-def _with_vector(info: Result, vector: FloatArray) -> Result:
-    info.__dict__["vector"] = vector
-    return info

@@ -88,3 +88,9 @@ def split(block: Block, nodes: Mapping[int, str], num_shards: int) -> Iterator[B
 def nothing() -> FloatArray:
     """The vector of a result whose vector travels apart."""
     return np.zeros(0, np.float32)
+
+
+def with_vector(info: Result, vector: FloatArray) -> Result:
+    """The result again, once both parts of it are here."""
+    info.__dict__["vector"] = vector
+    return info

@@ -1,0 +1,92 @@
+"""Results that stay on their node until a whole block of them can be summed there (`aggregate: node`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from raymeta.engine.executors.base import Notify
+from raymeta.engine.executors.ray_actors.batch import Batch, Call
+from raymeta.engine.executors.ray_actors.cluster import first_lines
+from raymeta.engine.executors.ray_actors.folding import Folders, split, with_vector
+from raymeta.engine.worker import Result
+from raymeta.keys import Block
+
+
+@dataclass(eq=False)
+class NodeSum:
+    """A sum asked of a node, or one shard that is fetched from it as it is."""
+
+    batch: Batch
+    block: Block
+    node: str
+    leaves: list[Result]
+    info: Any = None  # reference to the sum's description; None for a single shard
+    asked: float = field(default_factory=time.monotonic)
+
+
+class NodeSums:
+    """The sums that are asked for and have not come yet."""
+
+    def __init__(self, ray: Any, notify: Notify) -> None:
+        self._ray, self._notify = ray, notify
+        self._folders = Folders(ray)
+        self._asked: dict[Any, NodeSum] = {}
+
+    @property
+    def references(self) -> list[Any]:
+        """What to wait for."""
+        return list(self._asked)
+
+    def add(self, call: Call, result: Result) -> None:
+        """A shard is computed; once all of its block is, the block's sum is asked for where it lies."""
+        batch, num_shards = call.batch, len(call.batch.shards)
+        batch.computed[call.position] = call, result
+        if block := batch.complete_block(call.position):
+            nodes = {p: batch.computed[p][0].seat.node for p in block.positions(num_shards)}
+            for part in split(block, nodes, num_shards):
+                self._ask(batch, part)
+
+    def take(self, reference: Any) -> None:
+        """Deliver what `reference` stands for, where it is a sum."""
+        asked = self._asked.pop(reference, None)
+        if asked is None:
+            return
+        try:
+            vector = self._ray.get(reference)
+            info = asked.leaves[0] if asked.info is None else self._ray.get(asked.info)
+        except self._ray.exceptions.RayError as error:
+            self._lost(asked, first_lines(error))
+        else:
+            asked.batch.deliver(asked.block, with_vector(info, vector))
+
+    def give_up_late(self, now: float, hung_after: Callable[[str], float]) -> None:
+        """Do again what a node has not answered for so many seconds, by kind of job."""
+        for reference, asked in list(self._asked.items()):
+            if now - asked.asked > hung_after(asked.batch.job.kind):
+                del self._asked[reference]
+                self._lost(asked, "no answer")
+
+    def close(self) -> None:
+        self._folders.close()
+
+    def _ask(self, batch: Batch, block: Block) -> None:
+        """Ask for a block's sum where it lies; a single shard comes as it is."""
+        waited = [batch.computed.pop(p) for p in block.positions(len(batch.shards))]
+        calls, leaves = [call for call, _ in waited], [result for _, result in waited]
+        node = calls[0].seat.node
+        if len(calls) == 1:
+            self._asked[calls[0].vector] = NodeSum(batch, block, node, leaves)
+            return
+        info, vector = self._folders.fold(node, leaves, [call.vector for call in calls])
+        self._asked[vector] = NodeSum(batch, block, node, leaves, info)
+
+    def _lost(self, asked: NodeSum, reason: str) -> None:
+        """The sum or its parts are gone: compute them again, wherever."""
+        if asked.batch.forgotten:
+            return
+        self._notify("result_lost", f"sums on a node were lost ({reason}): their shards are computed again")
+        self._folders.forget(asked.node)
+        asked.batch.compute_again(asked.block)
