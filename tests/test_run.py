@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +25,9 @@ from raymeta.engine.driver import train_loop
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
+from raymeta.errors import EnvironmentProblem
 from raymeta.runs.tracker import Trackers
+from raymeta.training import Training
 from raymeta.tree import params_sha256
 
 SMALL: dict[str, Any] = {
@@ -279,3 +283,20 @@ def test_evaluation_is_paired_and_independent_of_workers_and_shards(local_ray: A
     other = raymeta.meta_test(run, episodes=10, inner_steps=0)
     assert (other.scores.main[:, 0] == alone.scores.main[:, 0]).all()
     assert other.settings["episodes_sha256"] == alone.settings["episodes_sha256"]
+
+
+def test_a_run_whose_folder_is_deleted_ends_and_does_not_bring_back_a_part_of_it(tmp_path: Path) -> None:
+    """A folder with checkpoints and no configuration could be neither resumed nor evaluated."""
+    options = {"steps": 40, "checkpoint_every": 5, "validate_every": 0, "model.hidden": [8], "output": str(tmp_path)}
+    config = load_config(preset="sinusoid-maml", overrides=options).config
+    looks = itertools.count()
+
+    def delete() -> None:
+        if next(looks) == 7:
+            (path,) = (path for path in tmp_path.iterdir() if path.is_dir())
+            shutil.rmtree(path)
+
+    with pytest.raises(EnvironmentProblem, match="the folder is gone: was the run deleted"):
+        Training(config, stop=delete).execute()
+    assert next(looks) < 20, "it ended at the next checkpoint"
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []

@@ -22,7 +22,7 @@ from torch import Tensor
 from raymeta.algorithms.problem import Learned
 from raymeta.engine.chunks import Halving
 from raymeta.errors import CheckpointError, EnvironmentProblem
-from raymeta.files import sync_directory, write_json, write_whole
+from raymeta.files import sync_directory, write_json, write_problem, write_whole
 
 PARAMS, OUTER, STATE = "params.safetensors", "outer.safetensors", "state.json"
 _STATE_PREFIX = "state|"
@@ -69,10 +69,11 @@ class CheckpointStore:
             self._update_index(final.name, best)
         except (OSError, EnvironmentProblem) as error:
             _discard(final.with_name(f".{final.name}.partial"))
-            raise EnvironmentProblem(
-                f"the checkpoint of step {checkpoint.step} could not be saved: {error}. "
-                f"The last good checkpoint is {self.index().get('last', 'none')}: free space and continue with --resume"
-            ) from error
+            problem = write_problem(self.directory, error) if isinstance(error, OSError) else error
+            last = self.index().get("last")
+            then = f". The last good checkpoint is {last}: continue from it with --resume" if last else ""
+            text = f"the checkpoint of step {checkpoint.step} could not be saved: {problem}{then}"
+            raise EnvironmentProblem(text) from error
 
     def has(self, step: int) -> bool:
         """Whether this attempt has written the checkpoint of `step`."""
@@ -92,7 +93,8 @@ class CheckpointStore:
     def _write(self, checkpoint: Checkpoint, final: Path, known: dict[str, Any]) -> dict[str, Any]:
         partial = final.with_name(f".{final.name}.partial")
         _discard(partial)
-        partial.mkdir(parents=True)
+        self.directory.mkdir(exist_ok=True)  # and nothing above it: a run that was deleted does not come back in parts
+        partial.mkdir()
         tensors = checkpoint.learned.params | {_STATE_PREFIX + n: v for n, v in checkpoint.learned.state.items()}
         files = {PARAMS: save(_plain(tensors)), OUTER: save(_plain(checkpoint.outer))}
         for name, content in files.items():
