@@ -11,7 +11,8 @@ from raymeta.config.load import Override, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
 from raymeta.errors import CheckpointError, ConfigError
-from raymeta.runs.read import Run, read_rows, resolve_run
+from raymeta.runs.read import Run, resolve_run
+from raymeta.runs.rows import read_rows
 from raymeta.storage.fetch import restore
 from raymeta.storage.remote import is_uri
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from raymeta.runs.read import Run
 from raymeta.runs.tensorboard import TensorBoard
 from raymeta.runs.tracker import PythonWarnings, Tracker, Trackers
 from raymeta.runs.write import RunWriter, new_run_directory
+from raymeta.signals import first_signal, termination_interrupts
 from raymeta.storage.remote import Remote
 from raymeta.tree import params_sha256
 
@@ -157,7 +155,8 @@ class Training:
             self.profile = Profile(writer.directory, traced_steps=self._profiled_steps, num_workers=num_workers)
         began = time.perf_counter()
         try:
-            with stop_signals() as signalled:
+            signalled = threading.Event()
+            with first_signal(signalled.set):
                 self.reason = train_loop(
                     state,
                     blueprint=self.built.blueprint,
@@ -165,7 +164,7 @@ class Training:
                     schedule=schedule_of(self.config),
                     store=store,
                     tracker=tracker,
-                    stop_requested=lambda: signalled() or self._stop_asked() is not None,
+                    stop_requested=lambda: signalled.is_set() or self._stop_asked() is not None,
                     profile=self.profile,
                 )
             if self.reason == "signal":
@@ -307,42 +306,3 @@ _OF_WORKERS = (
     "address", "min_workers", "max_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "node_labels",
     "placement", "aggregate", "shard_timeout", "worker_wait", "autoscaling",
 )  # fmt: skip
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM ask for a stop after the current step; a second one quits at once."""
-    asked = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        if asked.is_set():
-            os._exit(130)
-        asked.set()
-
-    with _handled((signal.SIGINT, signal.SIGTERM), handle):
-        yield asked.is_set
-
-
-@contextmanager
-def termination_interrupts() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does: it raises `KeyboardInterrupt`."""
-
-    def handle(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    with _handled((signal.SIGTERM,), handle):
-        yield
-
-
-@contextmanager
-def _handled(numbers: Sequence[signal.Signals], handle: Callable[[int, object], None]) -> Iterator[None]:
-    """Python handles signals in the main thread only; elsewhere nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -18,7 +18,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # Lowest first; a module may import from its own layer and from those below.
 LAYERS = [
-    {"errors", "options", "keys", "tree", "redact", "files", "figures"},
+    {"errors", "options", "keys", "tree", "redact", "files", "signals", "figures"},
     {"storage"},
     {"tasks", "models"},
     {"algorithms"},

@@ -21,7 +21,8 @@ from raymeta.pages.run import run_page
 from raymeta.pages.runs import listed, runs_page
 from raymeta.pages.sources import LIMIT_BYTES, POINTS, RunSource
 from raymeta.pages.sweep import SweepSource, sweep_page, value
-from raymeta.runs.read import Run, current_rows, read_rows
+from raymeta.runs.read import Run
+from raymeta.runs.rows import current_rows, read_rows
 from raymeta.runs.tail import Tail, thin
 from raymeta.runs.write import RunWriter
 

@@ -24,8 +24,8 @@ from raymeta.errors import ConfigError, DataError, EnvironmentProblem, RaymetaWa
 from raymeta.files import json_text, nan_for_null, write_json, write_whole
 from raymeta.runs import tracker as names
 from raymeta.runs.__main__ import main
-from raymeta.runs.read import Run, current_rows, find_runs, load_run, read_rows, resolve_run
-from raymeta.runs.rows import DENSE_STEPS, JsonLines, keeps_row, row_stride
+from raymeta.runs.read import Run, find_runs, load_run, resolve_run
+from raymeta.runs.rows import DENSE_STEPS, JsonLines, current_rows, keeps_row, read_rows, row_stride
 from raymeta.runs.tensorboard import TensorBoard
 from raymeta.runs.tracker import Scores, Trackers, WorkerRow
 from raymeta.runs.write import Headline, RunWriter, new_run_directory, slug

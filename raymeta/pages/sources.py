@@ -14,7 +14,8 @@ from raymeta.errors import DataError
 from raymeta.figures.style import is_number
 from raymeta.files import nan_for_null, open_regular, parse_json
 from raymeta.runs.listing import dotted
-from raymeta.runs.read import Run, current_rows, yaml_mapping
+from raymeta.runs.read import Run, yaml_mapping
+from raymeta.runs.rows import current_rows
 from raymeta.runs.tail import Tail, thin
 
 Row = dict[str, Any]

@@ -10,7 +10,8 @@ from typing import Any
 
 from raymeta.errors import EnvironmentProblem
 from raymeta.files import write_problem
-from raymeta.runs.read import Run, is_being_written, read_rows
+from raymeta.runs.read import Run, is_being_written
+from raymeta.runs.rows import read_rows
 
 LOCK = ".lock"
 

@@ -1,6 +1,6 @@
 """Reading runs: plain files only, safe while the run is being written, and after its writer was killed.
 
-Only complete lines of a `.jsonl` file count: a killed writer leaves a torn last line. No pickle is ever loaded.
+No pickle is ever loaded.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
-from raymeta.files import nan_for_null, open_regular, parse_json, read_regular
+from raymeta.files import nan_for_null, parse_json, read_regular
 from raymeta.redact import without_secrets
+from raymeta.runs.rows import current_rows, read_rows
 from raymeta.storage.fetch import CHECKPOINTS, copy_to_look_at, fetch
 from raymeta.storage.remote import Remote, is_uri
 
@@ -174,67 +175,6 @@ def yaml_mapping(data: bytes) -> dict[str, Any]:
 def _is_sound(value: object, kind: Any) -> bool:
     """Whether JSON of our own could hold `value` there: whole numbers pass for floats, truth values for no number."""
     return isinstance(value, kind | int if kind in (float, float | None) else kind) and not isinstance(value, bool)
-
-
-def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """Complete rows of a `.jsonl` file from byte `offset`, and the offset from which to go on next time.
-
-    Lines that are torn (no end yet, or cut short by a kill and closed by the next attempt) are left out. A file that
-    does not exist has no rows. What was NaN or infinite is None here, see `files.nan_for_null`.
-    """
-    try:
-        with open_regular(path) as file:
-            file.seek(offset)
-            data = file.read()
-    except FileNotFoundError:
-        return [], offset
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    end = data.rfind(b"\n") + 1
-    rows = (complete_row(line) for line in data[:end].split(b"\n"))
-    return [row for row in rows if row is not None], offset + end
-
-
-def complete_row(line: bytes) -> dict[str, Any] | None:
-    """The row that a line holds; None for a torn one."""
-    try:
-        row = parse_json(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def current_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the run as it went on: an attempt's rows count up to where a newer attempt began.
-
-    Rows of one step (the step itself, its validation) are merged. The result is ordered by step.
-    """
-    rows = [row for row in rows if isinstance(row.get("step"), int)]
-    first: dict[int, int] = {}
-    for row in rows:
-        attempt = _attempt(row)
-        began_at = row["step"] + _is_validation(row)  # one that an attempt makes up for belongs to the step before it
-        first[attempt] = min(began_at, first.get(attempt, began_at))
-    superseded_from: dict[int, float] = {}
-    earliest = float("inf")
-    for attempt in sorted(first, reverse=True):
-        superseded_from[attempt] = earliest
-        earliest = min(earliest, first[attempt])
-    merged: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        if row["step"] < superseded_from[_attempt(row)]:
-            merged.setdefault(row["step"], {}).update(row)
-    return [merged[step] for step in sorted(merged)]
-
-
-def _is_validation(row: dict[str, Any]) -> bool:
-    metrics = row.keys() - {"step", "attempt", "time"}
-    return bool(metrics) and all(name.startswith("val/") for name in metrics)
-
-
-def _attempt(row: dict[str, Any]) -> int:
-    attempt = row.get("attempt", 1)
-    return attempt if isinstance(attempt, int) else 1
 
 
 def is_being_written(directory: Path, info: dict[str, Any]) -> bool:

@@ -1,4 +1,7 @@
-"""Rows of a run: files of one JSON object a line, and which steps have a row in a long run."""
+"""Rows of a run: files of one JSON object a line, written and read, and which steps have a row in a long run.
+
+Only complete lines count: a killed writer leaves a torn last line.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from raymeta.files import json_text, write_problem
+from raymeta.errors import DataError
+from raymeta.files import json_text, open_regular, parse_json, write_problem
 
 DENSE_STEPS = 2_000
 """Up to this step every step has a row."""
@@ -84,3 +88,64 @@ def _is_torn(path: Path) -> bool:
 def count_rows(path: Path) -> int:
     """Complete lines of a file; none if there is no file."""
     return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """Complete rows of a `.jsonl` file from byte `offset`, and the offset from which to go on next time.
+
+    Lines that are torn (no end yet, or cut short by a kill and closed by the next attempt) are left out. A file that
+    does not exist has no rows. What was NaN or infinite is None here, see `files.nan_for_null`.
+    """
+    try:
+        with open_regular(path) as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    end = data.rfind(b"\n") + 1
+    rows = (complete_row(line) for line in data[:end].split(b"\n"))
+    return [row for row in rows if row is not None], offset + end
+
+
+def complete_row(line: bytes) -> dict[str, Any] | None:
+    """The row that a line holds; None for a torn one."""
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def current_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the run as it went on: an attempt's rows count up to where a newer attempt began.
+
+    Rows of one step (the step itself, its validation) are merged. The result is ordered by step.
+    """
+    rows = [row for row in rows if isinstance(row.get("step"), int)]
+    first: dict[int, int] = {}
+    for row in rows:
+        attempt = _attempt(row)
+        began_at = row["step"] + _is_validation(row)  # one that an attempt makes up for belongs to the step before it
+        first[attempt] = min(began_at, first.get(attempt, began_at))
+    superseded_from: dict[int, float] = {}
+    earliest = float("inf")
+    for attempt in sorted(first, reverse=True):
+        superseded_from[attempt] = earliest
+        earliest = min(earliest, first[attempt])
+    merged: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        if row["step"] < superseded_from[_attempt(row)]:
+            merged.setdefault(row["step"], {}).update(row)
+    return [merged[step] for step in sorted(merged)]
+
+
+def _is_validation(row: dict[str, Any]) -> bool:
+    metrics = row.keys() - {"step", "attempt", "time"}
+    return bool(metrics) and all(name.startswith("val/") for name in metrics)
+
+
+def _attempt(row: dict[str, Any]) -> int:
+    attempt = row.get("attempt", 1)
+    return attempt if isinstance(attempt, int) else 1

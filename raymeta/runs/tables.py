@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from raymeta.errors import DataError
 from raymeta.files import nan_for_null, parse_json, read_regular
-from raymeta.runs.read import Run, current_rows, require_pandas
+from raymeta.runs.read import Run, require_pandas
+from raymeta.runs.rows import current_rows
 
 if TYPE_CHECKING:
     import pandas as pd

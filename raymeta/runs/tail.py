@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from raymeta.files import open_regular
-from raymeta.runs.read import complete_row
+from raymeta.runs.rows import complete_row
 
 KEEP_ROWS = 6_000
 """Rows held; where a file has more, an even choice of them."""

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,23 +91,3 @@ class SweepStopper(NotPickled, tune.Stopper):
         self._interruption.look()
         running = self._records.count("running")
         return self._interruption.reason is not None and (running == 0 or self._interruption.overdue)
-
-
-@contextmanager
-def stop_on_signals(interruption: Interruption) -> Iterator[None]:
-    """SIGINT and SIGTERM let all trials save and stop; a second one quits at once."""
-
-    def handle(number: int, frame: object) -> None:
-        if interruption.reason == "signal":
-            os._exit(130)
-        interruption.ask("signal")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

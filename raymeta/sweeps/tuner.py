@@ -23,6 +23,7 @@ from raymeta.runs.claim import DirectoryLock
 from raymeta.runs.read import find_runs
 from raymeta.runs.terminal import Mode
 from raymeta.runs.write import new_run_directory
+from raymeta.signals import first_signal
 from raymeta.sweeps.display import Standing, open_display
 from raymeta.sweeps.load import Sweep, load_sweep
 from raymeta.sweeps.records import ENDED, Records
@@ -194,7 +195,7 @@ class _Driver:
         return self.proposer.total * self.sweep.file.repeats
 
     def run(self, mode: Mode, quiet: bool) -> Outcome:
-        from raymeta.sweeps.stopping import Interruption, SweepStopper, stop_on_signals
+        from raymeta.sweeps.stopping import Interruption, SweepStopper
         from raymeta.sweeps.watch import Watch
 
         title = f"{self.sweep.name}  {self.directory}  {self.total} trials of {self.sweep.steps:,} steps"
@@ -205,7 +206,7 @@ class _Driver:
         scheduler = self.sweep.file.scheduler.name
         watch = Watch(self.records, self.files, display, stopper, interruption, scheduler)
         try:
-            with stop_on_signals(interruption):
+            with first_signal(lambda: interruption.ask("signal")):
                 self._tune(watch, stopper, interruption)
             watch.interrupted()
         finally:

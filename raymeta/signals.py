@@ -1,0 +1,49 @@
+"""What SIGINT and SIGTERM do to work that has something to save."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+
+@contextmanager
+def first_signal(ask: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM calls `ask`; a second one quits at once."""
+    came = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        if came.is_set():
+            os._exit(130)
+        came.set()
+        ask()
+
+    with _handled((signal.SIGINT, signal.SIGTERM), handle):
+        yield
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does: it raises `KeyboardInterrupt`."""
+
+    def handle(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    with _handled((signal.SIGTERM,), handle):
+        yield
+
+
+@contextmanager
+def _handled(numbers: Sequence[signal.Signals], handle: Callable[[int, object], None]) -> Iterator[None]:
+    """Python handles signals in the main thread only; elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
