@@ -122,7 +122,7 @@ def parse(command: str, arguments: list[str]) -> None:
         load_config(files=[Path(f) for f in flags.get("config", [])], overrides=overrides)
     elif command == "tune":
         flags = split_arguments(arguments, tune.FLAGS).flags
-        assert (HOME / flags["config"]).is_file()
+        assert all((HOME / file).is_file() for file in flags.get("config", []))
     elif command == "evaluate":
         evaluate._parser().parse_args(evaluate.dashed(arguments))
     elif command == "runs":

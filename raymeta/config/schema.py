@@ -117,8 +117,7 @@ class RunOptions(BaseModel):
     cpus_per_worker: NonNegativeFloat | None = None
     """CPUs that Ray reserves for a worker; `threads_per_worker` unless given"""
     gpus_per_worker: NonNegativeFloat | None = None
-    """GPUs of a worker, 1 or a fraction; by default 1 where the cluster has any, unless device is cpu; to be told with
-    autoscaling while none is up"""
+    """GPUs of a worker, 1 or a fraction; by default 1 where the cluster has any, 0 with device cpu; autoscaling asks"""
     accelerator_type: str | None = None
     """kind of GPU that a worker needs, as Ray names it: A100, H100, ..."""
     node_labels: dict[str, str] = Field(default_factory=dict)
