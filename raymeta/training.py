@@ -167,7 +167,7 @@ class Training:
                     stop_requested=lambda: signalled.is_set() or self._stop_asked() is not None,
                     profile=self.profile,
                 )
-            if self.reason == "signal":
+            if signalled.is_set() or self.reason == "signal":  # also one that came when no step was left
                 self._stop(writer, tracker)
                 return
             evaluation = self._evaluate(state, store, executor, tracker, writer)
