@@ -82,7 +82,6 @@ class Training:
         """`directory` receives the run, instead of a new folder in `config.output`. `stop` may ask for a stop after
         the current step, as a signal does: it answers with the reason. `profiled_steps` are traced, and where the time
         of all steps went is written beside the trace."""
-        self.config = config
         self.warnings = without_effect(config)
         self.reason: StopReason = "steps"
         self._resume = resume
@@ -98,6 +97,10 @@ class Training:
             require_no_writer(resume.path)
         self.store = None if config.mirror is None else Remote.open(config.mirror)
         self.built: Built = build(config)
+        # A resumed run keeps what was chosen, since its bits depend on it.
+        self.config = config.model_copy(update={"vectorize": self.built.vectorize.vectorize})
+        if config.vectorize == "auto":
+            self._notes = [*notes, "vectorize: {} ({})".format(*self.built.vectorize)]
         self.state = initial_state(config, self.built)
         if resume is not None:
             self._restore(resume)

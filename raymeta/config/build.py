@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from raymeta.algorithms.problem import Learned, Problem
 from raymeta.config.schema import RunConfig
@@ -18,6 +19,7 @@ from raymeta.engine.executors.ray_actors import RayExecutor
 from raymeta.engine.numerics import Numerics
 from raymeta.engine.outer import OuterOptimizer
 from raymeta.engine.schedule import Schedule
+from raymeta.engine.vectorize import Choice, choose_vectorize
 from raymeta.engine.worker import Blueprint
 from raymeta.errors import ConfigError
 from raymeta.models.norm import convert
@@ -31,6 +33,7 @@ class Built:
     blueprint: Blueprint
     initial: Learned
     batch_norm: str  # the policy in force; `none` without batch norm
+    vectorize: Choice
 
 
 def build(config: RunConfig) -> Built:
@@ -47,13 +50,14 @@ def build(config: RunConfig) -> Built:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = convert(config.model.build(config.tasks.input_shape, num_outputs))
-    problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm, vectorize=config.vectorize)
+    problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm)
     params = problem.initial_params()
     if not params:
         raise ConfigError("the model has no learnable parameters")
     if len(dtypes := {p.dtype for p in params.values()}) > 1:
         raise ConfigError(f"the model's parameters have several types ({', '.join(map(str, dtypes))}): use one")
     initial = config.algorithm.init(problem, params, torch.Generator().manual_seed(config.seed))
+    choice = _vectorize(config, model)
     blueprint = Blueprint(
         tasks=config.tasks,
         algorithm=config.algorithm,
@@ -61,7 +65,7 @@ def build(config: RunConfig) -> Built:
         layout=Layout.of(initial.params),
         state_layout=Layout.of(initial.state),
         batch_norm=config.batch_norm,
-        vectorize=config.vectorize,
+        vectorize=choice.vectorize,
         checkpoint_inner_steps=config.checkpoint_inner_steps,
         compiled=config.compile,
         numerics=Numerics(
@@ -69,7 +73,18 @@ def build(config: RunConfig) -> Built:
         ),
         device=config.device,
     )
-    return Built(blueprint, initial, problem.policy_name())
+    return Built(blueprint, initial, problem.policy_name(), choice)
+
+
+def _vectorize(config: RunConfig, model: nn.Module) -> Choice:
+    if config.vectorize != "auto":
+        return Choice(config.vectorize, "as configured")
+    size = config.tasks.size("train")
+    on_gpu = config.device == "cuda" or (
+        config.device == "auto" and (bool(config.gpus_per_worker) or torch.cuda.is_available())
+    )
+    num_examples = size.way * (size.shot + size.query_shot)
+    return choose_vectorize(model, config.tasks.input_shape, num_examples, "cuda" if on_gpu else "cpu")
 
 
 def initial_state(config: RunConfig, built: Built) -> RunState:

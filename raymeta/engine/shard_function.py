@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import reduce
+from types import FunctionType, MethodType
 from typing import Any, cast
 
 import torch
@@ -35,8 +36,8 @@ class ShardFunction:
         self._layout, self._state_layout = layout, state_layout
         self._compiled: Callable[..., Sums] | None = None
         if compiled:
-            self._compiled = torch.compile(self._sums, fullgraph=True, dynamic=False)
-        self._seen: set[tuple[int, int]] = set()
+            self._compiled = torch.compile(_with_own_code(self._sums), fullgraph=True, dynamic=False)
+        self._seen: set[object] = set()
         self.compile_s = 0.0
         """seconds that compiling took so far, with the first call of each"""
 
@@ -58,9 +59,11 @@ class ShardFunction:
     def _of_chunk(self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase) -> Sums:
         if self._compiled is None:
             return self._sums(learned.params, learned.state, episodes, noise, phase)
-        shape = len(episodes.support.x), phase.way
-        if shape in self._seen:
-            return self._compiled(*learned, episodes, noise, _without_step(phase))
+        kind = self._kind(learned, episodes, noise, phase)
+        if kind in self._seen:
+            # The compiler's own checks of its inputs take half as long as a small shard; `kind` holds what they check.
+            with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
+                return self._compiled(*learned, episodes, noise, _without_step(phase))
         # As it is first: its errors are clearer, and it fills caches that a compiler cannot fill.
         self._sums(learned.params, learned.state, episodes, noise, phase)
         began = time.perf_counter()
@@ -73,9 +76,17 @@ class ShardFunction:
             raise ConfigError(
                 f"this model or method cannot be compiled ({reason}): leave compile out, or set it to false"
             ) from error
-        self._seen.add(shape)
+        self._seen.add(kind)
         self.compile_s += time.perf_counter() - began
         return result
+
+    def _kind(self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase) -> object:
+        """All that a graph is compiled for, besides what never changes in this object."""
+        tensors = [*learned.params.values(), *learned.state.values(), *noise.values()]
+        tensors += [value for side in episodes for value in side if value is not None]
+        device = tensors[0].device.type
+        modes = self._problem.model.training, torch.is_autocast_enabled(device), torch.is_grad_enabled()
+        return modes, phase._replace(step=0), tuple((t.shape, t.stride(), t.dtype) for t in tensors)
 
     def _sums(self, params: Params, state: Params, episodes: Episode, noise: Noise, phase: Phase) -> Sums:
         # Dynamo wants plain tuples taken apart here.
@@ -92,6 +103,13 @@ def _total(sums: Iterable[Sums]) -> Sums:
         return one[0] + other[0], {name: value + other[1][name] for name, value in one[1].items()}
 
     return reduce(add, sums)
+
+
+def _with_own_code(method: Callable[..., Sums]) -> Callable[..., Sums]:
+    """The method with a code object of its own, by which a compiler tells whose graphs are whose."""
+    function: Any = method.__func__  # type: ignore[attr-defined]
+    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    return MethodType(own, method.__self__)  # type: ignore[attr-defined]
 
 
 def _without_step(phase: Phase) -> Phase:

@@ -11,6 +11,7 @@ from torch import nn
 
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
+from raymeta.models.convolution import Conv2d
 from raymeta.models.norm import NormKind, make_norm, name_norms
 from raymeta.models.pooling import MaxPool2x2
 from raymeta.models.shapes import require_images
@@ -64,7 +65,7 @@ class Conv4(ModelSpec):
 
     def _block(self, channels: int, i: int) -> OrderedDict[str, nn.Module]:
         stride = 2 if self.downsample == "stride" else 1
-        conv = nn.Conv2d(channels, self.width, 3, stride, padding=1, bias=self.norm == "none")
+        conv = Conv2d(channels, self.width, 3, stride, padding=1, bias=self.norm == "none")
         nn.init.xavier_uniform_(conv.weight)
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)

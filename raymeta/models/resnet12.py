@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymeta.models.base import ModelSpec
+from raymeta.models.convolution import Conv2d
 from raymeta.models.norm import BatchNorm, name_norms
 from raymeta.models.pooling import max_pool
 from raymeta.models.shapes import require_images
@@ -64,6 +65,6 @@ class Block(nn.Module):
 
 
 def _conv(in_channels: int, channels: int, size: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, channels, size, padding=size // 2, bias=False)
+    conv = Conv2d(in_channels, channels, size, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, a=0.1, mode="fan_out", nonlinearity="leaky_relu")
     return conv

@@ -1,0 +1,63 @@
+"""Whether the tasks of a shard are computed side by side or one after another, where nobody said."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from raymeta.algorithms.problem import Vectorize
+from raymeta.errors import ConfigError
+from raymeta.models.differentiable import exact_attention
+
+MANY_VALUES = 500_000
+"""Values in the largest image that a convolution makes of one task, from which on a CPU computes task after task.
+
+From `results/benchmarks/paths.json`: a convolution with other weights for each task is a grouped one, which CPU kernels
+are slow at, and large images leave the cache; with little work for each task, calling the kernels once for all wins.
+"""
+
+
+class Choice(NamedTuple):
+    """What was chosen, and why."""
+
+    vectorize: Vectorize
+    reason: str
+
+
+def choose_vectorize(
+    model: nn.Module, input_shape: tuple[int, ...], num_examples: int, device: Literal["cpu", "cuda"]
+) -> Choice:
+    """`vmap` or `loop` for tasks of `num_examples` support and query examples, by a rule and never by the clock.
+
+    The same configuration makes the same choice everywhere, since each has its own last bits.
+    """
+    if device == "cuda":
+        return Choice("vmap", "a GPU computes tasks side by side")
+    values = largest_convolution(model, input_shape) * num_examples
+    if values == 0:
+        return Choice("vmap", "no convolutions")
+    if values >= MANY_VALUES:
+        return Choice("loop", f"convolutions make {values:,} values of a task, at least {MANY_VALUES:,}")
+    return Choice("vmap", f"convolutions make {values:,} values of a task, fewer than {MANY_VALUES:,}")
+
+
+def largest_convolution(model: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Values of the largest output of a convolution for one example; 0 without convolutions."""
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    convolutions = [m for m in model.modules() if isinstance(m, kinds)]
+    if not convolutions:
+        return 0
+    sizes: list[int] = []
+    handles = [m.register_forward_hook(lambda m, i, out: sizes.append(out[0].numel())) for m in convolutions]
+    example = torch.zeros(2, *input_shape, dtype=next(model.parameters()).dtype)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), exact_attention():
+            model(example)
+    except RuntimeError as error:
+        raise ConfigError(f"the model cannot take images of shape {list(input_shape)}: {error}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(sizes, default=0)

@@ -1,0 +1,49 @@
+"""Convolution that a compiler can turn into a matrix product."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FEW_ROWS = 512
+"""Output pixels of a task, images times height times width, up to which a product beats a convolution on a CPU."""
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d` of x [n, C, H, W] without groups and dilation; compiled on a CPU, small ones are matrix products.
+
+    Each task has weights of its own after an inner step, and a convolution kernel spends its time on preparing them
+    where images are few and small. A product of patches and weights does not, and the compiler gathers the patches in
+    the pass that made the image.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = self._output_size(x)
+        if torch.compiler.is_compiling() and x.device.type == "cpu" and len(x) * height * width <= FEW_ROWS:
+            return self._product(x, height, width)
+        return super().forward(x)
+
+    def _output_size(self, x: Tensor) -> tuple[int, int]:
+        (top, left), (rows, columns) = self._pads(), self.kernel_size
+        down, across = self.stride
+        return (x.shape[2] + 2 * top - rows) // down + 1, (x.shape[3] + 2 * left - columns) // across + 1
+
+    def _pads(self) -> tuple[int, int]:
+        assert not isinstance(self.padding, str)
+        return self.padding[0], self.padding[1]
+
+    def _product(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Patches [n · height · width, kernel · C] times weights [kernel · C, O]."""
+        (top, left), (rows, columns), (down, across) = self._pads(), self.kernel_size, self.stride
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
+        patches = [
+            padded[:, i : i + down * (height - 1) + 1 : down, j : j + across * (width - 1) + 1 : across]
+            for i, j in product(range(rows), range(columns))
+        ]
+        flat = torch.cat(patches, -1).reshape(len(x) * height * width, -1)
+        weights = self.weight.permute(2, 3, 1, 0).reshape(flat.shape[1], -1)
+        out = flat @ weights if self.bias is None else torch.addmm(self.bias, flat, weights)
+        return out.reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
