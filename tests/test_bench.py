@@ -13,7 +13,9 @@ import torch
 from raymeta.algorithms.anil import ANIL
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.maml import MAML
+from raymeta.algorithms.meta_sgd import MetaSGD
 from raymeta.algorithms.protonet import ProtoNet
+from raymeta.algorithms.reptile import Reptile
 from raymeta.bench.__main__ import main
 from raymeta.bench.cases import CASES, Case
 from raymeta.bench.floor import floor, flops
@@ -41,8 +43,14 @@ def small(algorithm: Algorithm) -> Case:
 
 @pytest.mark.parametrize(
     "algorithm",
-    [MAML(inner_lr=0.1, inner_steps=2), MAML(inner_lr=0.1, inner_steps=2, first_order=True), ProtoNet()],
-    ids=["maml", "fomaml", "protonet"],
+    [
+        MAML(inner_lr=0.1, inner_steps=2),
+        MAML(inner_lr=0.1, inner_steps=2, first_order=True),
+        ANIL(inner_lr=0.1, inner_steps=2),
+        Reptile(inner_lr=0.1, inner_steps=2, inner_optimizer="sgd"),
+        ProtoNet(),
+    ],
+    ids=["maml", "fomaml", "anil", "reptile", "protonet"],
 )
 def test_every_peer_has_our_gradient(algorithm: Algorithm) -> None:
     case = small(algorithm)
@@ -59,7 +67,7 @@ def test_every_peer_has_our_gradient(algorithm: Algorithm) -> None:
 
 
 def test_methods_that_no_peer_has_are_measured_without(capsys: pytest.CaptureFixture[str]) -> None:
-    assert available(small(ANIL())) == {}
+    assert available(small(MetaSGD())) == {}
 
 
 def test_the_floor_counts_passes() -> None:
@@ -67,7 +75,10 @@ def test_the_floor_counts_passes() -> None:
     first = flops(small(MAML(inner_steps=2, first_order=True)))
     # Two steps on 3 support images, three times at second order, and 6 queries once: 24 images against 12.
     assert second == 2 * first > 0
-    floor(small(ProtoNet()), CPU)()
+    assert flops(small(ANIL(inner_steps=2))) == second * 9 / 24, "the body sees 3 support images and 6 queries once"
+    for algorithm in (ProtoNet(), Reptile()):
+        for at_once in (True, False):
+            floor(small(algorithm), CPU, at_once=at_once)()
 
 
 def test_a_table_and_a_file_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

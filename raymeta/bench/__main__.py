@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     if arguments.json:
         require_writable(arguments.json.parent)
     results, device = [], torch.device(arguments.device)
-    with _one_core():
+    with one_core():
         for name in arguments.cases or CASES:
             results.append(measure(CASES[name], device, rounds=arguments.rounds, paths=arguments.paths))
             print(table(results[-1]), flush=True)
@@ -72,7 +72,7 @@ def _command(words: list[str]) -> str:
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:
+def one_core() -> Iterator[None]:
     """Everyone gets the same one core and one thread, until the end of the block."""
     import torch
 

@@ -11,6 +11,7 @@ from raymeta.algorithms.anil import ANIL
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.maml import MAML
 from raymeta.algorithms.protonet import ProtoNet
+from raymeta.algorithms.reptile import Reptile
 from raymeta.models.base import ModelSpec
 from raymeta.models.conv4 import Conv4
 from raymeta.models.mlp import MLP
@@ -58,7 +59,7 @@ class Case:
 
     @property
     def first_order(self) -> bool:
-        return bool(getattr(self.algorithm, "first_order", False))
+        return isinstance(self.algorithm, Reptile) or bool(getattr(self.algorithm, "first_order", False))
 
 
 _STRIDED, _POOLED = Conv4(), Conv4(downsample="pool", pooling="flatten")
@@ -94,6 +95,14 @@ CASES = {
         _images("omniglot-maml", MAML(inner_lr=0.4), _STRIDED, 1, 1, 32),
         _images("omniglot-fomaml", MAML(inner_lr=0.4, first_order=True), _STRIDED, 1, 1, 32),
         _images("omniglot-anil", ANIL(inner_lr=0.4), _STRIDED, 1, 1, 32),
+        _images(
+            "omniglot-reptile",
+            Reptile(inner_lr=0.01, inner_optimizer="sgd", inner_batch_size=25),
+            _STRIDED,
+            5,
+            0,
+            16,
+        ),
         _images("omniglot-protonet", ProtoNet(), _POOLED, 1, 5, 8),
         _images("pooled-maml", MAML(inner_lr=0.01), _POOLED, 1, 15, 8),
         _images("omniglot-maml-5-steps", MAML(inner_lr=0.4, inner_steps=5), _STRIDED, 1, 1, 16),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from raymeta.algorithms.anil import ANIL
 from raymeta.bench.cases import Case
 from raymeta.bench.plain import plain
 from raymeta.tasks.base import Examples
@@ -18,16 +19,16 @@ from raymeta.tasks.base import Examples
 PEAK_SIZE = 1536
 
 
-def floor(case: Case, device: torch.device) -> Callable[[], None]:
-    """Forward and backward passes with one set of weights for all tasks, which batch best.
+def floor(case: Case, device: torch.device, *, at_once: bool = True) -> Callable[[], None]:
+    """Forward and backward passes with one set of weights for all tasks, in one batch or task after task.
 
     An inner step costs one gradient on the support set, and at second order its derivative, which costs two more; the
-    outer loss costs one gradient on the query set. A method without inner steps costs one on both.
+    outer loss costs one gradient on the query set. Where only the head adapts, or nothing, one gradient on both.
     """
     net = plain(case.module()).to(device)
     episodes = case.episodes()
-    support, query = _joined(episodes.support, device), _joined(episodes.query, device)
-    passes = case.inner_steps * (1 if case.first_order else 3)
+    support, query = (_batches(side, device, at_once) for side in episodes)
+    passes = 1 if isinstance(case.algorithm, ANIL) else case.inner_steps * (1 if case.first_order else 3) or 1
 
     def gradient(x: Tensor, y: Tensor) -> None:
         net.zero_grad()
@@ -39,9 +40,11 @@ def floor(case: Case, device: torch.device) -> Callable[[], None]:
         loss.backward()
 
     def run() -> None:
-        for _ in range(passes or 1):
-            gradient(*support)
-        gradient(*query)
+        for batch in support:
+            for _ in range(passes):
+                gradient(*batch)
+        for batch in query:
+            gradient(*batch)
 
     return run
 
@@ -72,5 +75,8 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def _joined(side: Examples, device: torch.device) -> tuple[Tensor, Tensor]:
-    return side.x.flatten(0, 1).to(device), side.y.flatten(0, 1).to(device)
+def _batches(side: Examples, device: torch.device, at_once: bool) -> list[tuple[Tensor, Tensor]]:
+    if side.x.shape[1] == 0:
+        return []
+    x, y = side.x.to(device), side.y.to(device)
+    return [(x.flatten(0, 1), y.flatten(0, 1))] if at_once else list(zip(x, y, strict=True))

@@ -10,6 +10,7 @@ from torch import Tensor
 from raymeta.algorithms.problem import Phase, Problem
 from raymeta.bench.cases import Case
 from raymeta.engine.shard_function import ShardFunction
+from raymeta.keys import TaskKey
 from raymeta.tree import Layout, Params
 
 PATHS = ("vmap", "loop", "vmap, compiled", "loop, compiled")
@@ -26,9 +27,11 @@ def ours(case: Case, path: str, device: torch.device) -> Callable[[], Params]:
     episodes = case.episodes()
     moved = type(episodes)(*(side._replace(x=side.x.to(device), y=side.y.to(device)) for side in episodes))
     phase = Phase(way=problem.way_of(episodes))
+    keys = [TaskKey(0, "train", 0, index) for index in range(case.num_tasks)]
+    noise = {n: v.to(device) for n, v in case.algorithm.noise(problem, keys, episodes.support, phase).items()}
 
     def gradient() -> Params:
-        flat: Tensor = function(learned, moved, {}, phase)[0]
+        flat: Tensor = function(learned, moved, noise, phase)[0]
         return layout.unflatten(flat)
 
     return gradient

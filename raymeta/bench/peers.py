@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from raymeta.algorithms.anil import ANIL
 from raymeta.algorithms.maml import MAML
 from raymeta.algorithms.protonet import ProtoNet
+from raymeta.algorithms.reptile import Reptile
 from raymeta.bench.cases import Case
 from raymeta.bench.plain import plain
 from raymeta.tree import Params
@@ -43,10 +45,14 @@ class Setting:
 
 def available(case: Case) -> dict[str, Callable[[Case, torch.device], Gradient]]:
     """The peers that are installed and have the method, by name."""
-    if isinstance(case.algorithm, ProtoNet):
-        return {"torch autograd": protonet_autograd}
+    written_out: dict[type, Callable[[Case, torch.device], Gradient]] = {
+        ProtoNet: protonet_autograd,
+        ANIL: anil_autograd,
+        Reptile: reptile_autograd,
+    }
     if type(case.algorithm) is not MAML:
-        return {}
+        own = written_out.get(type(case.algorithm))
+        return {} if own is None else {"torch autograd loop": own}
     peers: dict[str, Callable[[Case, torch.device], Gradient]] = {
         "torch autograd loop": autograd_loop,
         "torch.func loop": func_loop,
@@ -192,5 +198,46 @@ def protonet_autograd(case: Case, device: torch.device) -> Gradient:
             loss: Any = F.cross_entropy(-torch.cdist(query, centres).square(), qy)
             loss.backward()
         return setting.collected()
+
+    return gradient
+
+
+def anil_autograd(case: Case, device: torch.device) -> Gradient:
+    """Features of support and queries once, inner steps on the head by torch.autograd.grad; task after task."""
+    setting = Setting(case, device)
+    body, head = setting.net[:-1], setting.net[-1]  # type: ignore[index]
+
+    def gradient() -> Params:
+        setting.net.zero_grad()
+        for sx, sy, qx, qy in setting.tasks:
+            support, query = body(sx), body(qx)
+            theta: list[Tensor] = [head.weight, head.bias]
+            for _ in range(setting.steps):
+                grads = torch.autograd.grad(setting.loss(F.linear(support, *theta), sy), theta, create_graph=True)
+                theta = [t - setting.lr * g for t, g in zip(theta, grads, strict=True)]
+            setting.loss(F.linear(query, *theta), qy).backward()
+        return setting.collected()
+
+    return gradient
+
+
+def reptile_autograd(case: Case, device: torch.device) -> Gradient:
+    """torch.optim.SGD on the whole support set, and the way it went; task after task."""
+    setting = Setting(case, device)
+    start = {name: p.detach().clone() for name, p in setting.params.items()}
+    optimizer = torch.optim.SGD(setting.net.parameters(), lr=setting.lr)
+
+    def gradient() -> Params:
+        total = {name: torch.zeros_like(p) for name, p in start.items()}
+        for sx, sy, _, _ in setting.tasks:
+            setting.net.load_state_dict(start)
+            for _ in range(setting.steps):
+                optimizer.zero_grad()
+                setting.loss(setting.net(sx), sy).backward()
+                optimizer.step()
+            for name, p in setting.params.items():
+                total[name] += start[name] - p.detach()
+        setting.net.load_state_dict(start)
+        return total
 
     return gradient
