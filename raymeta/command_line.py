@@ -43,6 +43,8 @@ def run_command(name: str, command: Callable[[], int], *, verbose: bool) -> int:
         hint = "" if verbose else " (run again with -v for the traceback)"
         _tell(name, f"{type(error).__name__}: {clean(str(error))}{hint}", verbose)
         return 1
+    finally:
+        _forget_interrupts()
     return code
 
 
@@ -88,6 +90,14 @@ def _occupy_standard_streams() -> None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+
+
+def _forget_interrupts() -> None:
+    """Python ends by SIGINT, whatever the exit code, once an interrupt has passed through `exec` in a `python -m`.
+
+    Importing dataclasses and named tuples goes through it, so any interrupt may. The next `exec` makes it forget.
+    """
+    exec("")
 
 
 def _silence_stdout() -> None:

@@ -58,3 +58,23 @@ def test_our_warnings_read_like_errors_and_are_told_each_time(capsys: pytest.Cap
         *["raymeta evaluate: warning: the best is damaged"] * 2,
         "raymeta evaluate: a [2J file",
     ]
+
+
+INTERRUPTED = """
+import sys
+from raymeta.command_line import run_command
+
+def command():
+    try:
+        exec("raise KeyboardInterrupt")  # as one that comes while a dataclass is imported
+    except KeyboardInterrupt:
+        return 130
+
+sys.exit(run_command("try", command, verbose=False))
+"""
+
+
+def test_an_interrupt_that_was_handled_leaves_the_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 130

@@ -397,7 +397,9 @@ def test_prometheus_gets_every_metric_of_a_run(local_ray: Any) -> None:
     for name in METRICS:
         assert f"ray_{name}" in text
     assert 'run="a-run"' in text
-    tasks = [line for line in text.splitlines() if line.startswith("ray_raymeta_tasks_total{")]
+    tasks = [
+        line for line in text.splitlines() if line.startswith("ray_raymeta_tasks_total{") and 'run="a-run"' in line
+    ]
     assert sum(float(line.rsplit(" ", 1)[1]) for line in tasks) == 35
 
 
