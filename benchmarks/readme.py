@@ -15,7 +15,7 @@ from typing import Any
 
 HOME = Path(__file__).parents[1]
 RESULTS, EXAMPLES = HOME / "results" / "benchmarks", HOME / "examples"
-PAGES = [HOME / "README.md", HOME / "docs" / "workers.md", HOME / "docs" / "scaling.md"]
+PAGES = [HOME / "README.md", *(HOME / "docs" / f"{name}.md" for name in ("workers", "scaling", "speed"))]
 
 
 def main() -> int:
@@ -29,6 +29,7 @@ def updated(text: str) -> str:
     """`text` with every marked block as the files say now."""
     blocks = {path.name: f"```python\n{path.read_text(encoding='utf-8')}```" for path in EXAMPLES.glob("*.py")}
     blocks |= {"results": results_table(), "chaos": chaos_table(), "scaling": scaling_table()}
+    blocks |= {"bench": bench_table(), "paths": paths_table()}
     blocks |= {"model-check": check_table(), "model": model_table()}
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
@@ -76,6 +77,37 @@ def scaling_table() -> str:
         row = content[name]
         words = name.replace("_", " ")
         lines.append(f"- Rate of {words}: {row['median']:.2f} ({row['least']:.2f} to {row['most']:.2f})")
+    return "\n".join(lines)
+
+
+def bench_table() -> str:
+    """Our paths beside the best other library and the floor, for every case that was measured."""
+    lines = [
+        "| case | path | tasks/s | best other | × the best other | of the floor | MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("bench-*.json"))]
+    for case in (case for content in files for case in content["cases"]):
+        rates = {row["path"]: row["tasks_per_s"]["median"] for row in case["rows"]}
+        for row in (row for row in case["rows"] if row["path"].startswith("raymeta")):
+            ratio, share = row["over_best_peer"], row["of_the_floor"]
+            memory = row.get("peak_memory_mb")
+            lines.append(
+                f"| {case['case']} | {row['path'].removeprefix('raymeta ')} | {row['tasks_per_s']['median']:,.0f} "
+                f"| {row['best_peer']}, {rates[row['best_peer']]:,.1f} "
+                f"| {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f}) | {share['median']:.2f} "
+                f"| {'' if memory is None else format(memory, ',.0f')} |"
+            )
+    return "\n".join(lines)
+
+
+def paths_table() -> str:
+    """The measurements behind `vectorize: auto`."""
+    content = json.loads((RESULTS / "paths.json").read_text(encoding="utf-8"))
+    lines = ["| case | values of a task | vmap, tasks/s | loop, tasks/s | chosen |", "|---|---|---|---|---|"]
+    for row in content["rows"]:
+        rates = " | ".join(f"{row['tasks_per_s'][path]['median']:,.1f}" for path in ("vmap", "loop"))
+        lines.append(f"| {row['case']} | {row['values']:,} | {rates} | `{row['chosen']}` |")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 HIDDEN = "***"
 _MIN_LENGTH = 8  # shorter values are words such as `true`, which are no secrets and would spoil ordinary text
@@ -15,6 +16,10 @@ _USER = re.compile(r"(?<=://)(?!anonymous@)[^\s/?#@'\"]+@")
 _BROKEN_USER = re.compile(r"(?<=://)[^\s/?#@:'\"]+:[^\s?@'\"]+@")
 _QUERY = re.compile(r"(?i)([?&][\w.-]*(?:secret|token|password|signature|credential|key)[\w.-]*=)[^&\s'\"]+")
 _NAME = re.compile(r"(?i)(?:secret|token|password|passwd|api_?key|access_?key(?:_id)?|account_?key|connection_string)$")
+
+
+# As bytes where there are such, since decoding every name takes longer than all else that is done with a short text.
+_ENVIRONMENT: Any = getattr(os, "environb", os.environ)
 
 
 def without_secrets(text: str) -> str:
@@ -27,7 +32,7 @@ def without_secrets(text: str) -> str:
 
 def redactor() -> Callable[[str], str]:
     """`without_secrets` for many texts at once: reading the environment is what takes the time."""
-    values = [os.environ.get(name, "") for name in os.environ if _names_a_secret(name)]
+    values = [os.fsdecode(_ENVIRONMENT.get(name, "")) for name in _ENVIRONMENT if _names_a_secret(name)]
     secrets = [value for value in values if len(value) >= _MIN_LENGTH]
 
     def clean(text: str) -> str:
@@ -42,5 +47,5 @@ def redactor() -> Callable[[str], str]:
 
 
 @lru_cache(maxsize=4096)
-def _names_a_secret(name: str) -> bool:
-    return _NAME.search(name) is not None
+def _names_a_secret(name: str | bytes) -> bool:
+    return _NAME.search(os.fsdecode(name)) is not None

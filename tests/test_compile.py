@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from raymeta.config.load import load_config
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
-from raymeta.engine.worker import FloatArray, Job
+from raymeta.engine.worker import FloatArray, Job, Worker
 from raymeta.errors import ConfigError
 from raymeta.keys import Shard
 
@@ -69,6 +69,27 @@ def test_a_loop_compiles_one_task_whatever_their_number() -> None:
     four = gradient("sinusoid-maml", options, lambda kind, *_, **__: told.append(kind))
     assert close(four, gradient("sinusoid-maml", {**TINY, "vectorize": "loop"}))
     assert told == ["compiled"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_graphs_of_two_runs_and_of_other_chunks_are_told_apart() -> None:
+    """A known graph runs without the compiler's checks of its inputs, so whose it is must be certain."""
+    shard = Shard(0, "train", 7, 0, 4)
+
+    def vectors(rate: float, compiled: bool) -> Iterator[FloatArray]:
+        options = {**TINY, "algorithm.inner_lr": rate, "compile": compiled}
+        built = build(load_config(preset="sinusoid-maml", overrides=options).config)
+        worker, payload = Worker(built.blueprint), built.blueprint.payload(built.initial)
+        for chunk_size in (4, 2, 4, 3, 2):  # 3 leaves one task alone
+            yield worker.run(Job("gradient", chunk_size=chunk_size), payload, shard).vector
+        worker.close()
+
+    rows = zip(*(vectors(rate, compiled) for compiled in (True, False) for rate in (0.01, 0.1)), strict=True)
+    for slow_rate, fast_rate, slow_expected, fast_expected in rows:
+        assert close(slow_rate, slow_expected)
+        assert close(fast_rate, fast_expected)
+        assert not close(slow_rate, fast_rate)
 
 
 @dataclass(frozen=True, kw_only=True)

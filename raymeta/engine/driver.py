@@ -135,7 +135,7 @@ def map_reduce(
     fold = Fold(len(shards))
     job = Job("gradient", chunk_size=state.chunks.at("gradient", state.step))
     with phases(TRANSFER):
-        payload = blueprint.payload(state.outer.learned)
+        payload = state.outer.payload(blueprint.state_layout)
     with phases(WORK):
         for block, result in executor.map(job, payload, shards, upcoming=upcoming):
             with phases(FOLD):

@@ -79,6 +79,12 @@ class OuterOptimizer:
         """What is learned now; the tensors are the live ones and must not be written."""
         return Learned(dict(self.params), self.state)
 
+    def payload(self, state_layout: Layout) -> NDArray[np.floating]:
+        """A copy of everything learned as one flat vector [P + S], what `Blueprint.payload` makes of `learned`."""
+        if not self.state:
+            return self._flat.numpy().copy()
+        return torch.cat([self._flat, state_layout.flatten(self.state).to(self._flat.dtype)]).numpy()
+
     def step(self, gradient: NDArray[np.float64], *, lr: float) -> float:
         """Apply the mean meta-gradient [P], in the order of the parameters, with rate `lr`.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
@@ -97,7 +98,9 @@ class Worker:
         self.blueprint = blueprint
         if data is not None:
             blueprint.tasks.receive(data)
-        self._undo = blueprint.numerics.apply()
+        self._settings = ExitStack()  # of the whole process, until `close`
+        self._settings.callback(blueprint.numerics.apply())
+        self._settings.enter_context(exact_attention())
         self.device = choose_device(blueprint.device)
         self.problem = blueprint.problem()
         self.problem.model.to(self.device)
@@ -110,7 +113,11 @@ class Worker:
             compiled=blueprint.compiled,
         )
         self._phases = Phases()
-        self._version: tuple[FloatArray, Learned] | None = None
+        self._owned = torch.empty(blueprint.layout.size + blueprint.state_layout.size, dtype=self._dtype).to(
+            self.device
+        )
+        self._learned = self._views(self._owned)
+        self._version: FloatArray | None = None
         self._ahead = ThreadPoolExecutor(1, "episodes")
         self._prepared: dict[Shard, Future[Episode]] = {}
 
@@ -141,7 +148,7 @@ class Worker:
         episodes = self._take_episodes(shard)
         keys = list(shard.keys())
         numerics = self.blueprint.numerics
-        with torch.random.fork_rng(devices=[]), exact_attention(), numerics.autocast(self.device):
+        with torch.random.fork_rng(devices=[]), numerics.autocast(self.device):
             self.problem.set_training(job.kind == "gradient")
             self._seed_torch(keys[0])
             compute = self._gradient if job.kind == "gradient" else self._scores
@@ -180,7 +187,7 @@ class Worker:
     def close(self) -> None:
         """Give the process its own settings back."""
         self._ahead.shutdown(wait=False, cancel_futures=True)
-        self._undo()
+        self._settings.close()
 
     def _take_episodes(self, shard: Shard) -> Episode:
         prepared = self._prepared.pop(shard, None)
@@ -232,21 +239,28 @@ class Worker:
 
     def _unpack(self, payload: FloatArray) -> Learned:
         """Parameters and state in storage of our own: a payload from shared memory must never be written."""
-        if self._version is not None and self._version[0] is payload:
-            return self._version[1]
-        owned = torch.tensor(payload, device=self.device)
+        if self._version is not payload:
+            self._version = None
+            if self.device.type == "cpu" and payload.shape == self._owned.shape:
+                np.copyto(self._owned.numpy(), payload, casting="no")
+            else:
+                self._owned.copy_(torch.tensor(payload))
+            self._version = payload
+        return self._learned
+
+    def _views(self, owned: Tensor) -> Learned:
         params, state = torch.split(owned, [self.blueprint.layout.size, self.blueprint.state_layout.size])
-        learned = Learned(self.blueprint.layout.unflatten(params), self.blueprint.state_layout.unflatten(state))
-        self._version = (payload, learned)
-        return learned
+        return Learned(self.blueprint.layout.unflatten(params), self.blueprint.state_layout.unflatten(state))
 
 
 def _moved(examples: Examples, device: torch.device, dtype: torch.dtype) -> Examples:
-    x, y, class_id = (None if v is None else v.to(device, non_blocking=True) for v in examples)
-    assert x is not None
-    assert y is not None
-    floats = [v.to(dtype) if v.is_floating_point() else v for v in (x, y)]
-    return Examples(floats[0], floats[1], class_id)
+    def moved(value: Tensor) -> Tensor:
+        wanted = dtype if value.is_floating_point() else value.dtype
+        if value.device == device and value.dtype == wanted:
+            return value
+        return value.to(device, wanted, non_blocking=True)
+
+    return Examples(*(None if value is None else moved(value) for value in examples))  # type: ignore[arg-type]
 
 
 def resident_bytes() -> int:
