@@ -99,8 +99,7 @@ class Training:
         self.built: Built = build(config)
         # A resumed run keeps what was chosen, since its bits depend on it.
         self.config = config.model_copy(update={"vectorize": self.built.vectorize.vectorize})
-        if config.vectorize == "auto":
-            self._notes = [*notes, "vectorize: {} ({})".format(*self.built.vectorize)]
+        self._vectorize_chosen = config.vectorize == "auto"
         self.state = initial_state(config, self.built)
         if resume is not None:
             self._restore(resume)
@@ -225,6 +224,8 @@ class Training:
         for kind, texts in (("note", self._notes), ("warning", self.warnings)):
             for text in texts:
                 tracker.event(kind, text)
+        if self._vectorize_chosen:
+            tracker.event("vectorize", "{} by rule: {}".format(*self.built.vectorize))
         tracker.event("started" if self._resume is None else "resumed", self.plan())
 
     def plan(self) -> str:

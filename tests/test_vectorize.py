@@ -57,10 +57,10 @@ def test_a_run_records_what_was_chosen_and_goes_on_with_it(tmp_path: Path) -> No
     options = {**SMALL, "tasks": "glyphs", "model.width": 4, "device": "cpu", "output": str(tmp_path)}
     run = raymeta.meta_train("omniglot-5w1s-protonet", **options, vectorize="auto")
     assert "\nvectorize: vmap\n" in (run.path / "config.yaml").read_text()
-    (told,) = [event["message"] for event in run.events() if "vectorize" in event.get("message", "")]
-    assert told.startswith("vectorize: vmap (convolutions make 94,080 values of a task")
+    (told,) = [event["message"] for event in run.events() if event["kind"] == "vectorize"]
+    assert told.startswith("vmap by rule: convolutions make 94,080 values of a task")
     explicit = raymeta.meta_train("omniglot-5w1s-protonet", **options, vectorize="vmap")
     assert (explicit.summary or {})["params_sha256"] == (run.summary or {})["params_sha256"]
-    assert not [event for event in explicit.events() if "vectorize" in event.get("message", "")]
+    assert not [event for event in explicit.events() if event["kind"] == "vectorize"]
     resumed = raymeta.meta_train(resume=run.path, steps=4)
     assert "\nvectorize: vmap\n" in (resumed.path / "config.yaml").read_text()

@@ -50,6 +50,7 @@ EVENT_KINDS: Final = (
     "validation",
     "best",
     "cluster",
+    "vectorize",
     "compiled",
     "chunk_halved",
     "worker_lost",
