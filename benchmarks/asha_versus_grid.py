@@ -8,6 +8,7 @@ Both sweeps try the same 16 configurations. The grid trains all of them to the e
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from raymeta.sweeps.load import load_sweep
 from raymeta.sweeps.tuner import new_directory, run_sweep
 
 RATES = {"algorithm.inner_lr": [0.03, 0.1, 0.3, 1.0], "outer.lr": [0.0003, 0.001, 0.003, 0.01]}
-SCHEDULERS: dict[str, Any] = {"grid": "none", "asha": {"name": "asha", "reduction_factor": 3}}
+SCHEDULERS: dict[str, Any] = {"grid": "none", "asha": "asha"}
 
 
 def main() -> int:
@@ -29,16 +30,23 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=300, help="outer steps of a whole trial")
     parser.add_argument("--episodes", type=int, default=200, help="validation episodes of each report")
     parser.add_argument("--concurrent", type=int, default=2, help="trials at a time")
+    parser.add_argument(
+        "--grid", type=Path, help="take the grid from this earlier result, whose trials have equal bits"
+    )
     parser.add_argument("--output", type=Path, help="folder for the sweeps; a temporary one unless given")
     arguments = parser.parse_args()
     output = arguments.output or Path(tempfile.mkdtemp(prefix="raymeta-"))
-    found = {name: _sweep(name, arguments, output) for name in SCHEDULERS}
-    grid, asha = found["grid"], found["asha"]
+    earlier = json.loads(arguments.grid.read_text()) if arguments.grid else None
+    if earlier and (earlier["space"], earlier["steps_per_trial"]) != (RATES, arguments.steps):
+        parser.error(f"--grid {arguments.grid}: another space, or other steps")
+    grid = earlier["sweeps"]["grid"] if earlier else _sweep("grid", arguments, output)
+    asha = _sweep("asha", arguments, output)
     in_grid = next(t["value"] for t in grid["trials"] if t["config"] == asha["params"])
     content = {
         "space": RATES,
         "steps_per_trial": arguments.steps,
-        "sweeps": found,
+        "grid_commit": earlier["commit"] if earlier else None,
+        "sweeps": {"grid": grid, "asha": asha},
         "share_of_steps": asha["total_steps"] / grid["total_steps"],
         "distance": grid["value"] - in_grid,
         "within_interval_of_the_best": grid["value"] - in_grid <= grid["ci95"],
