@@ -15,7 +15,10 @@ from typing import Any
 
 HOME = Path(__file__).parents[1]
 RESULTS, EXAMPLES = HOME / "results" / "benchmarks", HOME / "examples"
-PAGES = [HOME / "README.md", *(HOME / "docs" / f"{name}.md" for name in ("workers", "scaling", "speed"))]
+PAGES = [
+    HOME / "README.md",
+    *(HOME / "docs" / f"{name}.md" for name in ("workers", "scaling", "speed", "tune", "dashboard")),
+]
 
 
 def main() -> int:
@@ -30,6 +33,7 @@ def updated(text: str) -> str:
     blocks = {path.name: f"```python\n{path.read_text(encoding='utf-8')}```" for path in EXAMPLES.glob("*.py")}
     blocks |= {"results": results_table(), "chaos": chaos_table(), "scaling": scaling_table()}
     blocks |= {"bench": bench_table(), "paths": paths_table()}
+    blocks |= {"dashboard": dashboard_text(), "asha": asha_text()}
     blocks |= {"model-check": check_table(), "model": model_table()}
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
@@ -109,6 +113,32 @@ def paths_table() -> str:
         rates = " | ".join(f"{row['tasks_per_s'][path]['median']:,.1f}" for path in ("vmap", "loop"))
         lines.append(f"| {row['case']} | {row['values']:,} | {rates} | `{row['chosen']}` |")
     return "\n".join(lines)
+
+
+def dashboard_text() -> str:
+    """How fast the dashboard answers."""
+    row = json.loads((RESULTS / "dashboard.json").read_text(encoding="utf-8"))
+    page, rows = row["run_page_cold_s"], row["long_run_of_250000_rows_page_cold_s"]
+    return (
+        f"Measured with {row['runs']} runs, one of them of {row['steps']:,} steps "
+        "([numbers](../results/benchmarks/dashboard.json)): the first page takes the server "
+        f"{row['first_page_cold_s']:.2f} s at first and {1000 * row['first_page_s']:.0f} ms later, a run's page "
+        f"{1000 * page:.0f} ms ({1000 * rows:.0f} ms with 250,000 rows), an update of a growing run "
+        f"{1000 * row['live_update_s']:.0f} ms; memory {row['memory_after_tailing_100000_rows_mb']:.0f} MB after "
+        "following 100,000 rows."
+    )
+
+
+def asha_text() -> str:
+    """What ASHA saves."""
+    content = json.loads((RESULTS / "asha-versus-grid.json").read_text(encoding="utf-8"))
+    grid, inside = content["sweeps"]["grid"], "within" if content["within_interval_of_the_best"] else "NOT within"
+    return (
+        "Measured on drawn characters ([numbers](../results/benchmarks/asha-versus-grid.json)): of "
+        f"{len(grid['trials'])} pairs of inner and outer rates, the grid's best ends at {100 * grid['value']:.1f} "
+        f"± {100 * grid['ci95']:.1f} %; what ASHA found is {inside} that interval "
+        f"({100 * content['distance']:.1f} points below), after {100 * content['share_of_steps']:.0f} % of the steps."
+    )
 
 
 def check_table() -> str:
