@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from raymeta.algorithms.maml import MAML
 from raymeta.algorithms.meta_sgd import MetaSGD
 from raymeta.algorithms.protonet import ProtoNet
 from raymeta.algorithms.reptile import Reptile
+from raymeta.bench import measure
 from raymeta.bench.__main__ import main
 from raymeta.bench.cases import CASES, Case
 from raymeta.bench.floor import floor, flops
@@ -24,6 +26,7 @@ from raymeta.bench.ours import ours
 from raymeta.bench.peers import available
 from raymeta.models.conv4 import Conv4
 from raymeta.pages.bench import BenchSource, bench_page
+from raymeta.tree import Params
 
 CPU = torch.device("cpu")
 
@@ -64,6 +67,20 @@ def test_every_peer_has_our_gradient(algorithm: Algorithm) -> None:
         except NotImplementedError:
             continue
         assert _distance(gradient(), expected) < TOLERANCE, name
+
+
+@pytest.mark.parametrize(("in_double", "kept"), [(1.0, True), (1.1, False)])
+def test_a_float32_gradient_beyond_the_tolerance_is_judged_in_float64(
+    in_double: float, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def peer(case: Case, device: torch.device) -> Callable[[], Params]:
+        scale = 1.1 if case.dtype == torch.float32 else in_double
+        return lambda: {name: scale * value for name, value in ours(case, "loop", device)().items()}
+
+    monkeypatch.setattr(measure, "available", lambda case: {"peer": peer})
+    runs, problems, _ = measure._prepare(small(MAML()), CPU, ["peer"])
+    assert (list(runs), list(problems)) == ((["peer"], []) if kept else ([], ["peer"]))
+    assert kept or problems["peer"] == "another gradient: relative distance 0.1"
 
 
 def test_methods_that_no_peer_has_are_measured_without(capsys: pytest.CaptureFixture[str]) -> None:

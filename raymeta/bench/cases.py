@@ -31,13 +31,14 @@ class Case:
     query_shot: int
     num_tasks: int
     goal: Goal = "classification"
+    dtype: torch.dtype = torch.float32
 
     def module(self) -> nn.Module:
         """The network, always with the same parameters."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             outputs = None if isinstance(self.algorithm, ProtoNet) else self.way
-            return self.model.build(self.input_shape, outputs)
+            return self.model.build(self.input_shape, outputs).to(self.dtype)
 
     def episodes(self) -> Episode:
         """A batch of tasks, always the same."""
@@ -45,9 +46,9 @@ class Case:
 
         def side(shot: int) -> Examples:
             n = self.way * shot
-            x = torch.rand((self.num_tasks, n, *self.input_shape), generator=generator)
+            x = torch.rand((self.num_tasks, n, *self.input_shape), generator=generator).to(self.dtype)
             if self.goal == "regression":
-                return Examples(10 * x - 5, torch.rand((self.num_tasks, n, 1), generator=generator))
+                return Examples(10 * x - 5, torch.rand((self.num_tasks, n, 1), generator=generator).to(self.dtype))
             y: Tensor = torch.arange(self.way).repeat_interleave(shot).expand(self.num_tasks, n).contiguous()
             return Examples(x, y)
 

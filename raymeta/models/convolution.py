@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FEW_ROWS = 512
-"""Output pixels of a task, images times height times width, up to which a product beats a convolution on a CPU."""
+FEW_VALUES = 750_000
+"""Values of a task's patches, output pixels times a pixel's patch, up to which a product beats a convolution on a CPU:
+more than that leave its cache."""
 
 
 class Conv2d(nn.Conv2d):
@@ -22,7 +23,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = self._output_size(x)
-        if torch.compiler.is_compiling() and x.device.type == "cpu" and len(x) * height * width <= FEW_ROWS:
+        values = len(x) * height * width * self.weight[0].numel()
+        if torch.compiler.is_compiling() and x.device.type == "cpu" and values <= FEW_VALUES:
             return self._product(x, height, width)
         return super().forward(x)
 

@@ -165,9 +165,12 @@ class SweepFiles:
         own = {"output": "results", "name": f"{self._sweep.name}-best"}
         config = repeatable_config(self._sweep, record).model_copy(update=own)
         sha = best["params_sha256"]
-        equal = (
-            f"# Repeats params_sha256 {sha}." if sha and not record.changes else "# Not repeatable: see summary.json."
-        )
+        if record.changes:
+            equal = "# No single run repeats it, as it went on from parameters of other trials: see summary.json."
+        elif sha:
+            equal = f"# Repeats params_sha256 {sha}."
+        else:
+            equal = "# It did not finish, so there is no params_sha256 to repeat."
         return f"# The best configuration of sweep {self._directory.name}, trial {record.id}.\n{equal}\n{dump(config)}"
 
 
