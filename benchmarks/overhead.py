@@ -57,7 +57,7 @@ _GLYPHS = {
     "meta_batch_size": 32, "shard_size": 32, "model.width": 64, "tasks.query_shot": 1, "algorithm.test_inner_steps": 1
 }  # fmt: skip
 CASES = {
-    "sinusoid-maml, compiled": Case("sinusoid-maml", {**_ONE_SHARD, "shard_size": 25, "compile": True}, 4000),
+    "sinusoid-maml, compiled": Case("sinusoid-maml", {**_ONE_SHARD, "shard_size": 25, "compile": True}, 20_000),
     "sinusoid-maml, vmap": Case("sinusoid-maml", {**_ONE_SHARD, "shard_size": 25}, 500),
     "glyphs conv4-64, vmap": Case("glyphs-5w1s-maml", {**_ONE_SHARD, **_GLYPHS}, 6),
 }

@@ -1,7 +1,7 @@
 """Which path is faster where, the measurements behind `vectorize: auto`: python benchmarks/paths.py
 
 Meta-gradients of MAML on networks with more and more to do for each task, tasks side by side and one after another in
-turn, uncompiled. Writes results/benchmarks/paths.json.
+turn, as they are and compiled. Writes results/benchmarks/paths.json.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from raymeta.engine.vectorize import choose_vectorize, largest_convolution
 from raymeta.models.conv4 import Conv4
 from raymeta.models.mlp import MLP
 
-PATHS = {"vmap": "raymeta vmap", "loop": "raymeta loop"}
+PATHS = {path: f"raymeta {path}" for path in ("vmap", "loop", "vmap, compiled", "loop, compiled")}
 
 
 def cases() -> list[Case]:
@@ -32,6 +33,7 @@ def cases() -> list[Case]:
     return [
         replace(small, name="mlp, 10 examples", model=MLP(hidden=(256, 128, 64, 64))),
         replace(small, name="strided, 10 examples"),
+        replace(small, name="strided, 25 examples", shot=4, num_tasks=16),
         replace(small, name="strided, 40 examples", way=20, num_tasks=8),
         replace(small, name="strided, 80 examples", query_shot=15, num_tasks=8),
         replace(large, name="pooled, 10 examples", query_shot=1, num_tasks=8),
@@ -47,10 +49,11 @@ def row(case: Case, rounds: int) -> dict[str, Any]:
     result = measure(case, device, rounds=rounds, paths=list(PATHS.values()), memory=False)
     rates = {found["path"]: found["tasks_per_s"] for found in result["rows"]}
     examples = case.way * (case.shot + case.query_shot)
+    rule = partial(choose_vectorize, case.module(), case.input_shape, examples, "cpu")
     return {
         "case": case.name,
         "values": largest_convolution(case.module(), case.input_shape) * examples,
-        "chosen": choose_vectorize(case.module(), case.input_shape, examples, "cpu").vectorize,
+        "chosen": [rule().vectorize, f"{rule(compiled=True).vectorize}, compiled"],
         "tasks_per_s": {path: rates[name] for path, name in PATHS.items()},
     }
 
@@ -64,8 +67,9 @@ def main() -> int:
     with one_core():
         for case in cases():
             rows.append(row(case, arguments.rounds))
-            speeds = "  ".join(f"{path} {rate['median']:8.1f}" for path, rate in rows[-1]["tasks_per_s"].items())
-            print(f"{case.name:36} {rows[-1]['values']:>10,}  {speeds}  chosen {rows[-1]['chosen']}", flush=True)
+            found = rows[-1]
+            speeds = "  ".join(f"{path} {rate['median']:8.1f}" for path, rate in found["tasks_per_s"].items())
+            print(f"{case.name:36} {found['values']:>10,}  {speeds}  chosen {found['chosen']}", flush=True)
     print(record("paths", {"rounds": arguments.rounds, "rows": rows}))
     return 0
 

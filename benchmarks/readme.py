@@ -108,10 +108,12 @@ def bench_table() -> str:
 def paths_table() -> str:
     """The measurements behind `vectorize: auto`."""
     content = json.loads((RESULTS / "paths.json").read_text(encoding="utf-8"))
-    lines = ["| case | values of a task | vmap, tasks/s | loop, tasks/s | chosen |", "|---|---|---|---|---|"]
+    paths = list(content["rows"][0]["tasks_per_s"])
+    lines = [f"| case | values of a task | {' | '.join(paths)} |", "|---|---" + "|---" * len(paths) + "|"]
     for row in content["rows"]:
-        rates = " | ".join(f"{row['tasks_per_s'][path]['median']:,.1f}" for path in ("vmap", "loop"))
-        lines.append(f"| {row['case']} | {row['values']:,} | {rates} | `{row['chosen']}` |")
+        rates = {path: f"{rate['median']:,.1f}" for path, rate in row["tasks_per_s"].items()}
+        cells = " | ".join(f"**{rate}**" if path in row["chosen"] else rate for path, rate in rates.items())
+        lines.append(f"| {row['case']} | {row['values']:,} | {cells} |")
     return "\n".join(lines)
 
 

@@ -105,3 +105,29 @@ def test_custom_models_get_the_arguments_they_take() -> None:
     model = Custom(path=f"{__name__}:net", options={"width": 9}).build((3,), 5)
     assert model(torch.rand(2, 3)).shape == (2, 5)
     assert model[0].out_features == 9  # type: ignore[index,union-attr]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [
+        (3, 2, 1, (14, 14)),
+        (3, 2, 1, (7, 6)),
+        (3, 1, 1, (5, 6)),
+        (3, 2, 0, (5, 6)),
+        (1, 2, 0, (5, 5)),
+        (3, 3, 0, (10, 11)),
+        ((3, 1), (2, 3), (1, 0), (9, 8)),
+        (2, 3, 1, (8, 9)),
+    ],
+)
+def test_a_product_of_patches_is_the_convolution(kernel: Any, stride: Any, padding: Any, size: tuple[int, int]) -> None:
+    """What a compiler is given, with its derivative, for every way in which patches may overlap or leave gaps."""
+    layer = Conv2d(2, 3, kernel, stride=stride, padding=padding).double()
+    x = torch.randn(4, 2, *size, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *layer.parameters()]
+    expected = layer(x)
+    weights = torch.randn_like(expected)
+    product = layer._product(x, *layer._output_size(x))
+    torch.testing.assert_close(product, expected, rtol=1e-13, atol=1e-13)
+    gradients = [torch.autograd.grad((out * weights).sum(), inputs) for out in (product, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-13)

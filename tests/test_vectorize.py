@@ -20,12 +20,13 @@ MEASURED = Path(__file__).parents[1] / "results" / "benchmarks" / "paths.json"
 SMALL: dict[str, Any] = {"steps": 2, "meta_batch_size": 2, "shard_size": 2, "validate_every": 0, "test_episodes": 4}
 
 
+@pytest.mark.parametrize("suffix", ["", ", compiled"], ids=["as it is", "compiled"])
 @pytest.mark.parametrize("row", json.loads(MEASURED.read_text())["rows"], ids=lambda row: row["case"])
-def test_the_rule_chooses_what_was_measured_to_be_fast(row: dict[str, Any]) -> None:
-    by_rule = "loop" if row["values"] >= MANY_VALUES else "vmap"
-    rates = {path: rate["median"] for path, rate in row["tasks_per_s"].items()}
+def test_the_rule_chooses_what_was_measured_to_be_fast(row: dict[str, Any], suffix: str) -> None:
+    by_rule = "loop" if row["values"] >= (1 if suffix else MANY_VALUES) else "vmap"
+    rates = {path: row["tasks_per_s"][path + suffix]["median"] for path in ("vmap", "loop")}
     assert rates[by_rule] > 0.9 * max(rates.values())
-    assert row["chosen"] == by_rule, "measured again with this rule"
+    assert by_rule + suffix in row["chosen"], "measured again with this rule"
 
 
 def test_values_are_those_of_the_largest_convolution() -> None:
@@ -37,7 +38,10 @@ def test_values_are_those_of_the_largest_convolution() -> None:
 def test_no_rule_is_needed_on_a_gpu_or_without_convolutions() -> None:
     pooled = Conv4(downsample="pool").build((1, 28, 28), 5)
     assert choose_vectorize(pooled, (1, 28, 28), 80, "cpu").vectorize == "loop"
-    assert choose_vectorize(pooled, (1, 28, 28), 80, "cuda").vectorize == "vmap"
+    assert choose_vectorize(pooled, (1, 28, 28), 1, "cpu").vectorize == "vmap"
+    assert choose_vectorize(pooled, (1, 28, 28), 1, "cpu", compiled=True).vectorize == "loop"
+    assert choose_vectorize(pooled, (1, 28, 28), 80, "cuda", compiled=True).vectorize == "vmap"
+    assert choose_vectorize(MLP().build((1,), 1), (1,), 10, "cpu", compiled=True).vectorize == "vmap"
     assert choose_vectorize(MLP().build((1,), 1), (1,), 10**6, "cpu").vectorize == "vmap"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -84,7 +85,8 @@ def _vectorize(config: RunConfig, model: nn.Module) -> Choice:
         config.device == "auto" and (bool(config.gpus_per_worker) or torch.cuda.is_available())
     )
     num_examples = size.way * (size.shot + size.query_shot)
-    return choose_vectorize(model, config.tasks.input_shape, num_examples, "cuda" if on_gpu else "cpu")
+    device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
+    return choose_vectorize(model, config.tasks.input_shape, num_examples, device, compiled=config.compile)
 
 
 def initial_state(config: RunConfig, built: Built) -> RunState:

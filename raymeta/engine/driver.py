@@ -131,7 +131,7 @@ def map_reduce(
     """
     phases, work = phases or Phases(), Counter() if work is None else work
     shards = _shards(schedule, state.step)
-    upcoming = _shards(schedule, state.step + 1) if state.step + 1 < schedule.steps else []
+    upcoming = _shards(schedule, state.step + 1) if executor.concurrent and state.step + 1 < schedule.steps else []
     fold = Fold(len(shards))
     job = Job("gradient", chunk_size=state.chunks.at("gradient", state.step))
     with phases(TRANSFER):
@@ -160,8 +160,9 @@ def outer_step(state: RunState, blueprint: Blueprint, total: Total, schedule: Sc
     gradient, folded = mean[: blueprint.layout.size], mean[blueprint.layout.size :]
     lr = state.outer.options.lr_at(state.step, schedule.steps)
     norm = state.outer.step(gradient, lr=lr)
-    means: Params = blueprint.state_layout.unflatten(torch.from_numpy(folded))
-    state.outer.state = blueprint.algorithm.fold_state(state.outer.state, means)
+    if state.outer.state:
+        means: Params = blueprint.state_layout.unflatten(torch.from_numpy(folded))
+        state.outer.state = blueprint.algorithm.fold_state(state.outer.state, means)
     metrics = {name: value / total.num_tasks for name, value in total.metrics.items()}
     return metrics | {names.OUTER_GRAD_NORM: norm, names.OUTER_LR: lr}
 

@@ -96,12 +96,9 @@ class OuterOptimizer:
             gradient = gradient * (self.options.clip_norm / norm)
         if self.options.clip_value is not None:
             gradient = gradient.clip(-self.options.clip_value, self.options.clip_value)
-        parts = (
-            torch.from_numpy(gradient)
-            .to(self._flat.dtype)
-            .split_with_sizes([piece.layout.size for piece in self._pieces])
-        )
-        for piece, part in zip(self._pieces, parts, strict=True):
+        whole = torch.from_numpy(gradient).to(self._flat.dtype)
+        sizes = [piece.layout.size for piece in self._pieces]
+        for piece, part in zip(self._pieces, whole.split_with_sizes(sizes) if sizes[1:] else (whole,), strict=True):
             decay = self.options.weight_decay if piece.decays else 0.0
             match self.options.optimizer:
                 case "sgd":

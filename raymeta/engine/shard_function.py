@@ -38,6 +38,7 @@ class ShardFunction:
         if compiled:
             self._compiled = torch.compile(_with_own_code(self._sums), fullgraph=True, dynamic=False)
         self._seen: set[object] = set()
+        self._described: tuple[Learned, tuple[Any, ...]] | None = None
         self.compile_s = 0.0
         """seconds that compiling took so far, with the first call of each"""
 
@@ -82,11 +83,13 @@ class ShardFunction:
 
     def _kind(self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase) -> object:
         """All that a graph is compiled for, besides what never changes in this object."""
-        tensors = [*learned.params.values(), *learned.state.values(), *noise.values()]
-        tensors += [value for side in episodes for value in side if value is not None]
-        device = tensors[0].device.type
-        modes = self._problem.model.training, torch.is_autocast_enabled(device), torch.is_grad_enabled()
-        return modes, phase._replace(step=0), tuple((t.shape, t.stride(), t.dtype) for t in tensors)
+        if self._described is None or self._described[0] is not learned:
+            tensors = [*learned.params.values(), *learned.state.values()]
+            self._described = learned, (tensors[0].device.type, *map(_described, tensors))
+        own = self._described[1]
+        modes = self._problem.model.training, torch.is_autocast_enabled(own[0]), torch.is_grad_enabled()
+        given = [value for side in episodes for value in side if value is not None]
+        return modes, phase._replace(step=0), own, tuple(map(_described, [*noise.values(), *given]))
 
     def _sums(self, params: Params, state: Params, episodes: Episode, noise: Noise, phase: Phase) -> Sums:
         # Dynamo wants plain tuples taken apart here.
@@ -96,6 +99,10 @@ class ShardFunction:
         )
         parts = [self._layout.flatten(sums.gradient), self._state_layout.flatten(sums.state)]
         return torch.cat(parts), sums.metrics
+
+
+def _described(tensor: Tensor) -> object:
+    return tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _total(sums: Iterable[Sums]) -> Sums:

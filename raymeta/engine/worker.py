@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
 from raymeta.engine.chunks import JobKind, in_chunks, is_memory_error
+from raymeta.engine.drawing import Drawing
 from raymeta.engine.numerics import Numerics
 from raymeta.engine.phases import EPISODES, GRADIENT, TRANSFER, Phases
 from raymeta.engine.shard_function import ShardFunction
@@ -27,9 +27,6 @@ from raymeta.tasks.base import Episode, Examples, TaskSet
 from raymeta.tree import Layout
 
 FloatArray = NDArray[np.floating]
-
-PREPARED_SHARDS = 4
-"""Shards whose episodes a worker builds in advance; of more, it builds them when they come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +88,11 @@ class Result:
 class Worker:
     """Computes `Result`s; a pure function of (job, payload, shard), so any worker may compute any shard again.
 
-    `data` are a task set's data that were sent here, so that it need not read them again.
+    `data` are a task set's data that were sent here, so that it need not read them again. `steps_at_once` is for a
+    worker that gets the same shards in every step.
     """
 
-    def __init__(self, blueprint: Blueprint, data: object = None) -> None:
+    def __init__(self, blueprint: Blueprint, data: object = None, *, steps_at_once: bool = False) -> None:
         self.blueprint = blueprint
         if data is not None:
             blueprint.tasks.receive(data)
@@ -116,10 +114,10 @@ class Worker:
         self._owned = torch.empty(blueprint.layout.size + blueprint.state_layout.size, dtype=self._dtype).to(
             self.device
         )
+        self._writable = self._owned.numpy() if self.device.type == "cpu" else None
         self._learned = self._views(self._owned)
         self._version: FloatArray | None = None
-        self._ahead = ThreadPoolExecutor(1, "episodes")
-        self._prepared: dict[Shard, Future[Episode]] = {}
+        self._drawing = Drawing(blueprint.tasks, steps_at_once=steps_at_once)
 
     def ready(self) -> int:
         """Load the data; answers with the process id."""
@@ -145,15 +143,17 @@ class Worker:
         compiled_before = self._sums_of.compile_s
         with self._phases(TRANSFER):
             learned = self._unpack(payload)
-        episodes = self._take_episodes(shard)
         keys = list(shard.keys())
-        numerics = self.blueprint.numerics
-        with torch.random.fork_rng(devices=[]), numerics.autocast(self.device):
+        episodes = self._take_episodes(shard, keys)
+        random_state = torch.default_generator.get_state()  # `torch.random.fork_rng` takes eight times as long
+        try:
             self.problem.set_training(job.kind == "gradient")
             self._seed_torch(keys[0])
             compute = self._gradient if job.kind == "gradient" else self._scores
-            with self._phases(GRADIENT):
+            with self.blueprint.numerics.autocast(self.device), self._phases(GRADIENT):
                 result = compute(job, learned, keys, episodes)
+        finally:
+            torch.default_generator.set_state(random_state)
         compile_s = self._sums_of.compile_s - compiled_before
         phases = self._phases.lap()
         seconds = sum(phases.values())
@@ -161,7 +161,7 @@ class Worker:
 
     def _seed_torch(self, key: TaskKey) -> None:
         """Seed dropout and the like. `torch.manual_seed` would also record a stack trace for each kind of device."""
-        seed = int(key.generator("torch").integers(2**63))
+        seed = key.torch_seed()
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -179,20 +179,16 @@ class Worker:
 
     def prepare(self, shard: Shard) -> None:
         """Build the episodes of a shard that may come next beside other work; whether it comes changes no bits."""
-        for other in [s for s in self._prepared if s.step != shard.step]:
-            del self._prepared[other]  # computed elsewhere, or never
-        if len(self._prepared) < PREPARED_SHARDS:
-            self._prepared[shard] = self._ahead.submit(self.blueprint.tasks.episodes, list(shard.keys()))
+        self._drawing.prepare(shard)
 
     def close(self) -> None:
         """Give the process its own settings back."""
-        self._ahead.shutdown(wait=False, cancel_futures=True)
+        self._drawing.close()
         self._settings.close()
 
-    def _take_episodes(self, shard: Shard) -> Episode:
-        prepared = self._prepared.pop(shard, None)
+    def _take_episodes(self, shard: Shard, keys: Sequence[TaskKey]) -> Episode:
         with self._phases(EPISODES):
-            drawn = self.blueprint.tasks.episodes(list(shard.keys())) if prepared is None else prepared.result()
+            drawn = self._drawing.take(shard, keys)
         with self._phases(TRANSFER):
             return self._moved(drawn)
 
@@ -241,8 +237,8 @@ class Worker:
         """Parameters and state in storage of our own: a payload from shared memory must never be written."""
         if self._version is not payload:
             self._version = None
-            if self.device.type == "cpu" and payload.shape == self._owned.shape:
-                np.copyto(self._owned.numpy(), payload, casting="no")
+            if self._writable is not None and payload.shape == self._writable.shape:
+                np.copyto(self._writable, payload, casting="no")
             else:
                 self._owned.copy_(torch.tensor(payload))
             self._version = payload

@@ -38,14 +38,21 @@ class Conv2d(nn.Conv2d):
         return self.padding[0], self.padding[1]
 
     def _product(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Patches [n · height · width, kernel · C] times weights [kernel · C, O]."""
+        """Patches [n · height · width, kernel · C] times weights [kernel · C, O].
+
+        With a stride, pixels are sorted by their place within it first, so that patches are made of whole neighbouring
+        blocks: without, a compiler asks at every pixel of the derivative which patches it was in.
+        """
         (top, left), (rows, columns), (down, across) = self._pads(), self.kernel_size, self.stride
-        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
+        tall, wide = height + (rows - 1) // down, width + (columns - 1) // across
+        bottom, right = down * tall - top - x.shape[2], across * wide - left - x.shape[3]
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom))
+        phases = [row.unbind(3) for row in padded.reshape(len(x), tall, down, wide, across, -1).unbind(2)]
         patches = [
-            padded[:, i : i + down * (height - 1) + 1 : down, j : j + across * (width - 1) + 1 : across]
+            phases[i % down][j % across][:, i // down :, j // across :][:, :height, :width]
             for i, j in product(range(rows), range(columns))
         ]
         flat = torch.cat(patches, -1).reshape(len(x) * height * width, -1)
-        weights = self.weight.permute(2, 3, 1, 0).reshape(flat.shape[1], -1)
+        weights = self.weight.permute(0, 2, 3, 1).reshape(self.out_channels, -1).t()
         out = flat @ weights if self.bias is None else torch.addmm(self.bias, flat, weights)
         return out.reshape(len(x), height, width, -1).permute(0, 3, 1, 2)

@@ -19,7 +19,7 @@ class LocalExecutor:
 
     def __init__(self, blueprint: Blueprint, notify: Notify = silent) -> None:
         self._notify = notify
-        self._worker = Worker(blueprint)
+        self._worker = Worker(blueprint, steps_at_once=True)
         self._tasks, self.waited_s = 0, 0.0
 
     def map(
