@@ -50,7 +50,7 @@ WEIGHTS = {
     "worker frozen for good": 6,
     "worker frozen for 3 s": 6,
     "worker raises": 6,
-    "node lost": 8,
+    "node lost": 12,
     "node cut off for 3 s": 5,
     "node cut off for good": 5,
     "node joins": 5,
@@ -58,7 +58,7 @@ WEIGHTS = {
     "driver killed": 5,
     "head killed": 4,
 }
-"""Kinds of fault, and how many of each there are in 64; a lost result has no kind, it comes with lost nodes."""
+"""Kinds of fault, and how many of each there are in 68; a lost result has no kind, it comes with lost nodes."""
 PRESETS = {
     "omniglot": ("omniglot-5w1s-maml", "chaos_driver:ChaosOmniglot", ["meta_batch_size=32", "shard_size=4"]),
     "sinusoid": ("sinusoid-maml", "chaos_driver:ChaosSinusoid", ["model.hidden=[160,160]", "shard_size=2"]),
@@ -360,7 +360,7 @@ def main() -> int:
     parser.add_argument("--tasks", choices=PRESETS, default="omniglot")
     parser.add_argument("--root", help="folder of the Omniglot data")
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--faults", type=int, default=64)
+    parser.add_argument("--faults", type=int, default=68)
     parser.add_argument("--kinds", nargs="*", choices=WEIGHTS, help="only these, one after the other, once each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-record", action="store_true", help="write no result file")

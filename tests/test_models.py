@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from raymeta.errors import ConfigError
 from raymeta.models.backbones import Backbone
 from raymeta.models.base import ModelSpec
 from raymeta.models.conv4 import Conv4
+from raymeta.models.convolution import Conv2d
 from raymeta.models.custom import Custom
 from raymeta.models.mlp import MLP
 from raymeta.models.pooling import max_pool

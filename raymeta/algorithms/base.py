@@ -130,7 +130,7 @@ class Algorithm(ABC):
             steps = [problem.metrics(predict(episode.query.x), episode.query.y) for predict in adaptation.predictors]
             return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
 
-        phase = phase._replace(way=problem.way_of(episodes))
+        phase = phase._replace(way=phase.way or problem.way_of(episodes))
         with torch.no_grad():
             result: dict[str, Tensor] = problem.map_over_tasks(one, episodes, noise)
         return result

@@ -21,11 +21,13 @@ class Drawing:
 
     With `steps_at_once` the shards that are asked for are taken to be the same ones of step after step, as they are in
     one process, and small episodes are built for several steps in one call: for tiny tasks, calling costs more than
-    building, and leaves the processor's caches to other code.
+    building, and leaves the processor's caches to other code. `pinned` episodes lie in memory from which a GPU copies
+    while it computes.
     """
 
-    def __init__(self, tasks: TaskSet, *, steps_at_once: bool) -> None:
+    def __init__(self, tasks: TaskSet, *, steps_at_once: bool, pinned: bool = False) -> None:
         self._tasks = tasks
+        self._pinned = pinned
         self._steps_at_once = steps_at_once
         self._ready: dict[Shard, Episode] = {}
         self._beside = ThreadPoolExecutor(1, "episodes")
@@ -37,7 +39,7 @@ class Drawing:
             return prepared.result()
         if (ready := self._ready.pop(shard, None)) is not None:
             return ready
-        drawn = self._tasks.episodes(keys)
+        drawn = self._draw(keys)
         if self._steps_at_once and shard.split == "train":
             self._draw_more(shard, _num_bytes(drawn))
         return drawn
@@ -47,11 +49,18 @@ class Drawing:
         for other in [s for s in self._prepared if s.step != shard.step]:
             del self._prepared[other]  # computed elsewhere, or never
         if len(self._prepared) < PREPARED_SHARDS:
-            self._prepared[shard] = self._beside.submit(self._tasks.episodes, list(shard.keys()))
+            self._prepared[shard] = self._beside.submit(self._draw, list(shard.keys()))
 
     def close(self) -> None:
         """Drop what nobody took."""
         self._beside.shutdown(wait=False, cancel_futures=True)
+
+    def _draw(self, keys: Sequence[TaskKey]) -> Episode:
+        drawn = self._tasks.episodes(keys)
+        if not self._pinned:
+            return drawn
+        sides = [[None if value is None else value.pin_memory() for value in side] for side in drawn]
+        return Episode(*(Examples(*side) for side in sides))  # type: ignore[arg-type]
 
     def _draw_more(self, shard: Shard, num_bytes: int) -> None:
         """The episodes of the steps after `shard`, as many as are small together."""
@@ -61,7 +70,7 @@ class Drawing:
         if not later:
             return
         try:
-            drawn = self._tasks.episodes([key for other in later for key in other.keys()])  # noqa: SIM118  a Shard's keys are tasks
+            drawn = self._draw([key for other in later for key in other.keys()])  # noqa: SIM118  a Shard's keys are tasks
         except Exception:  # of a task of a later step: it is raised when that step comes
             return
         self._ready.update(zip(later, _parts(drawn, shard.num_tasks), strict=True))

@@ -131,7 +131,7 @@ def map_reduce(
     """
     phases, work = phases or Phases(), Counter() if work is None else work
     shards = _shards(schedule, state.step)
-    upcoming = _shards(schedule, state.step + 1) if executor.concurrent and state.step + 1 < schedule.steps else []
+    upcoming = _shards(schedule, state.step + 1) if state.step + 1 < schedule.steps else []
     fold = Fold(len(shards))
     job = Job("gradient", chunk_size=state.chunks.at("gradient", state.step))
     with phases(TRANSFER):

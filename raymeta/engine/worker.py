@@ -117,7 +117,7 @@ class Worker:
         self._writable = self._owned.numpy() if self.device.type == "cpu" else None
         self._learned = self._views(self._owned)
         self._version: FloatArray | None = None
-        self._drawing = Drawing(blueprint.tasks, steps_at_once=steps_at_once)
+        self._drawing = Drawing(blueprint.tasks, steps_at_once=steps_at_once, pinned=self.device.type == "cuda")
 
     def ready(self) -> int:
         """Load the data; answers with the process id."""
@@ -144,14 +144,14 @@ class Worker:
         with self._phases(TRANSFER):
             learned = self._unpack(payload)
         keys = list(shard.keys())
-        episodes = self._take_episodes(shard, keys)
+        episodes, way = self._take_episodes(shard, keys)
         random_state = torch.default_generator.get_state()  # `torch.random.fork_rng` takes eight times as long
         try:
             self.problem.set_training(job.kind == "gradient")
             self._seed_torch(keys[0])
             compute = self._gradient if job.kind == "gradient" else self._scores
             with self.blueprint.numerics.autocast(self.device), self._phases(GRADIENT):
-                result = compute(job, learned, keys, episodes)
+                result = compute(job, learned, keys, episodes, way)
         finally:
             torch.default_generator.set_state(random_state)
         compile_s = self._sums_of.compile_s - compiled_before
@@ -186,19 +186,21 @@ class Worker:
         self._drawing.close()
         self._settings.close()
 
-    def _take_episodes(self, shard: Shard, keys: Sequence[TaskKey]) -> Episode:
+    def _take_episodes(self, shard: Shard, keys: Sequence[TaskKey]) -> tuple[Episode, int]:
+        """The episodes on this worker's device, and their number of classes, for which a GPU would have to be asked."""
         with self._phases(EPISODES):
             drawn = self._drawing.take(shard, keys)
+            way = self.problem.way_of(drawn)
         with self._phases(TRANSFER):
-            return self._moved(drawn)
+            return self._moved(drawn), way
 
     def _moved(self, episodes: Episode) -> Episode:
         return Episode(*(_moved(side, self.device, self._dtype) for side in episodes))
 
     def _gradient(
-        self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode
+        self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int
     ) -> tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]:
-        vector, metrics = self._sums(learned, keys, episodes, job.chunk_size)
+        vector, metrics = self._sums(learned, keys, episodes, way, job.chunk_size)
         bad: tuple[TaskKey, ...] = ()
         if not np.isfinite(vector).all():
             alone = [key for key in keys if not np.isfinite(self._sums_alone(learned, key)).all()]
@@ -206,12 +208,13 @@ class Worker:
         return vector, metrics, {}, bad
 
     def _sums_alone(self, learned: Learned, key: TaskKey) -> FloatArray:
-        return self._sums(learned, [key], self._moved(self.blueprint.tasks.episodes([key])))[0]
+        episodes = self.blueprint.tasks.episodes([key])
+        return self._sums(learned, [key], self._moved(episodes), self.problem.way_of(episodes))[0]
 
     def _sums(
-        self, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, chunk_size: int | None = None
+        self, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int, chunk_size: int | None = None
     ) -> tuple[FloatArray, dict[str, float]]:
-        phase = Phase(step=keys[0].step, training=True, way=self.problem.way_of(episodes))
+        phase = Phase(step=keys[0].step, training=True, way=way)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
         try:
@@ -221,9 +224,9 @@ class Worker:
         return flat.cpu().numpy(), {name: float(value) for name, value in metrics.items()}
 
     def _scores(
-        self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode
+        self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int
     ) -> tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]:
-        phase = Phase(step=keys[0].step, training=False, inner_steps=job.inner_steps)
+        phase = Phase(step=keys[0].step, training=False, inner_steps=job.inner_steps, way=way)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
         parts = [

@@ -31,6 +31,9 @@ class LocalExecutor:
         upcoming: Sequence[Shard] = (),
         urgent: bool = True,
     ) -> Iterator[tuple[Block, Result]]:
+        if self._worker.device.type == "cuda":  # this processor is free meanwhile
+            for shard in upcoming:
+                self._worker.prepare(shard)
         for position, shard in enumerate(shards):
             result = self._worker.run(job, payload, shard)
             tell_compiled(self._notify, result)
