@@ -32,7 +32,7 @@ def updated(text: str) -> str:
     """`text` with every marked block as the files say now."""
     blocks = {path.name: f"```python\n{path.read_text(encoding='utf-8')}```" for path in EXAMPLES.glob("*.py")}
     blocks |= {"results": results_table(), "chaos": chaos_table(), "scaling": scaling_table()}
-    blocks |= {"bench": bench_table(), "paths": paths_table()}
+    blocks |= {"bench": bench_table(), "paths": paths_table(), "overhead": overhead_table()}
     blocks |= {"dashboard": dashboard_text(), "asha": asha_text()}
     blocks |= {"model-check": check_table(), "model": model_table()}
     return re.sub(
@@ -114,6 +114,18 @@ def paths_table() -> str:
         rates = {path: f"{rate['median']:,.1f}" for path, rate in row["tasks_per_s"].items()}
         cells = " | ".join(f"**{rate}**" if path in row["chosen"] else rate for path, rate in rates.items())
         lines.append(f"| {row['case']} | {row['values']:,} | {cells} |")
+    return "\n".join(lines)
+
+
+def overhead_table() -> str:
+    """Whole runs beside their meta-gradients alone."""
+    content = json.loads((RESULTS / "overhead.json").read_text(encoding="utf-8"))
+    lines = ["| case | meta-gradients alone, tasks/s | a whole run, tasks/s | ratio |", "|---|---|---|---|"]
+    for name, case in content["cases"].items():
+        alone, run = (f"{case[key]['median']:,.0f}" for key in ("alone_tasks_per_s", "run_tasks_per_s"))
+        ratio = case["ratio"]
+        told = f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})"
+        lines.append(f"| {name} | {alone} | {run} | {told} |")
     return "\n".join(lines)
 
 

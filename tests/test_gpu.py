@@ -49,6 +49,19 @@ def test_deterministic_runs_have_equal_bits() -> None:
     assert np.array_equal(gradient(**options), gradient(**options))
 
 
+def test_episodes_that_were_prepared_beside_the_gpu_change_no_bits() -> None:
+    built = build(load_config(overrides={**SMALL, "device": "cuda", "deterministic": True}).config)
+    payload, job = built.blueprint.payload(built.initial), Job("gradient")
+    now, later = Shard(0, "train", 0, 0, 4), Shard(0, "train", 1, 0, 4)
+    vectors = []
+    for upcoming in ([later], []):
+        executor = LocalExecutor(built.blueprint)
+        list(executor.map(job, payload, [now], upcoming=upcoming))
+        vectors.append(next(executor.map(job, payload, [later]))[1].vector)
+        executor.close()
+    assert np.array_equal(vectors[0], vectors[1])
+
+
 def test_tf32_is_off_unless_asked_for() -> None:
     exact = gradient(device="cpu")
     assert distance(exact, gradient(device="cuda")) < distance(exact, gradient(device="cuda", precision="tf32"))
