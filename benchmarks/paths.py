@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from raymeta.algorithms.maml import MAML
 from raymeta.bench.__main__ import one_core
 from raymeta.bench.cases import CASES, Case
 from raymeta.bench.measure import measure
-from raymeta.engine.vectorize import choose_vectorize, largest_convolution
+from raymeta.engine.vectorize import largest_convolution
 from raymeta.models.conv4 import Conv4
 from raymeta.models.mlp import MLP
 
@@ -49,11 +48,9 @@ def row(case: Case, rounds: int) -> dict[str, Any]:
     result = measure(case, device, rounds=rounds, paths=list(PATHS.values()), memory=False)
     rates = {found["path"]: found["tasks_per_s"] for found in result["rows"]}
     examples = case.way * (case.shot + case.query_shot)
-    rule = partial(choose_vectorize, case.module(), case.input_shape, examples, "cpu")
     return {
         "case": case.name,
         "values": largest_convolution(case.module(), case.input_shape) * examples,
-        "chosen": [rule().vectorize, f"{rule(compiled=True).vectorize}, compiled"],
         "tasks_per_s": {path: rates[name] for path, name in PATHS.items()},
     }
 
@@ -69,7 +66,7 @@ def main() -> int:
             rows.append(row(case, arguments.rounds))
             found = rows[-1]
             speeds = "  ".join(f"{path} {rate['median']:8.1f}" for path, rate in found["tasks_per_s"].items())
-            print(f"{case.name:36} {found['values']:>10,}  {speeds}  chosen {found['chosen']}", flush=True)
+            print(f"{case.name:36} {found['values']:>10,}  {speeds}", flush=True)
     print(record("paths", {"rounds": arguments.rounds, "rows": rows}))
     return 0
 

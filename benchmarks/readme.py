@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from raymeta.engine.vectorize import by_rule
+
 HOME = Path(__file__).parents[1]
 RESULTS, EXAMPLES = HOME / "results" / "benchmarks", HOME / "examples"
 PAGES = [
@@ -130,7 +132,8 @@ def paths_table() -> str:
     lines = [f"| case | values of a task | {' | '.join(paths)} |", "|---|---" + "|---" * len(paths) + "|"]
     for row in content["rows"]:
         rates = {path: f"{rate['median']:,.1f}" for path, rate in row["tasks_per_s"].items()}
-        cells = " | ".join(f"**{rate}**" if path in row["chosen"] else rate for path, rate in rates.items())
+        chosen = {by_rule(row["values"]).vectorize, f"{by_rule(row['values'], compiled=True).vectorize}, compiled"}
+        cells = " | ".join(f"**{rate}**" if path in chosen else rate for path, rate in rates.items())
         lines.append(f"| {row['case']} | {row['values']:,} | {cells} |")
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import raymeta
-from raymeta.engine.vectorize import MANY_VALUES, choose_vectorize, largest_convolution
+from raymeta.engine.vectorize import by_rule, choose_vectorize, largest_convolution
 from raymeta.errors import ConfigError
 from raymeta.models.conv4 import Conv4
 from raymeta.models.mlp import MLP
@@ -20,13 +20,12 @@ MEASURED = Path(__file__).parents[1] / "results" / "benchmarks" / "paths.json"
 SMALL: dict[str, Any] = {"steps": 2, "meta_batch_size": 2, "shard_size": 2, "validate_every": 0, "test_episodes": 4}
 
 
-@pytest.mark.parametrize("suffix", ["", ", compiled"], ids=["as it is", "compiled"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "compiled"])
 @pytest.mark.parametrize("row", json.loads(MEASURED.read_text())["rows"], ids=lambda row: row["case"])
-def test_the_rule_chooses_what_was_measured_to_be_fast(row: dict[str, Any], suffix: str) -> None:
-    by_rule = "loop" if row["values"] >= (1 if suffix else MANY_VALUES) else "vmap"
+def test_the_rule_chooses_what_was_measured_to_be_fast(row: dict[str, Any], compiled: bool) -> None:
+    suffix = ", compiled" if compiled else ""
     rates = {path: row["tasks_per_s"][path + suffix]["median"] for path in ("vmap", "loop")}
-    assert rates[by_rule] > 0.9 * max(rates.values())
-    assert by_rule + suffix in row["chosen"], "measured again with this rule"
+    assert rates[by_rule(row["values"], compiled=compiled).vectorize] > 0.9 * max(rates.values())
 
 
 def test_values_are_those_of_the_largest_convolution() -> None:

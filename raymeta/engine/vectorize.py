@@ -11,7 +11,7 @@ from raymeta.algorithms.problem import Vectorize
 from raymeta.errors import ConfigError
 from raymeta.models.differentiable import exact_attention
 
-MANY_VALUES = 500_000
+MANY_VALUES = 250_000
 """Values in the largest image that a convolution makes of one task, from which on a CPU computes task after task.
 
 From `results/benchmarks/paths.json`: a convolution with other weights for each task is a grouped one, which CPU kernels
@@ -41,7 +41,11 @@ def choose_vectorize(
     """
     if device == "cuda":
         return Choice("vmap", "a GPU computes tasks side by side")
-    values = largest_convolution(model, input_shape) * num_examples
+    return by_rule(largest_convolution(model, input_shape) * num_examples, compiled=compiled)
+
+
+def by_rule(values: int, *, compiled: bool = False) -> Choice:
+    """The choice on a CPU, for convolutions that make so many values of one task."""
     if values == 0:
         return Choice("vmap", "no convolutions")
     if compiled:
