@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,31 +58,42 @@ def small(algorithm: Algorithm) -> Case:
     ids=["maml", "fomaml", "anil", "reptile", "protonet"],
 )
 def test_every_peer_has_our_gradient(algorithm: Algorithm) -> None:
+    """In float64, where no unit is carried over a kink, to the last digits; JAX too, which leaves it only when told."""
     case = small(algorithm)
-    expected = ours(case, "loop", CPU)()
-    assert _distance(ours(case, "vmap", CPU)(), expected) < TOLERANCE
-    peers = available(case)
+    assert _distance(ours(case, "vmap", CPU)(), ours(case, "loop", CPU)()) < TOLERANCE
+    double = replace(case, dtype=torch.float64)
+    expected = ours(double, "loop", CPU)()
+    assert _distance(ours(double, "vmap", CPU)(), expected) < 1e-10
+    peers = available(double)
     assert peers
     for name, peer in peers.items():
         try:
-            gradient = peer(case, CPU)
+            gradient = peer(double, CPU)
         except NotImplementedError:
             continue
-        assert _distance(gradient(), expected) < TOLERANCE, name
+        assert _distance(gradient(), expected) < 1e-10, name
 
 
-@pytest.mark.parametrize(("in_double", "kept"), [(1.0, True), (1.1, False)])
-def test_a_float32_gradient_beyond_the_tolerance_is_judged_in_float64(
-    in_double: float, kept: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("single", "in_double", "problem"),
+    [
+        (1.05, 1.0, None),
+        (1.05, 1.05, "another gradient: relative distance 0.05"),
+        (1e30, 1.0, "another gradient: relative distance 1e+30"),
+        (math.nan, 1.0, "another gradient: relative distance nan"),
+    ],
+)
+def test_a_float32_gradient_a_little_off_is_judged_in_float64(
+    single: float, in_double: float, problem: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def peer(case: Case, device: torch.device) -> Callable[[], Params]:
-        scale = 1.1 if case.dtype == torch.float32 else in_double
+        scale = single if case.dtype == torch.float32 else in_double
         return lambda: {name: scale * value for name, value in ours(case, "loop", device)().items()}
 
     monkeypatch.setattr(measure, "available", lambda case: {"peer": peer})
     runs, problems, _ = measure._prepare(small(MAML()), CPU, ["peer"])
-    assert (list(runs), list(problems)) == ((["peer"], []) if kept else ([], ["peer"]))
-    assert kept or problems["peer"] == "another gradient: relative distance 0.1"
+    assert problems == ({} if problem is None else {"peer": problem})
+    assert list(runs) == (["peer"] if problem is None else [])
 
 
 def test_methods_that_no_peer_has_are_measured_without(capsys: pytest.CaptureFixture[str]) -> None:

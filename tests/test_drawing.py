@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raymeta.engine import drawing
-from raymeta.engine.drawing import STEPS_AT_ONCE, Drawing
+from raymeta.engine.drawing import STEPS_AT_ONCE, Drawing, _num_bytes
 from raymeta.errors import DataError
 from raymeta.keys import Shard, TaskKey
 from raymeta.tasks.base import Episode
@@ -49,7 +49,8 @@ def assert_equal(ones: list[Episode], others: list[Episode]) -> None:
             assert all(torch.equal(v, w) for v, w in zip(side, same, strict=True) if v is not None and w is not None), (
                 "equal whoever called when"
             )
-            assert [v is None for v in side] == [w is None for w in same]
+            described = [[None if v is None else (v.dtype, v.stride()) for v in values] for values in (side, same)]
+            assert described[0] == described[1], "a compiler makes one graph of them"
 
 
 @pytest.mark.parametrize("tasks", [Sinusoid(), Glyphs(way=2, shot=1, query_shot=1)], ids=["sinusoid", "glyphs"])
@@ -57,12 +58,47 @@ def test_episodes_of_several_steps_are_those_of_each(tasks: Any) -> None:
     assert_equal(taken(Drawing(tasks, steps_at_once=True)), taken(Drawing(tasks, steps_at_once=False)))
 
 
-def test_small_episodes_are_built_in_few_calls(watched: Watched) -> None:
+def test_small_episodes_are_built_in_few_calls(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "SECONDS_AT_ONCE", 1e6)
     taken(Drawing(watched, steps_at_once=True))
     # Both shards: the first step alone, which tells the size, then those after it at once.
     first, second = {0}, set(range(1, STEPS_AT_ONCE + 1))
     assert watched.asked[:4] == [first, second, first, second]
     assert len(watched.asked) == 8
+
+
+def test_what_waits_is_bounded_in_memory_and_time(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "SECONDS_AT_ONCE", 1e6)
+    num_bytes = _num_bytes(Watched.episodes(watched, list(Shard(0, "train", 0, 0, 3).keys())))
+    monkeypatch.setattr(drawing, "BYTES_AT_ONCE", 5 * num_bytes)
+    source = Drawing(watched, steps_at_once=True)
+    taken(source)
+    assert sum(map(_num_bytes, source._ready.values())) == source._ready_bytes <= 5 * num_bytes
+    monkeypatch.setattr(drawing, "SECONDS_AT_ONCE", 0.0)
+    watched.asked.clear()
+    taken(Drawing(watched, steps_at_once=True))
+    assert watched.asked == [{step} for step in range(STEPS) for _ in range(2)], "slow ones are built when they come"
+
+
+def test_one_task_lies_in_memory_as_when_it_is_built_alone() -> None:
+    shards = [Shard(0, "train", step, 0, 1) for step in range(4)]
+    tasks = Glyphs(way=2, shot=1, query_shot=1)
+    ones = [[d.take(s, list(s.keys())) for s in shards] for d in (Drawing(tasks, steps_at_once=True), Drawing(tasks))]
+    assert_equal(*ones)
+
+
+def test_prepared_episodes_are_built_once_and_taken(watched: Watched) -> None:
+    """In the order of a run: the next step's are prepared, then this step's are taken."""
+    source = Drawing(watched)
+    for step in range(6):
+        source.prepare(Shard(0, "train", step + 1, 0, 3))
+        shard = Shard(0, "train", step, 0, 3)
+        assert (shard in source._prepared) == (step > 0)
+        source.take(shard, list(shard.keys()))
+    assert list(source._prepared) == [last := Shard(0, "train", 6, 0, 3)]
+    source.take(last, list(last.keys()))
+    source.close()
+    assert sorted(min(steps) for steps in watched.asked) == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_a_shard_is_built_alone_where_another_may_compute_the_next(watched: Watched) -> None:
@@ -79,13 +115,14 @@ def test_large_episodes_and_validations_are_built_when_they_come(
     assert watched.asked == 2 * [{step} for step in range(STEPS) for _ in range(2)]
 
 
-def test_a_task_that_fails_stops_its_own_step_and_none_before(watched: Watched) -> None:
-    Watched.fails = True
-    try:
-        source = Drawing(watched, steps_at_once=True)
-        assert len(taken(source, steps=5)) == 10
-        shard = Shard(0, "train", 5, 0, 3)
-        with pytest.raises(DataError, match="step 5"):
-            source.take(shard, list(shard.keys()))
-    finally:
-        Watched.fails = False
+def test_a_task_that_fails_stops_its_own_step_and_none_before(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "SECONDS_AT_ONCE", 1e6)
+    monkeypatch.setattr(Watched, "fails", True)
+    source = Drawing(watched, steps_at_once=True)
+    assert len(taken(source, steps=5)) == 10
+    assert len(watched.asked) == 11, "after the failure, nothing is built ahead again"
+    shard = Shard(0, "train", 5, 0, 3)
+    with pytest.raises(DataError, match="step 5"):
+        source.take(shard, list(shard.keys()))

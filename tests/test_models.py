@@ -13,7 +13,7 @@ from raymeta.errors import ConfigError
 from raymeta.models.backbones import Backbone
 from raymeta.models.base import ModelSpec
 from raymeta.models.conv4 import Conv4
-from raymeta.models.convolution import Conv2d
+from raymeta.models.convolution import FEW_VALUES, Conv2d
 from raymeta.models.custom import Custom
 from raymeta.models.mlp import MLP
 from raymeta.models.pooling import max_pool
@@ -133,3 +133,28 @@ def test_a_product_of_patches_is_the_convolution(kernel: Any, stride: Any, paddi
     torch.testing.assert_close(product, expected, rtol=1e-13, atol=1e-13)
     gradients = [torch.autograd.grad((out * weights).sum(), inputs) for out in (product, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-13)
+
+
+def test_a_compiler_gets_products_where_patches_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    products: list[int] = []
+    own = Conv2d._product
+
+    def product(self: Conv2d, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        products.append(len(x) * height * width * self.weight[0].numel())
+        return own(self, x, height, width)
+
+    monkeypatch.setattr(Conv2d, "_product", product)
+    image = torch.rand(2, 2, 6, 6)
+    Conv2d(2, 2, 3)(image)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    unusual = [{"groups": 2}, {"dilation": 2}, {"padding": 1, "padding_mode": "circular"}, {"padding": "same"}]
+    for options in unusual:
+        layer = Conv2d(2, 2, 3, **options)  # type: ignore[arg-type]
+        assert torch.equal(layer(image), nn.Conv2d.forward(layer, image)), options
+    Conv2d(2, 2, 3)(image[0])
+    Conv2d(64, 2, 3)(torch.rand(2, 64, 64, 64))
+    assert not products
+    Conv2d(2, 2, 3)(image)
+    Conv2d(64, 2, 3, stride=2, padding=1)(torch.rand(25, 64, 14, 14))
+    assert products == [2 * 16 * 18, 25 * 49 * 576]
+    assert max(products) <= FEW_VALUES < 2 * 62 * 62 * 576

@@ -32,9 +32,11 @@ def _gradient(case: Case, device: torch.device, how: str) -> Callable[[], Params
     import jax
     import jax.numpy as jnp
 
+    in_double = case.dtype == torch.float64
     net = plain(case.module())
-    params = {name: jnp.asarray(p.detach().numpy()) for name, p in net.named_parameters()}
-    data = [jnp.asarray(v.numpy()) for side in case.episodes() for v in side[:2] if v is not None]
+    with jax.enable_x64(in_double):
+        params = {name: jnp.asarray(p.detach().numpy()) for name, p in net.named_parameters()}
+        data = [jnp.asarray(v.numpy()) for side in case.episodes() for v in side[:2] if v is not None]
     forward = _forward(net)
     lr, steps, first_order = float(getattr(case.algorithm, "inner_lr", 0.0)), case.inner_steps, case.first_order
 
@@ -61,7 +63,8 @@ def _gradient(case: Case, device: torch.device, how: str) -> Callable[[], Params
     ready: Any = jax.block_until_ready
 
     def gradient() -> Params:
-        result = ready(whole(params, *data))
+        with jax.enable_x64(in_double):
+            result = ready(whole(params, *data))
         return {name: torch.from_numpy(np.array(value)) for name, value in result.items()}
 
     return gradient

@@ -23,7 +23,7 @@ def plain(module: nn.Module) -> nn.Module:
         images = any(isinstance(m, nn.Conv2d) for m in result.modules())
         kind = nn.BatchNorm2d if images else nn.BatchNorm1d
         norm = kind(layer.weight.numel(), eps=layer.eps, track_running_stats=False)
-        norm.load_state_dict(dict(layer.named_parameters()), strict=False)
+        norm.to(layer.weight.dtype).load_state_dict(dict(layer.named_parameters()), strict=False)
         parent, _, child = name.rpartition(".")
         setattr(result.get_submodule(parent), child, norm)
     return result

@@ -86,7 +86,7 @@ class RunOptions(BaseModel):
     """tasks that one worker computes at once; changes the last bits of a result"""
     vectorize: Vectorize | Literal["auto"] = "auto"
     """tasks of a shard side by side (`vmap`) or one after another (`loop`: less memory, any model); `auto` chooses by a
-    rule over model, examples and device, and the run records what"""
+    rule over model, examples, device and `compile`, and the run records what"""
     compile: bool = False
     """compile the computation of a shard (minutes once, cached on disk; then several times as fast for small models)"""
     checkpoint_inner_steps: bool = False

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from raymeta.keys import Shard, TaskKey
 from raymeta.tasks.base import Episode, Examples, TaskSet
 
 PREPARED_SHARDS = 4
-"""Shards whose episodes are built in advance beside other work; of more, they are built when they come."""
-STEPS_AT_ONCE, BYTES_AT_ONCE = 32, 2**20
-"""Steps whose episodes are built in one call, at most, and the memory that they may take."""
+"""Shards of a step whose episodes are built in advance beside other work; of more, they are built when they come."""
+STEPS_AT_ONCE, BYTES_AT_ONCE, SECONDS_AT_ONCE = 32, 2**20, 0.05
+"""Limits of what is built for later steps in one call: steps, all memory that waits, and the time that it may take."""
 
 
 class Drawing:
@@ -22,15 +26,18 @@ class Drawing:
     With `steps_at_once` the shards that are asked for are taken to be the same ones of step after step, as they are in
     one process, and small episodes are built for several steps in one call: for tiny tasks, calling costs more than
     building, and leaves the processor's caches to other code. `pinned` episodes lie in memory from which a GPU copies
-    while it computes.
+    while it computes. The task set is called from two threads, but never from both at once.
     """
 
-    def __init__(self, tasks: TaskSet, *, steps_at_once: bool, pinned: bool = False) -> None:
+    def __init__(self, tasks: TaskSet, *, steps_at_once: bool = False, pinned: bool = False) -> None:
         self._tasks = tasks
-        self._pinned = pinned
         self._steps_at_once = steps_at_once
+        self._pinned = pinned
+        self._step = -1
         self._ready: dict[Shard, Episode] = {}
+        self._ready_bytes = 0
         self._beside = ThreadPoolExecutor(1, "episodes")
+        self._one_at_a_time = Lock()
         self._prepared: dict[Shard, Future[Episode]] = {}
 
     def take(self, shard: Shard, keys: Sequence[TaskKey]) -> Episode:
@@ -38,17 +45,20 @@ class Drawing:
         if (prepared := self._prepared.pop(shard, None)) is not None:
             return prepared.result()
         if (ready := self._ready.pop(shard, None)) is not None:
+            self._ready_bytes -= _num_bytes(ready)
             return ready
+        began = time.perf_counter()
         drawn = self._draw(keys)
         if self._steps_at_once and shard.split == "train":
-            self._draw_more(shard, _num_bytes(drawn))
+            self._draw_more(shard, drawn, time.perf_counter() - began)
         return drawn
 
     def prepare(self, shard: Shard) -> None:
-        """Build the episodes of a shard that may come next beside other work."""
-        for other in [s for s in self._prepared if s.step != shard.step]:
+        """Build the episodes of a shard of the next step beside other work."""
+        for other in [s for s in self._prepared if s.step < shard.step - 1]:
             del self._prepared[other]  # computed elsewhere, or never
-        if len(self._prepared) < PREPARED_SHARDS:
+        count = sum(other.step == shard.step for other in self._prepared)
+        if count < PREPARED_SHARDS and shard not in self._prepared:
             self._prepared[shard] = self._beside.submit(self._draw, list(shard.keys()))
 
     def close(self) -> None:
@@ -56,32 +66,56 @@ class Drawing:
         self._beside.shutdown(wait=False, cancel_futures=True)
 
     def _draw(self, keys: Sequence[TaskKey]) -> Episode:
-        drawn = self._tasks.episodes(keys)
-        if not self._pinned:
-            return drawn
-        sides = [[None if value is None else value.pin_memory() for value in side] for side in drawn]
-        return Episode(*(Examples(*side) for side in sides))  # type: ignore[arg-type]
+        with self._one_at_a_time:
+            drawn = self._tasks.episodes(keys)
+        return _map(_pin, drawn) if self._pinned else drawn
 
-    def _draw_more(self, shard: Shard, num_bytes: int) -> None:
-        """The episodes of the steps after `shard`, as many as are small together."""
-        steps = min(STEPS_AT_ONCE, BYTES_AT_ONCE // max(1, num_bytes))
+    def _draw_more(self, shard: Shard, drawn: Episode, seconds: float) -> None:
+        """The episodes of the steps after `shard`, as many as are little together; `drawn` are its own."""
+        if shard.step != self._step:
+            self._step = shard.step
+            self._ready = {other: episode for other, episode in self._ready.items() if other.step >= shard.step}
+            self._ready_bytes = sum(map(_num_bytes, self._ready.values()))
+        num_bytes = _num_bytes(drawn)
+        room = BYTES_AT_ONCE - self._ready_bytes
+        steps = min(STEPS_AT_ONCE, room // max(1, num_bytes), int(SECONDS_AT_ONCE / seconds))
         later = [shard._replace(step=shard.step + 1 + ahead) for ahead in range(steps)]
-        self._ready = {other: episode for other, episode in self._ready.items() if other.step >= shard.step}
         if not later:
             return
         try:
-            drawn = self._draw([key for other in later for key in other.keys()])  # noqa: SIM118  a Shard's keys are tasks
-        except Exception:  # of a task of a later step: it is raised when that step comes
+            more = self._draw([key for other in later for key in other.keys()])  # noqa: SIM118  a Shard's keys are tasks
+            self._ready.update(zip(later, _parts(more, drawn), strict=True))
+        except Exception:  # of a task of a later step, or of tasks that differ: it is raised when its step comes
+            self._steps_at_once = False
             return
-        self._ready.update(zip(later, _parts(drawn, shard.num_tasks), strict=True))
+        self._ready_bytes += steps * num_bytes
+
+
+def _map(function: Any, *episodes: Episode) -> Episode:
+    """`function` of the tensors that stand in the same place."""
+    sides = [
+        [None if values[0] is None else function(*values) for values in zip(*sides, strict=True)]
+        for sides in zip(*episodes, strict=True)
+    ]
+    return Episode(*(Examples(*side) for side in sides))  # type: ignore[arg-type]
 
 
 def _num_bytes(episodes: Episode) -> int:
     return sum(value.nbytes for side in episodes for value in side if value is not None)
 
 
-def _parts(episodes: Episode, size: int) -> Iterator[Episode]:
-    """Episodes [n · size, ...] as n times [size, ...]."""
-    sides = [[None if value is None else torch.split(value, size) for value in side] for side in episodes]
-    for i in range(len(episodes.support.x) // size):
-        yield Episode(*(Examples(*(None if v is None else v[i] for v in side)) for side in sides))  # type: ignore[arg-type]
+def _pin(value: Tensor) -> Tensor:
+    return value.pin_memory() if value.device.type == "cpu" else value
+
+
+def _parts(episodes: Episode, like: Episode) -> Iterator[Episode]:
+    """Episodes [n · size, ...] as n times [size, ...], which lie in memory as `like` does: compilers look at that."""
+    size = len(like.support.x)
+    for start in range(0, len(episodes.support.x), size):
+        yield _map(lambda value, model, start=start: _as(value[start : start + size], model), episodes, like)
+
+
+def _as(value: Tensor, model: Tensor) -> Tensor:
+    if value.stride() == model.stride():
+        return value
+    return torch.empty_strided(value.shape, model.stride(), dtype=value.dtype).copy_(value)

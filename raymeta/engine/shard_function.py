@@ -38,7 +38,7 @@ class ShardFunction:
         if compiled:
             self._compiled = torch.compile(_with_own_code(self._sums), fullgraph=True, dynamic=False)
         self._seen: set[object] = set()
-        self._described: tuple[Learned, tuple[Any, ...]] | None = None
+        self._last_learned: tuple[Learned, tuple[Any, ...]] | None = None
         self.compile_s = 0.0
         """seconds that compiling took so far, with the first call of each"""
 
@@ -83,10 +83,10 @@ class ShardFunction:
 
     def _kind(self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase) -> object:
         """All that a graph is compiled for, besides what never changes in this object."""
-        if self._described is None or self._described[0] is not learned:
+        if self._last_learned is None or self._last_learned[0] is not learned:
             tensors = [*learned.params.values(), *learned.state.values()]
-            self._described = learned, (tensors[0].device.type, *map(_described, tensors))
-        own = self._described[1]
+            self._last_learned = learned, (tensors[0].device.type, *map(_described, tensors))
+        own = self._last_learned[1]
         modes = self._problem.model.training, torch.is_autocast_enabled(own[0]), torch.is_grad_enabled()
         given = [value for side in episodes for value in side if value is not None]
         return modes, phase._replace(step=0), own, tuple(map(_described, [*noise.values(), *given]))

@@ -16,7 +16,8 @@ MANY_VALUES = 250_000
 
 From `results/benchmarks/paths.json`: a convolution with other weights for each task is a grouped one, which CPU kernels
 are slow at, and large images leave the cache; with little work for each task, calling the kernels once for all wins.
-Compiled, a kernel call costs little, and convolutions of one task become products: then task after task always wins.
+Compiled, a kernel call costs little, and convolutions of one task become products: then task after task is as fast or
+faster.
 """
 
 
@@ -36,6 +37,7 @@ def choose_vectorize(
     compiled: bool = False,
 ) -> Choice:
     """`vmap` or `loop` for tasks of `num_examples` support and query examples, by a rule and never by the clock.
+    `compiled` says whether a compiler gets it.
 
     The same configuration makes the same choice everywhere, since each has its own last bits.
     """

@@ -117,7 +117,8 @@ class Worker:
         self._writable = self._owned.numpy() if self.device.type == "cpu" else None
         self._learned = self._views(self._owned)
         self._version: FloatArray | None = None
-        self._drawing = Drawing(blueprint.tasks, steps_at_once=steps_at_once, pinned=self.device.type == "cuda")
+        on_gpu = self.device.type == "cuda"
+        self._drawing = Drawing(blueprint.tasks, steps_at_once=steps_at_once and not on_gpu, pinned=on_gpu)
 
     def ready(self) -> int:
         """Load the data; answers with the process id."""

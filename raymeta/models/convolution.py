@@ -14,7 +14,7 @@ more than that leave its cache."""
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` of x [n, C, H, W] without groups and dilation; compiled on a CPU, small ones are matrix products.
+    """`nn.Conv2d` of x [n, C, H, W]; compiled on a CPU, small ones without groups and dilation are matrix products.
 
     Each task has weights of its own after an inner step, and a convolution kernel spends its time on preparing them
     where images are few and small. A product of patches and weights does not, and the compiler gathers the patches in
@@ -22,11 +22,15 @@ class Conv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = self._output_size(x)
-        values = len(x) * height * width * self.weight[0].numel()
-        if torch.compiler.is_compiling() and x.device.type == "cpu" and values <= FEW_VALUES:
-            return self._product(x, height, width)
+        if torch.compiler.is_compiling() and x.device.type == "cpu" and x.dim() == 4 and self._is_plain():
+            height, width = self._output_size(x)
+            if len(x) * height * width * self.weight[0].numel() <= FEW_VALUES:
+                return self._product(x, height, width)
         return super().forward(x)
+
+    def _is_plain(self) -> bool:
+        padded = self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        return padded and self.groups == 1 and self.dilation == (1, 1)
 
     def _output_size(self, x: Tensor) -> tuple[int, int]:
         (top, left), (rows, columns) = self._pads(), self.kernel_size

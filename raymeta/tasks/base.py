@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from raymeta.errors import DataError
 from raymeta.keys import Split, TaskKey
 
 Goal = Literal["classification", "regression"]
@@ -45,7 +46,8 @@ class TaskSet(ABC):
     """A distribution of tasks for each split.
 
     Laws: `episode` is pure (the same key gives the same episode in any process); support and query are disjoint;
-    classes of different splits are disjoint; `episodes(keys)[i]` equals `episode(keys[i])` bit for bit.
+    classes of different splits are disjoint; `episodes(keys)[i]` equals `episode(keys[i])` bit for bit. Episodes may be
+    built by another thread than the one that computes, one call at a time, and those of later steps before they come.
     """
 
     goal: ClassVar[Goal]
@@ -92,11 +94,13 @@ def stack_episodes(episodes: Sequence[Episode]) -> Episode:
     """Stack episodes of equal shapes along a leading task dimension."""
 
     def stack(side: Sequence[Examples]) -> Examples:
-        ids = [examples.class_id for examples in side]
+        ids = [examples.class_id for examples in side if examples.class_id is not None]
+        if 0 < len(ids) < len(side):
+            raise DataError("some episodes of this task set have a class_id, others have none: all or none should")
         return Examples(
             torch.stack([examples.x for examples in side]),
             torch.stack([examples.y for examples in side]),
-            torch.stack([i for i in ids if i is not None]) if all(i is not None for i in ids) else None,
+            torch.stack(ids) if ids else None,
         )
 
     return Episode(stack([e.support for e in episodes]), stack([e.query for e in episodes]))

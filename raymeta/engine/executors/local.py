@@ -13,7 +13,7 @@ from raymeta.runs.tracker import WorkerRow
 
 
 class LocalExecutor:
-    """One worker inside this process; nothing goes on while the driver does something else."""
+    """One worker inside this process; beside a GPU it builds the next episodes, and nothing else goes on beside."""
 
     concurrent = False
 
