@@ -95,7 +95,8 @@ def test_prepared_episodes_are_built_once_and_taken(watched: Watched) -> None:
         shard = Shard(0, "train", step, 0, 3)
         assert (shard in source._prepared) == (step > 0)
         source.take(shard, list(shard.keys()))
-    assert list(source._prepared) == [last := Shard(0, "train", 6, 0, 3)]
+    last = Shard(0, "train", 6, 0, 3)
+    assert list(source._prepared) == [last]
     source.take(last, list(last.keys()))
     source.close()
     assert sorted(min(steps) for steps in watched.asked) == [0, 1, 2, 3, 4, 5, 6]
