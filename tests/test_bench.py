@@ -49,7 +49,7 @@ def small(algorithm: Algorithm) -> Case:
 @pytest.mark.parametrize(
     "algorithm",
     [
-        MAML(inner_lr=0.1, inner_steps=2),
+        MAML(inner_lr=0.1),
         MAML(inner_lr=0.1, inner_steps=2, first_order=True),
         ANIL(inner_lr=0.1, inner_steps=2),
         Reptile(inner_lr=0.1, inner_steps=2, inner_optimizer="sgd"),
