@@ -78,7 +78,7 @@ class Drawing:
             self._ready_bytes = sum(map(_num_bytes, self._ready.values()))
         num_bytes = _num_bytes(drawn)
         room = BYTES_AT_ONCE - self._ready_bytes
-        steps = min(STEPS_AT_ONCE, room // max(1, num_bytes), int(SECONDS_AT_ONCE / seconds))
+        steps = min(STEPS_AT_ONCE, room // max(1, num_bytes), int(SECONDS_AT_ONCE / max(seconds, 1e-6)))
         later = [shard._replace(step=shard.step + 1 + ahead) for ahead in range(steps)]
         if not later:
             return
