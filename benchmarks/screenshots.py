@@ -24,10 +24,11 @@ COLOURS = 128
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--run", required=True, help="id of the run on the page of a run")
-    parser.add_argument("--fit", required=True, help="id of a run on sinusoids")
-    parser.add_argument("--compare", nargs="+", required=True, help="ids of the compared runs")
-    parser.add_argument("--sweep", required=True, help="id of the sweep")
+    parser.add_argument("--run", default="", help="id of the run on the page of a run")
+    parser.add_argument("--fit", default="", help="id of a run on sinusoids")
+    parser.add_argument("--compare", nargs="+", default=[], help="ids of the compared runs")
+    parser.add_argument("--sweep", default="", help="id of the sweep")
+    parser.add_argument("--only", nargs="+", metavar="PICTURE", help="only these, which may need fewer ids [all]")
     arguments = parser.parse_args()
     run, fit = quote(arguments.run), quote(arguments.fit)
     pages = {
@@ -41,6 +42,8 @@ def main() -> int:
         "cluster": ("/cluster", "light", None),
         "bench": ("/bench", "light", "section:first-of-type"),
     }
+    if arguments.only:
+        pages = {name: pages[name] for name in arguments.only}
     OUT.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "raymeta.dashboard", str(arguments.directory), "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
