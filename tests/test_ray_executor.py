@@ -25,6 +25,7 @@ from raymeta.engine.driver import train_loop
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
+from raymeta.engine.executors.ray_actors.folding import whole_blocks
 from raymeta.engine.executors.ray_actors.metrics import METRICS
 from raymeta.engine.executors.ray_actors.pool import DRAIN_CHECK_S
 from raymeta.engine.worker import Job
@@ -416,3 +417,14 @@ def _scrape(ray: Any, until: str) -> str:
         time.sleep(0.5)
         text = urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     return text
+
+
+def test_blocks_stay_whole_although_nodes_take_shards_from_each_other() -> None:
+    """Whoever computed a shard last prepared its next episodes; a block goes to the node that prepared most of it."""
+    mine, yours = dict.fromkeys(range(8), "a"), dict.fromkeys(range(8, 16), "b")
+    assert whole_blocks(mine | yours, 3, 2) == mine | yours
+    assert whole_blocks(mine | yours | {6: "b", 7: "b", 9: "a"}, 3, 2) == mine | yours, "what was taken goes back"
+    assert whole_blocks({**mine, 8: "a", 9: "a", 10: "b"}, 3, 2) == mine | yours, "nobody gets more than a share"
+    assert whole_blocks({**mine, 8: "a", 9: "a"}, 3, 2) == mine, "the rest is for who asks first"
+    assert whole_blocks({0: "gone"}, 1, 0) == {0: "gone", 1: "gone"}
+    assert whole_blocks({}, 3, 2) == {}

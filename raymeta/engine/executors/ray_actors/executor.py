@@ -6,14 +6,14 @@ import itertools
 import statistics
 import time
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from raymeta.engine.executors.base import Notify, silent, tell_compiled
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors.batch import Batch, Call, Todo
 from raymeta.engine.executors.ray_actors.cluster import Cluster
-from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, block_level, with_vector
+from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, block_level, whole_blocks, with_vector
 from raymeta.engine.executors.ray_actors.pace import Pace
 from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
 from raymeta.engine.executors.ray_actors.sums import NodeSums
@@ -75,8 +75,9 @@ class RayExecutor:
         urgent: bool = True,
     ) -> Iterator[tuple[Block, Result]]:
         level = self._block_level(job, payload, len(shards))
-        owners = {p: self._owner(seat, level) for p, s in enumerate(shards) if (seat := self._prepared.get(s))}
+        prepared = {p: self._owner(seat, level) for p, s in enumerate(shards) if (seat := self._prepared.get(s))}
         self._prepared = {}
+        owners = prepared if level is None else whole_blocks(prepared, level, len(self._live_nodes()))
         todo = Todo(len(shards), owners, level or 0)
         reference = self._ray.put(payload)
         batch = Batch(next(self._numbers), job, reference, payload.nbytes, shards, upcoming, todo, level)
@@ -127,9 +128,12 @@ class RayExecutor:
     def _block_level(self, job: Job, payload: FloatArray, num_shards: int) -> int | None:
         if self._options.aggregate == "flat" or job.kind != "gradient" or payload.nbytes < LEAST_BYTES:
             return None
-        return block_level(num_shards, len({seat.node for seat in self.pool.live()}))
+        return block_level(num_shards, len(self._live_nodes()))
 
-    def _owner(self, seat: Seat, level: int | None) -> Hashable:
+    def _live_nodes(self) -> set[str]:
+        return {seat.node for seat in self.pool.live()}
+
+    def _owner(self, seat: Seat, level: int | None) -> str:
         return seat.name if level is None else seat.node
 
     def _give_out(self) -> None:

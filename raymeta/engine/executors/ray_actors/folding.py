@@ -69,6 +69,25 @@ def block_level(num_shards: int, num_nodes: int) -> int:
     return max(0, (num_shards // max(1, num_nodes)).bit_length() - 1)
 
 
+def whole_blocks(prepared: Mapping[int, str], level: int, num_nodes: int) -> dict[int, str]:
+    """Owners of positions, block by block, from the nodes that prepared them: who has most of a block gets all of it.
+
+    Left to who prepared it, a shard that one node took from another's block would stay there step after step, until no
+    block lay on one node. No node gets more than its share of blocks.
+    """
+    blocks: dict[int, Counter[str]] = {}
+    for position, node in prepared.items():
+        blocks.setdefault(position >> level, Counter())[node] += 1
+    share, given = -(-len(blocks) // max(1, num_nodes)), Counter[str]()
+    owners: dict[int, str] = {}
+    for index, nodes in sorted(blocks.items(), key=lambda item: (-max(item[1].values()), item[0])):
+        owner = next((node for node, _ in nodes.most_common() if given[node] < share), None)
+        if owner is not None:
+            given[owner] += 1
+            owners |= dict.fromkeys(range(index << level, (index + 1) << level), owner)
+    return owners
+
+
 def split(block: Block, nodes: Mapping[int, str], num_shards: int) -> Iterator[Block]:
     """Cut a computed block into the largest blocks that lie on one node, and into single shards.
 
