@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def updated(text: str) -> str:
     blocks |= {"results": results_table(), "chaos": chaos_table(), "scaling": scaling_table()}
     blocks |= {"bench": bench_table(), "paths": paths_table(), "overhead": overhead_table(), "fast": fast_text()}
     blocks |= {"dashboard": dashboard_text(), "asha": asha_text()}
+    blocks |= {"traffic": traffic_table(), "cut": cut_text()}
     blocks |= {"model-check": check_table(), "model": model_table()}
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
@@ -105,6 +107,33 @@ def bench_table() -> str:
                 f"| {'' if memory is None else format(memory, ',.0f')} |"
             )
     return "\n".join(lines)
+
+
+def traffic_table() -> str:
+    """What sums on nodes save, by bandwidth."""
+    rows = json.loads((RESULTS / "hosts-traffic.json").read_text(encoding="utf-8"))["rows"]
+    lines = [
+        "| each host sends at most | sums | seconds a step | MB to the driver's host a step |",
+        "|---|---|---|---|",
+    ]
+    for mbit, aggregate in dict.fromkeys((row["mbit"], row["aggregate"]) for row in rows):
+        same = [row for row in rows if (row["mbit"], row["aggregate"]) == (mbit, aggregate)]
+        step_s, received = (statistics.median(row[key] for row in same) for key in ("step_s", "received_mb_per_step"))
+        limit = "no limit" if mbit is None else f"{mbit:g} Mbit/s"
+        lines.append(f"| {limit} | {aggregate} | {step_s:.2f} | {received:.1f} |")
+    return "\n".join(lines)
+
+
+def cut_text() -> str:
+    """Links that were cut."""
+    content = json.loads((RESULTS / "hosts-cut.json").read_text(encoding="utf-8"))
+    waits = ", ".join(f"{name}: {seconds:.1f} s" for name, seconds in content["seconds"].items())
+    equal = "equal to" if content["equal"] else "NOT equal to"
+    return (
+        f"In {content['steps']} steps ({waits}) {content['events']['worker_lost']} workers were lost and "
+        f"{content['events']['worker_joined']} joined; the final parameters are {equal} those of one process "
+        "([numbers](../results/benchmarks/hosts-cut.json))."
+    )
 
 
 def fast_text() -> str:

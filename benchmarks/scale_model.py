@@ -46,6 +46,7 @@ class Costs:
     compute_s: float
     model_bytes: int
     bandwidth: float = float("inf")
+    senders: int = 1  # links of `bandwidth` each by which results come, where the driver's own takes in more
 
     def take_in_s(self, nbytes: float) -> float:
         """The driver's own time for one result."""
@@ -77,7 +78,7 @@ def simulate(costs: Costs, workers: int, shards: int, *, per_node: int = 1, aggr
         small = 0.0
     link = driver = begin
     for when, nbytes in arrivals:
-        link = max(link, when) + nbytes / costs.bandwidth
+        link = max(link, when) + nbytes / (costs.senders * costs.bandwidth)
         driver = max(driver, link + LATENCY_S) + costs.take_in_s(nbytes)
     return max(driver, small) + costs.step_s
 
@@ -116,11 +117,12 @@ def check(costs: Costs, scaling: dict[str, Any], traffic: dict[str, Any] | None)
             continue
         same = [r for r in traffic["rows"] if (r["mbit"], r["aggregate"]) == (row["mbit"], row["aggregate"])]
         measured = sorted(r["step_s"] for r in same)[len(same) // 2]
-        # Two hosts with two workers each on these cores, and shards of two tasks.
-        part = 2 / setting["shard_size"]
-        compute = costs.compute_s * part * max(1.0, 4 / cores)
-        slow = replace(costs, compute_s=compute, bandwidth=row["mbit"] * 125_000 * 0.95)
-        predicted = simulate(slow, 4, round(shards / part), per_node=2, aggregate=row["aggregate"])
+        # Two hosts with two workers each on these cores, small shards: computing takes what it does without a limit.
+        small = setting["meta_batch_size"] // 2
+        free = [r["step_s"] for r in traffic["rows"] if r["mbit"] is None and r["aggregate"] == row["aggregate"]]
+        compute = (sum(free) / len(free) - costs.step_s) * 4 / small
+        slow = replace(costs, compute_s=compute, bandwidth=row["mbit"] * 125_000 * 0.95, senders=2)
+        predicted = simulate(slow, 4, small, per_node=2, aggregate=row["aggregate"])
         rows.append(_row(f"2 hosts, {row['mbit']:g} Mbit/s, {row['aggregate']}", predicted, measured))
     return rows
 
