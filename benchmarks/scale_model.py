@@ -6,7 +6,7 @@ Reads results/benchmarks/scaling.json and hosts-traffic.json, simulates a step s
 measured, and extrapolates over workers, sizes of the model and bandwidths. Weak scaling: every worker has four shards.
 
 The simulation knows: compute time of a shard; the driver's own time for a step, a shard, a byte; parameters that leave
-the driver once for every node, one node after the other; results that come in through one link, one after the other;
+the driver once for every node, one node after the other; results that come in one after the other;
 two calls given to each worker at once; sums on nodes. It does not know stragglers, faults, or other users of the links.
 """
 
