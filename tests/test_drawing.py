@@ -80,6 +80,16 @@ def test_what_waits_is_bounded_in_memory_and_time(watched: Watched, monkeypatch:
     assert watched.asked == [{step} for step in range(STEPS) for _ in range(2)], "slow ones are built when they come"
 
 
+def test_what_steps_left_behind_is_dropped_and_nothing_else(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "SECONDS_AT_ONCE", 1e6)
+    source = Drawing(watched, steps_at_once=True)
+    one, other = Shard(0, "train", 0, 0, 3), Shard(0, "train", 10, 3, 5)
+    for shard in (one, other):
+        source.take(shard, list(shard.keys()))
+    steps = {part: [s.step for s in source._ready if s[3:] == part[3:]] for part in (one, other)}
+    assert steps == {one: list(range(10, 33)), other: list(range(11, 43))}
+
+
 def test_one_task_lies_in_memory_as_when_it_is_built_alone() -> None:
     shards = [Shard(0, "train", step, 0, 1) for step in range(4)]
     tasks = Glyphs(way=2, shot=1, query_shot=1)
