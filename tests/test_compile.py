@@ -61,8 +61,8 @@ def test_compiled_second_order_gradients_are_right_and_compiled_once(local_ray: 
 def test_methods_compile_on_images(algorithm: str, vectorize: str) -> None:
     options = {**IMAGES, "algorithm": algorithm, "vectorize": vectorize}
     compiled, plain = (gradient("glyphs-5w1s-maml", {**options, "compile": c}) for c in (True, False))
-    # Rounding carries a pixel over the kink of a ReLU now and then; a wrong derivative is off by a tenth and more.
-    assert np.linalg.norm(compiled - plain) < 1e-3 * np.linalg.norm(plain)
+    # Products round otherwise than convolutions: 2e-5 apart was seen.
+    assert np.linalg.norm(compiled - plain) < 1e-4 * np.linalg.norm(plain)
 
 
 def test_a_loop_compiles_one_task_whatever_their_number() -> None:
