@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,12 +70,39 @@ class Shard(NamedTuple):
     start: int
     stop: int
 
-    def keys(self) -> Iterator[TaskKey]:
-        return (TaskKey(self.seed, self.split, self.step, index) for index in range(self.start, self.stop))
+    def keys(self) -> ShardKeys:
+        return ShardKeys(self)
 
     @property
     def num_tasks(self) -> int:
         return self.stop - self.start
+
+
+class ShardKeys(Sequence[TaskKey]):
+    """The keys of a shard's tasks, each made when it is asked for: most shards need only the first."""
+
+    __slots__ = ("_shard",)
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+
+    def __len__(self) -> int:
+        return self._shard.num_tasks
+
+    def __iter__(self) -> Iterator[TaskKey]:
+        seed, split, step, start, stop = self._shard
+        return (TaskKey(seed, split, step, index) for index in range(start, stop))
+
+    @overload
+    def __getitem__(self, place: int) -> TaskKey: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[TaskKey]: ...
+    def __getitem__(self, place: int | slice) -> TaskKey | list[TaskKey]:
+        seed, split, step, start, stop = self._shard
+        indices = range(start, stop)[place]
+        if isinstance(indices, range):
+            return [TaskKey(seed, split, step, index) for index in indices]
+        return TaskKey(seed, split, step, indices)
 
 
 class Block(NamedTuple):

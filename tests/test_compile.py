@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from raymeta.algorithms.base import Adaptation, Algorithm
 from raymeta.config.build import build
 from raymeta.config.load import load_config
+from raymeta.engine.compiled import Compiled
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
@@ -73,6 +76,34 @@ def test_a_loop_compiles_one_task_whatever_their_number() -> None:
     assert told == ["compiled"]
 
 
+class Scaled:
+    """A function that reads a tensor besides those that it is given."""
+
+    def __init__(self) -> None:
+        self.scale = torch.tensor([2.0])
+
+    def alone(self, x: Tensor, y: Tensor) -> Tensor:
+        return x - y
+
+    def beside(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.scale * x - y
+
+
+def test_a_graph_is_called_by_itself_only_where_all_that_it_reads_is_given() -> None:
+    one, two, three = (torch.tensor([value]) for value in (1.0, 2.0, 3.0))
+    scaled = Scaled()
+    alone, beside = Compiled(scaled.alone), Compiled(scaled.beside)
+    for compiled in (alone, beside):
+        assert not compiled.knows("kind")
+        compiled("kind", [one, two], one, two)
+        assert compiled.knows("kind")
+    assert alone("kind", [three, one], "not looked at").item() == 2
+    scaled.scale = torch.tensor([5.0])
+    assert beside("kind", [three, one], three, one).item() == 14, "the compiler's checks see another tensor"
+    alone("same", [one, one], one, one)  # which of the two is read where, nobody can tell
+    assert alone("same", [three, one], three, one).item() == 2
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_graphs_of_two_runs_and_of_other_chunks_are_told_apart() -> None:
@@ -85,6 +116,9 @@ def test_graphs_of_two_runs_and_of_other_chunks_are_told_apart() -> None:
         worker, payload = Worker(built.blueprint), built.blueprint.payload(built.initial)
         for chunk_size in (4, 2, 4, 3, 2):  # 3 leaves one task alone
             yield worker.run(Job("gradient", chunk_size=chunk_size), payload, shard).vector
+        if compiled:
+            direct = worker._sums_of._compiled._direct  # type: ignore[union-attr]
+            assert [graph is not None for graph in direct.values()] == 4 * [True], "all graphs are called by themselves"
         worker.close()
 
     rows = zip(*(vectors(rate, compiled) for compiled in (True, False) for rate in (0.01, 0.1)), strict=True)

@@ -40,7 +40,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 def taken(drawing: Drawing, *, split: Any = "train", steps: int = STEPS) -> list[Episode]:
     shards = [Shard(0, split, step, *part) for step in range(steps) for part in ((0, 3), (3, 5))]
-    return [drawing.take(shard, list(shard.keys())) for shard in shards]
+    return [drawing.take(shard) for shard in shards]
 
 
 def assert_equal(ones: list[Episode], others: list[Episode]) -> None:
@@ -85,7 +85,7 @@ def test_what_steps_left_behind_is_dropped_and_nothing_else(watched: Watched, mo
     source = Drawing(watched, steps_at_once=True)
     one, other = Shard(0, "train", 0, 0, 3), Shard(0, "train", 10, 3, 5)
     for shard in (one, other):
-        source.take(shard, list(shard.keys()))
+        source.take(shard)
     steps = {part: [s.step for s in source._ready if s[3:] == part[3:]] for part in (one, other)}
     assert steps == {one: list(range(10, 33)), other: list(range(11, 43))}
 
@@ -93,7 +93,7 @@ def test_what_steps_left_behind_is_dropped_and_nothing_else(watched: Watched, mo
 def test_one_task_lies_in_memory_as_when_it_is_built_alone() -> None:
     shards = [Shard(0, "train", step, 0, 1) for step in range(4)]
     tasks = Glyphs(way=2, shot=1, query_shot=1)
-    ones = [[d.take(s, list(s.keys())) for s in shards] for d in (Drawing(tasks, steps_at_once=True), Drawing(tasks))]
+    ones = [[d.take(s) for s in shards] for d in (Drawing(tasks, steps_at_once=True), Drawing(tasks))]
     assert_equal(*ones)
 
 
@@ -104,10 +104,10 @@ def test_prepared_episodes_are_built_once_and_taken(watched: Watched) -> None:
         source.prepare(Shard(0, "train", step + 1, 0, 3))
         shard = Shard(0, "train", step, 0, 3)
         assert (shard in source._prepared) == (step > 0)
-        source.take(shard, list(shard.keys()))
+        source.take(shard)
     last = Shard(0, "train", 6, 0, 3)
     assert list(source._prepared) == [last]
-    source.take(last, list(last.keys()))
+    source.take(last)
     source.close()
     assert sorted(min(steps) for steps in watched.asked) == [0, 1, 2, 3, 4, 5, 6]
 
@@ -136,4 +136,4 @@ def test_a_task_that_fails_stops_its_own_step_and_none_before(
     assert len(watched.asked) == 11, "after the failure, nothing is built ahead again"
     shard = Shard(0, "train", 5, 0, 3)
     with pytest.raises(DataError, match="step 5"):
-        source.take(shard, list(shard.keys()))
+        source.take(shard)

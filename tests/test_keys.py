@@ -51,6 +51,10 @@ def test_streams_of_neighbours_do_not_overlap() -> None:
 def test_shards_cover_every_task_once(num_tasks: int, shard_size: int) -> None:
     shards = plan(seed=0, split="train", step=5, num_tasks=num_tasks, shard_size=shard_size)
     keys = [key for shard in shards for key in shard.keys()]  # noqa: SIM118  a Shard's keys are tasks
+    for shard in shards:
+        every = list(shard.keys())
+        assert [shard.keys()[place] for place in range(-len(every), len(every))] == 2 * every
+        assert (len(shard.keys()), shard.keys()[1:]) == (len(every), every[1:])
     assert keys == [TaskKey(0, "train", 5, i) for i in range(num_tasks)]
     assert all(shard.num_tasks == shard_size for shard in shards[:-1])
 

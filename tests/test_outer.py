@@ -90,8 +90,10 @@ def test_one_flat_vector_steps_like_tensors_one_by_one(kind: str) -> None:
     outer = OuterOptimizer(Learned(start, {}), options)
     apart = {name: value.clone().requires_grad_() for name, value in start.items()}
     kinds = {
-        "sgd": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
-    }  # fmt: skip
+        "sgd": partial(torch.optim.SGD, momentum=0.9),
+        "adam": partial(torch.optim.Adam, fused=True),
+        "adamw": partial(torch.optim.AdamW, fused=True),
+    }
     groups = [{"params": [p], "weight_decay": 0.1 * ("inner_lr" not in name)} for name, p in apart.items()]
     reference = kinds[kind](groups, lr=0.01)
     for _ in range(3):

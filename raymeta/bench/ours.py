@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from raymeta.algorithms.problem import Phase, Problem
 from raymeta.bench.cases import Case
@@ -27,11 +26,12 @@ def ours(case: Case, path: str, device: torch.device) -> Callable[[], Params]:
     episodes = case.episodes()
     moved = type(episodes)(*(side._replace(x=side.x.to(device), y=side.y.to(device)) for side in episodes))
     phase = Phase(way=problem.way_of(episodes))
+    dtype = next(iter(learned.params.values())).dtype
     keys = [TaskKey(0, "train", 0, index) for index in range(case.num_tasks)]
     noise = {n: v.to(device) for n, v in case.algorithm.noise(problem, keys, episodes.support, phase).items()}
 
     def gradient() -> Params:
-        flat: Tensor = function(learned, moved, noise, phase)[0]
-        return layout.unflatten(flat)
+        sums = function(learned, moved, noise, phase).vector[: layout.size]
+        return layout.unflatten(sums.to(dtype))
 
     return gradient

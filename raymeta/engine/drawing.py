@@ -40,15 +40,15 @@ class Drawing:
         self._one_at_a_time = Lock()
         self._prepared: dict[Shard, Future[Episode]] = {}
 
-    def take(self, shard: Shard, keys: Sequence[TaskKey]) -> Episode:
-        """The episodes of `shard`, whose tasks have `keys`, with a leading task dimension."""
+    def take(self, shard: Shard) -> Episode:
+        """The episodes of `shard`, with a leading task dimension."""
         if (prepared := self._prepared.pop(shard, None)) is not None:
             return prepared.result()
         if (ready := self._ready.pop(shard, None)) is not None:
             self._ready_bytes -= _num_bytes(ready)
             return ready
         began = time.perf_counter()
-        drawn = self._draw(keys)
+        drawn = self._draw(shard.keys())
         if self._steps_at_once and shard.split == "train":
             self._draw_more(shard, drawn, time.perf_counter() - began)
         return drawn
@@ -59,7 +59,7 @@ class Drawing:
             del self._prepared[other]  # computed elsewhere, or never
         count = sum(other.step == shard.step for other in self._prepared)
         if count < PREPARED_SHARDS and shard not in self._prepared:
-            self._prepared[shard] = self._beside.submit(self._draw, list(shard.keys()))
+            self._prepared[shard] = self._beside.submit(self._draw, shard.keys())
 
     def close(self) -> None:
         """Drop what nobody took."""

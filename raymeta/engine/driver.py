@@ -15,7 +15,7 @@ from raymeta.engine.background import BackgroundStore
 from raymeta.engine.books import Books, RunState
 from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.engine.executors.base import Executor
-from raymeta.engine.phases import FOLD, METRICS, OUTER, TRANSFER, WORK, Phases
+from raymeta.engine.phases import FOLD, METRICS, OUTER, REST, TRANSFER, WORK, Phases
 from raymeta.engine.profile import Profile
 from raymeta.engine.reduce import Fold, Total
 from raymeta.engine.schedule import Schedule
@@ -78,25 +78,25 @@ def _steps(
         started, waited = clock(), executor.waited_s
         if profile is not None:
             profile.begin_step(phases)
-        work: Counter[str] = Counter()
         try:
-            total = _sums(books, work)
+            total = _sums(books, None if profile is None else profile.work)
         except RaymetaError:
             books.rescue()
             raise
         if total.non_finite:
             books.stop(validate=False)
             raise _non_finite(total, state.step, books.store)
-        with phases(OUTER):
-            metrics = outer_step(state, blueprint, total, schedule)
+        phases.begin(OUTER)
+        metrics = outer_step(state, blueprint, total, schedule)
+        phases.begin(METRICS)
         state.step += 1
         seconds = clock() - started
         state.tasks += total.num_tasks
         state.train_s += seconds
         busy = 1 - min(1.0, (executor.waited_s - waited) / seconds)
         metrics |= {names.STEP_S: seconds, names.TASKS_PER_S: total.num_tasks / seconds, names.DRIVER_BUSY: busy}
-        with phases(METRICS):
-            tracker.step(state.step, metrics)
+        tracker.step(state.step, metrics)
+        phases.begin(REST)
         last = state.step == schedule.steps
         books.after_step(last=last)
         if clock() - reported >= WORKER_REPORT_S or last:
@@ -104,11 +104,11 @@ def _steps(
             with phases(METRICS):
                 tracker.workers(executor.workers())
         if profile is not None:
-            profile.end_step(phases, work)
+            profile.end_step(phases)
     return "steps"
 
 
-def _sums(books: Books, work: Counter[str]) -> Total:
+def _sums(books: Books, work: Counter[str] | None) -> Total:
     """One step's sums; done again with half as many tasks at once, on all workers, where memory did not suffice."""
     while True:
         try:
@@ -129,18 +129,20 @@ def map_reduce(
 
     What of this takes how long is told to `phases`, and added to `work` what those who computed it say.
     """
-    phases, work = phases or Phases(), Counter() if work is None else work
+    phases = phases or Phases()
     shards = _shards(schedule, state.step)
     upcoming = _shards(schedule, state.step + 1) if state.step + 1 < schedule.steps else []
     fold = Fold(len(shards))
     job = Job("gradient", chunk_size=state.chunks.at("gradient", state.step))
-    with phases(TRANSFER):
-        payload = state.outer.payload(blueprint.state_layout)
-    with phases(WORK):
-        for block, result in executor.map(job, payload, shards, upcoming=upcoming):
-            with phases(FOLD):
-                fold.add(block, Total.of(result))
-                work.update(result.phases)
+    phases.begin(TRANSFER)
+    payload = state.outer.payload(blueprint.state_layout)
+    phases.begin(WORK)
+    for block, result in executor.map(job, payload, shards, upcoming=upcoming):
+        phases.begin(FOLD)
+        fold.add(block, Total.of(result))
+        if work is not None:
+            work.update(result.phases)
+        phases.begin(WORK)
     return fold.total()
 
 

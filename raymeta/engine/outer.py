@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raymeta.algorithms.meta_sgd import RATES
 from raymeta.algorithms.problem import Learned
-from raymeta.engine.update_rules import State, adam, adamw, sgd
+from raymeta.engine.update_rules import State, adam, sgd
 from raymeta.options import STRICT
 from raymeta.tree import Layout, Params, detach
 
@@ -71,6 +71,9 @@ class OuterOptimizer:
         self.state = dict(learned.state)
         self._layout = Layout.of(learned.params)
         self._flat = self._layout.flatten(detach(learned.params)).clone()
+        self._gradient = torch.empty_like(self._flat)
+        # The same memory, for numpy.
+        self._flat_array, self._gradient_array = self._flat.numpy(), self._gradient.numpy()
         self.params = self._layout.unflatten(self._flat)
         self._pieces = self._cut()
 
@@ -82,7 +85,7 @@ class OuterOptimizer:
     def payload(self, state_layout: Layout) -> NDArray[np.floating]:
         """A copy of everything learned as one flat vector [P + S], what `Blueprint.payload` makes of `learned`."""
         if not self.state:
-            return self._flat.numpy().copy()
+            return self._flat_array.copy()
         return torch.cat([self._flat, state_layout.flatten(self.state).to(self._flat.dtype)]).numpy()
 
     def step(self, gradient: NDArray[np.float64], *, lr: float) -> float:
@@ -96,18 +99,16 @@ class OuterOptimizer:
             gradient = gradient * (self.options.clip_norm / norm)
         if self.options.clip_value is not None:
             gradient = gradient.clip(-self.options.clip_value, self.options.clip_value)
-        whole = torch.from_numpy(gradient).to(self._flat.dtype)
-        sizes = [piece.layout.size for piece in self._pieces]
-        for piece, part in zip(self._pieces, whole.split_with_sizes(sizes) if sizes[1:] else (whole,), strict=True):
+        self._gradient_array[:] = gradient
+        for piece in self._pieces:
             decay = self.options.weight_decay if piece.decays else 0.0
             match self.options.optimizer:
                 case "sgd":
                     momentum = self.options.momentum
-                    sgd(piece.vector, part, piece.state, lr=lr, weight_decay=decay, momentum=momentum)
-                case "adam":
-                    adam(piece.vector, part, piece.state, lr=lr, weight_decay=decay)
-                case "adamw":
-                    adamw(piece.vector, part, piece.state, lr=lr, weight_decay=decay)
+                    sgd(piece.vector, piece.gradient, piece.state, lr=lr, weight_decay=decay, momentum=momentum)
+                case kind:
+                    decoupled = kind == "adamw"
+                    adam(piece.vector, piece.gradient, piece.state, lr=lr, weight_decay=decay, decoupled=decoupled)
         return norm
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -135,8 +136,8 @@ class OuterOptimizer:
         pieces, start = [], 0
         for are_rates, names in groupby(self._layout.shapes, key=lambda name: name.startswith(RATES)):
             layout = Layout({name: self._layout.shapes[name] for name in names})
-            vector = self._flat[start : start + layout.size]
-            pieces.append(_Piece(vector, layout, decays=not are_rates, state={}))
+            part = slice(start, start + layout.size)
+            pieces.append(_Piece(self._flat[part], self._gradient[part], layout, decays=not are_rates, state={}))
             start += layout.size
         return pieces
 
@@ -145,6 +146,7 @@ class _Piece(NamedTuple):
     """Neighbouring parameters that are updated as one vector."""
 
     vector: Tensor
+    gradient: Tensor
     layout: Layout
     decays: bool
     state: State

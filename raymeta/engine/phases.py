@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,54 +21,44 @@ WORK = "work"
 
 
 class Phases:
-    """Seconds by phase since the last lap. `with phases(NAME):` is that phase, but for what is entered inside."""
+    """Seconds by phase since the last lap; in a trace that is being recorded, each stay in a phase is a named range.
+
+    `begin(NAME)` ends the phase before it and costs a microsecond. `with phases(NAME):` goes back to the phase before.
+    """
 
     def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._entered = [REST]
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._current = REST
         self._since = time.perf_counter()
-
-    def __call__(self, name: str) -> Phase:
-        return Phase(self, name)
-
-    def lap(self) -> dict[str, float]:
-        """Seconds of every phase since the last call, which add up to the time since then."""
-        self._account()
-        seconds, self._seconds = self._seconds, {}
-        return seconds
-
-    def enter(self, name: str) -> None:
-        self._account()
-        self._entered.append(name)
-
-    def leave(self) -> None:
-        self._account()
-        self._entered.pop()
-
-    def _account(self) -> None:
-        now, name = time.perf_counter(), self._entered[-1]
-        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
-        self._since = now
-
-
-class Phase:
-    """A stay in a phase, and a named range in a trace that is being recorded."""
-
-    __slots__ = ("_name", "_phases", "_range")
-
-    def __init__(self, phases: Phases, name: str) -> None:
-        self._phases, self._name = phases, name
         self._range: Any = None  # a `record_function`, which has no types
 
-    def __enter__(self) -> None:
-        if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
-            self._range = record_function(self._name)
-            self._range.__enter__()
-        self._phases.enter(self._name)
+    def begin(self, name: str) -> None:
+        """From now on it is phase `name`."""
+        now = time.perf_counter()
+        self._seconds[self._current] += now - self._since
+        self._current, self._since = name, now
+        if self._range is not None or torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+            self._trace(name)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._phases.leave()
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        before = self._current
+        self.begin(name)
+        try:
+            yield
+        finally:
+            self.begin(before)
+
+    def lap(self) -> dict[str, float]:
+        """Seconds of every phase since the last call, which add up to the time since then; the phase goes on."""
+        self.begin(self._current)
+        seconds, self._seconds = self._seconds, defaultdict(float)
+        return seconds
+
+    def _trace(self, name: str) -> None:
         if self._range is not None:
-            self._range.__exit__(kind, error, trace)
+            self._range.__exit__(None, None, None)
+            self._range = None
+        if name != REST and torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+            self._range = record_function(name)
+            self._range.__enter__()

@@ -31,6 +31,8 @@ class Profile:
         self._directory, self._last_traced = directory, FIRST_TRACED + traced_steps - 1
         self._num_workers = num_workers  # 0: this process computes
         self.num_steps = 0
+        self.work: Counter[str] = Counter()
+        """seconds by phase of those who compute the step that has begun, to be added to"""
         self._counts: Counter[str] = Counter()
         self._seconds: dict[str, Counter[str]] = {kind: Counter() for kind in ("first", "traced", "plain")}
         self._worker_seconds: dict[str, Counter[str]] = {kind: Counter() for kind in self._seconds}
@@ -40,6 +42,7 @@ class Profile:
     def begin_step(self, phases: Phases) -> None:
         """The next step of this attempt begins."""
         self.num_steps += 1
+        self.work.clear()
         if self.num_steps == FIRST_TRACED <= self._last_traced:
             self._profiler = profile(activities=_activities())
             self._profiler.start()
@@ -49,12 +52,12 @@ class Profile:
         if self.num_steps == 1 or self._profiler is not None:
             phases.lap()  # starting to trace belongs to no step
 
-    def end_step(self, phases: Phases, work: Mapping[str, float]) -> None:
-        """It is done with all that followed it; `work` are the seconds by phase of those who computed it."""
+    def end_step(self, phases: Phases) -> None:
+        """It is done with all that followed it."""
         kind = "first" if self.num_steps == 1 else "plain" if self._profiler is None else "traced"
         self._counts[kind] += 1
-        self._seconds[kind].update(divided(phases.lap(), work, max(1, self._num_workers)))
-        self._worker_seconds[kind].update(work)
+        self._seconds[kind].update(divided(phases.lap(), self.work, max(1, self._num_workers)))
+        self._worker_seconds[kind].update(self.work)
         if self._traced_step is not None:
             self._traced_step.__exit__(None, None, None)
             self._traced_step = None

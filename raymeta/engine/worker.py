@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem,
 from raymeta.engine.chunks import JobKind, in_chunks, is_memory_error
 from raymeta.engine.drawing import Drawing
 from raymeta.engine.numerics import Numerics
-from raymeta.engine.phases import EPISODES, GRADIENT, TRANSFER, Phases
+from raymeta.engine.phases import EPISODES, GRADIENT, REST, TRANSFER, Phases
 from raymeta.engine.shard_function import ShardFunction
 from raymeta.errors import EnvironmentProblem, OutOfMemory
 from raymeta.keys import Shard, TaskKey
@@ -110,7 +111,9 @@ class Worker:
             blueprint.state_layout,
             compiled=blueprint.compiled,
         )
+        self._leaf_type = torch.empty(0, dtype=self._dtype).numpy().dtype
         self._phases = Phases()
+        self._pid = os.getpid()
         self._owned = torch.empty(blueprint.layout.size + blueprint.state_layout.size, dtype=self._dtype).to(
             self.device
         )
@@ -140,25 +143,36 @@ class Worker:
         raise self._out_of_memory(job, shard, reason)
 
     def _run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
-        self._phases.lap()
+        phases = self._phases
+        phases.lap()
         compiled_before = self._sums_of.compile_s
-        with self._phases(TRANSFER):
-            learned = self._unpack(payload)
-        keys = list(shard.keys())
-        episodes, way = self._take_episodes(shard, keys)
+        keys = shard.keys()
+        phases.begin(EPISODES)
+        episodes = self._drawing.take(shard)
+        way = self.problem.way_of(episodes)  # a GPU would have to be asked for it
+        phases.begin(TRANSFER)
+        episodes = self._moved(episodes)
+        learned = self._unpack(payload)
+        phases.begin(GRADIENT)
         random_state = torch.default_generator.get_state()  # `torch.random.fork_rng` takes eight times as long
         try:
             self.problem.set_training(job.kind == "gradient")
             self._seed_torch(keys[0])
             compute = self._gradient if job.kind == "gradient" else self._scores
-            with self.blueprint.numerics.autocast(self.device), self._phases(GRADIENT):
+            with self.blueprint.numerics.autocast(self.device):
                 result = compute(job, learned, keys, episodes, way)
         finally:
             torch.default_generator.set_state(random_state)
-        compile_s = self._sums_of.compile_s - compiled_before
-        phases = self._phases.lap()
-        seconds = sum(phases.values())
-        return Result(shard, *result, seconds=seconds, compile_s=compile_s, phases=phases, pid=os.getpid())
+            phases.begin(REST)
+        seconds = phases.lap()
+        return Result(
+            shard,
+            *result,
+            seconds=sum(seconds.values()),
+            compile_s=self._sums_of.compile_s - compiled_before,
+            phases=seconds,
+            pid=self._pid,
+        )
 
     def _seed_torch(self, key: TaskKey) -> None:
         """Seed dropout and the like. `torch.manual_seed` would also record a stack trace for each kind of device."""
@@ -187,42 +201,45 @@ class Worker:
         self._drawing.close()
         self._settings.close()
 
-    def _take_episodes(self, shard: Shard, keys: Sequence[TaskKey]) -> tuple[Episode, int]:
-        """The episodes on this worker's device, and their number of classes, for which a GPU would have to be asked."""
-        with self._phases(EPISODES):
-            drawn = self._drawing.take(shard, keys)
-            way = self.problem.way_of(drawn)
-        with self._phases(TRANSFER):
-            return self._moved(drawn), way
-
     def _moved(self, episodes: Episode) -> Episode:
         return Episode(*(_moved(side, self.device, self._dtype) for side in episodes))
 
     def _gradient(
         self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int
     ) -> tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]:
-        vector, metrics = self._sums(learned, keys, episodes, way, job.chunk_size)
+        sums, metrics = self._sums(learned, keys, episodes, way, job.chunk_size)
+        vector, finite = self._leaf(sums)
         bad: tuple[TaskKey, ...] = ()
-        if not np.isfinite(vector).all():
-            alone = [key for key in keys if not np.isfinite(self._sums_alone(learned, key)).all()]
+        if not finite:
+            alone = [key for key in keys if not self._is_finite_alone(learned, key)]
             bad = tuple(alone or keys)
         return vector, metrics, {}, bad
 
-    def _sums_alone(self, learned: Learned, key: TaskKey) -> FloatArray:
+    def _is_finite_alone(self, learned: Learned, key: TaskKey) -> bool:
         episodes = self.blueprint.tasks.episodes([key])
-        return self._sums(learned, [key], self._moved(episodes), self.problem.way_of(episodes))[0]
+        sums, _ = self._sums(learned, [key], self._moved(episodes), self.problem.way_of(episodes))
+        return self._leaf(sums)[1]
 
     def _sums(
         self, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int, chunk_size: int | None = None
-    ) -> tuple[FloatArray, dict[str, float]]:
+    ) -> tuple[NDArray[np.float64], dict[str, float]]:
         phase = Phase(step=keys[0].step, training=True, way=way)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
         try:
-            flat, metrics = self._sums_of(learned, episodes, noise, phase, chunk_size=chunk_size)
+            sums, names = self._sums_of(learned, episodes, noise, phase, chunk_size=chunk_size)
         except RuntimeError as error:
             raise explain_failure(self.problem.model, episodes.support.x[0], error) from error
-        return flat.cpu().numpy(), {name: float(value) for name, value in metrics.items()}
+        values = sums.cpu().numpy()
+        size = len(values) - len(names)
+        return values[:size], dict(zip(names, values[size:].tolist(), strict=True))
+
+    def _leaf(self, sums: NDArray[np.float64]) -> tuple[FloatArray, bool]:
+        """Float64 sums in the parameters' own type, the leaves of the fold, and whether all are finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            vector = sums.astype(self._leaf_type)
+            square = np.dot(vector, vector)  # one call, where asking each element takes three
+        return vector, math.isfinite(square) or bool(np.isfinite(vector).all())
 
     def _scores(
         self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int

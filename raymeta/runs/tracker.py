@@ -150,12 +150,12 @@ class Trackers:
     """Several trackers as one. A tracker that raises is switched off, the others are told once, and the run goes on."""
 
     def __init__(self, trackers: Iterable[Tracker]) -> None:
-        self._active = list(trackers)
-        self._all = tuple(self._active)
+        self._active = tuple(trackers)
+        self._all = self._active
 
     def add(self, tracker: Tracker) -> None:
         """Tell `tracker` too, from now on."""
-        self._active.append(tracker)
+        self._active += (tracker,)
         self._all += (tracker,)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -183,9 +183,10 @@ class Trackers:
                     self._warn(tracker, error)
 
     def _tell(self, call: Callable[[Tracker], None]) -> None:
-        for tracker in tuple(self._active):
-            if not self._is_active(tracker):  # switched off meanwhile, by a warning about another
-                continue
+        active = self._active
+        for tracker in active:
+            if active is not self._active and not self._is_active(tracker):
+                continue  # switched off meanwhile, by a warning about another
             try:
                 call(tracker)
             except Exception as error:
@@ -206,7 +207,7 @@ class Trackers:
         return any(tracker is active for active in self._active)
 
     def _remove(self, tracker: Tracker) -> None:
-        self._active = [active for active in self._active if active is not tracker]
+        self._active = tuple(active for active in self._active if active is not tracker)
 
 
 def score_text(name: str, value: float, ci95: float | None = None) -> str:

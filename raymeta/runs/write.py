@@ -204,8 +204,8 @@ class RunWriter:
         first = self._stride is None
         if self._stride is None:
             self._stride = row_stride(step, steps, self._rows_before)
-        validated = any(name.startswith("val/") for name in metrics)
-        if first or validated or keeps_row(step, stride=self._stride, steps=steps):
+        kept = first or keeps_row(step, stride=self._stride, steps=steps)
+        if kept or any(name.startswith("val/") for name in metrics):
             self._metric_row(step, metrics)
         if self._clock() - self._saved >= _SAVE_EVERY_S:
             self._save()

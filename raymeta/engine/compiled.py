@@ -1,0 +1,87 @@
+"""torch.compile of a function of tensors, without what the compiler does on every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import FunctionType, MethodType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._dynamo import lookup_backend
+
+Graph = Callable[..., Sequence[Any]]
+
+
+class Compiled:
+    """A function with one tensor as result, compiled as one graph for each `kind` of arguments.
+
+    The compiler looks on every call for the graph that fits, which takes longer than a small graph. Here the caller
+    says which it is: a kind must hold all that a graph depends on besides the values of tensors. A graph that reads
+    nothing but tensors that are given is called by itself from the second time on.
+    """
+
+    def __init__(self, method: Callable[..., Tensor]) -> None:
+        self._compiled = torch.compile(_with_own_code(method), fullgraph=True, dynamic=False, backend=self._observed)
+        self._direct: dict[object, Callable[[Sequence[Tensor]], Tensor] | None] = {}
+        self._calls: list[_Call] = []
+
+    def knows(self, kind: object) -> bool:
+        """Whether this kind was called before."""
+        return kind in self._direct
+
+    def __call__(self, kind: object, tensors: Sequence[Tensor], *args: object) -> Tensor:
+        """The result for `args`, of which `tensors` are all tensors, in the same order for all of a kind.
+
+        Raises what the compiler raises where the function cannot be compiled.
+        """
+        direct = self._direct.get(kind)
+        if direct is not None:
+            return direct(tensors)
+        self._calls.clear()
+        try:
+            result: Tensor = self._compiled(*args)
+            self._direct[kind] = _direct(self._calls, tensors, result)
+        finally:
+            self._calls.clear()
+        return result
+
+    def _observed(self, module: torch.fx.GraphModule, examples: list[Any]) -> Graph:
+        """torch's own compiler; calls of its graphs are noted."""
+        graph: Graph = lookup_backend("inductor")(module, examples)
+
+        def call(*given: Any) -> Sequence[Any]:
+            results = graph(*given)
+            self._calls.append(_Call(graph, given, results))
+            return results
+
+        return call
+
+
+class _Call(NamedTuple):
+    graph: Graph
+    given: Sequence[Any]
+    results: Sequence[Any]
+
+
+def _direct(
+    calls: Sequence[_Call], tensors: Sequence[Tensor], result: Tensor
+) -> Callable[[Sequence[Tensor]], Tensor] | None:
+    """From the tensors straight to the result, by where a call found and left them; None where that is not certain."""
+    places = {id(tensor): place for place, tensor in enumerate(tensors)}
+    if len(calls) != 1 or len(places) < len(tensors):
+        return None
+    graph, given, results = calls[0]
+    taken = [places.get(id(value)) for value in given]
+    left = [place for place, value in enumerate(results) if value is result]
+    if None in taken or len(left) != 1:
+        return None
+    (output,) = left
+    return lambda tensors: graph(*[tensors[place] for place in taken])[output]  # type: ignore[index]
+
+
+def _with_own_code(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The method with a code object of its own, by which a compiler tells whose graphs are whose."""
+    function: Any = method.__func__  # type: ignore[attr-defined]
+    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    return MethodType(own, method.__self__)  # type: ignore[attr-defined]
