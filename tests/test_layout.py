@@ -100,7 +100,8 @@ def test_import_is_light() -> None:
     assert run_python(code).stdout.strip() == "[]"
     code = (
         "import sys, raymeta; raymeta.MAML, raymeta.meta_train, raymeta.load_run;"
-        "print([m for m in ('ray', 'torchvision') if m in sys.modules])"
+        "import raymeta.training;"
+        "print([m for m in ('ray', 'torchvision', 'torch._dynamo') if m in sys.modules])"
     )
     assert run_python(code).stdout.strip() == "[]"
 

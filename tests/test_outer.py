@@ -109,3 +109,22 @@ def test_one_flat_vector_steps_like_tensors_one_by_one(kind: str) -> None:
     for name, p in apart.items():
         for key, value in reference.state[p].items():
             assert torch.equal(outer.state_tensors()[f"{name}|{key}"], value)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("size", [1, 31, 1761, 100_003])
+def test_no_number_of_threads_changes_a_step(kind: str, size: int) -> None:
+    """The driver of a cluster has more of them than one process."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(size, generator=generator)
+    steps = [torch.randn(size, generator=generator, dtype=torch.float64).numpy() for _ in range(3)]
+    before, learned = torch.get_num_threads(), []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        outer = OuterOptimizer(Learned({"w": start}, {}), OuterOptions(optimizer=kind, weight_decay=0.1, momentum=0.9))  # type: ignore[arg-type]
+        for flat in steps:
+            outer.step(flat, lr=0.01)
+        learned.append(outer.params["w"])
+    torch.set_num_threads(before)
+    assert torch.equal(learned[0], learned[1])
+    assert torch.equal(learned[0], learned[2])

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._dynamo import lookup_backend
 
 Graph = Callable[..., Sequence[Any]]
 
@@ -48,7 +47,7 @@ class Compiled:
 
     def _observed(self, module: torch.fx.GraphModule, examples: list[Any]) -> Graph:
         """torch's own compiler; calls of its graphs are noted."""
-        graph: Graph = lookup_backend("inductor")(module, examples)
+        graph: Graph = torch._dynamo.lookup_backend("inductor")(module, examples)  # importing it takes a second
 
         def call(*given: Any) -> Sequence[Any]:
             results = graph(*given)

@@ -51,7 +51,7 @@ class ShardFunction:
         """`chunk_size` tasks are computed at once, all unless given; their sums are added in order."""
         if self._compiled is not None and self._problem.vectorize == "loop":
             chunk_size = 1
-        if chunk_size is None or chunk_size >= len(episodes.support.x):
+        if chunk_size is None or chunk_size >= episodes.support.x.shape[0]:
             return self._of_chunk(learned, episodes, noise, phase)
         parts = (self._of_chunk(learned, part, draws, phase) for part, draws in in_chunks(episodes, noise, chunk_size))
         vector, metrics = next(parts)
