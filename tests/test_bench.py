@@ -143,7 +143,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("wrong", [["moon"], ["sinusoid-maml", "--rounds", "0"]])
+@pytest.mark.parametrize("wrong", [["moon"], ["--paths", "vmap, compiled"], ["sinusoid-maml", "--rounds", "0"]])
 def test_wrong_arguments_are_told(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(wrong) == 2
     assert "raymeta bench:" in capsys.readouterr().err

@@ -36,6 +36,7 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
 
     from raymeta.bench.cases import CASES
     from raymeta.bench.measure import measure
+    from raymeta.bench.ours import PATHS
     from raymeta.bench.peers import available
     from raymeta.errors import ConfigError, EnvironmentProblem
     from raymeta.files import require_writable, write_json
@@ -44,6 +45,10 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
 
     if unknown := [name for name in arguments.cases if name not in CASES]:
         raise ConfigError(f"there is no case {unknown[0]}: cases are {', '.join(CASES)}")
+    known = dict.fromkeys([f"raymeta {path}" for path in PATHS])
+    known |= dict.fromkeys(peer for name in arguments.cases or CASES for peer in available(CASES[name]))
+    if unknown := [path for path in arguments.paths or () if path not in known]:
+        raise ConfigError(f"there is no path {unknown[0]}: paths are {', '.join(known)}")
     if arguments.rounds < 1:
         raise ConfigError(f"--rounds is {arguments.rounds}, and must be at least 1")
     if arguments.device == "cuda" and not torch.cuda.is_available():
