@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raymeta.algorithms.base import Adaptation, Algorithm
+from raymeta.algorithms.maml import MAML
+from raymeta.algorithms.problem import Learned
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.compiled import Compiled
@@ -21,6 +25,7 @@ from raymeta.engine.executors.ray_actors import RayExecutor
 from raymeta.engine.worker import FloatArray, Job, Worker
 from raymeta.errors import ConfigError
 from raymeta.keys import Shard
+from raymeta.tree import Layout
 
 TINY: dict[str, Any] = {"model.hidden": [6], "meta_batch_size": 4, "shard_size": 4, "validate_every": 0}
 IMAGES: dict[str, Any] = {"model.width": 4, "tasks.way": 3, "meta_batch_size": 2, "shard_size": 2, "validate_every": 0}
@@ -76,6 +81,13 @@ def test_a_loop_compiles_one_task_whatever_their_number() -> None:
     assert told == ["compiled"]
 
 
+def is_direct(worker: Worker) -> list[bool]:
+    """Of each graph, whether it is called without the compiler."""
+    compiled = worker._sums_of._compiled
+    assert compiled is not None
+    return [call.__qualname__.startswith("_direct") for call in compiled._known.values()]
+
+
 class Scaled:
     """A function that reads a tensor besides those that it is given."""
 
@@ -106,6 +118,62 @@ def test_a_graph_is_called_by_itself_only_where_all_that_it_reads_is_given() -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_graphs_of_any_number_of_kinds_are_known_and_go_with_their_owner() -> None:
+    compiled = Compiled(Scaled().alone)
+    for size in range(2, 12):  # more than the compiler allows of one function
+        x, y = torch.ones(size), torch.zeros(size)
+        compiled(size, [x, y], x, y)
+        assert torch.equal(compiled(size, [y, x], "not looked at"), y - x)
+    owner = weakref.ref(compiled._method.__self__)  # type: ignore[attr-defined]
+    del compiled
+    gc.collect()
+    assert owner() is None
+
+
+def dropping_worker(*, compiled: bool) -> tuple[Worker, FloatArray]:
+    """Of a network with dropout and a frozen layer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 1))
+    model[0].requires_grad_(False)
+    built = build(load_config(preset="sinusoid-maml", overrides={**TINY, "compile": compiled}).config)
+    params = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    blueprint = replace(built.blueprint, model=model, layout=Layout.of(params))
+    return Worker(blueprint), blueprint.payload(Learned(params, {}))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_first_compiled_shard_draws_like_every_other_one() -> None:
+    """Else a shard's bits would depend on what its worker computed before."""
+    shards = [Shard(0, "train", step, 0, 4) for step in (1, 2, 1)]
+    (early, payload), (late, _) = dropping_worker(compiled=True), dropping_worker(compiled=True)
+    first = [early.run(Job("gradient"), payload, shard).vector for shard in shards]
+    assert np.array_equal(first[0], first[2])
+    assert np.array_equal(late.run(Job("gradient"), payload, shards[1]).vector, first[1])
+    assert not np.array_equal(first[0], first[1])
+    assert is_direct(early) == [True], "frozen parameters are among the tensors that are given"
+    for worker in (early, late):
+        worker.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attached(MAML):
+    """Its metrics are part of the graph."""
+
+    def task_loss(self, *args: Any, **kwargs: Any) -> Any:
+        loss, metrics = super().task_loss(*args, **kwargs)
+        return loss, metrics | {"train/query_loss": loss}
+
+
+@pytest.mark.parametrize("vectorize", ["vmap", "loop"])
+def test_metrics_may_be_part_of_the_graph(vectorize: str) -> None:
+    options = {**TINY, "vectorize": vectorize}
+    attached = gradient("sinusoid-maml", {**options, "algorithm": Attached(inner_lr=0.01)})
+    assert close(attached, gradient("sinusoid-maml", options))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_graphs_of_two_runs_and_of_other_chunks_are_told_apart() -> None:
     """A known graph runs without the compiler's checks of its inputs, so whose it is must be certain."""
     shard = Shard(0, "train", 7, 0, 4)
@@ -117,8 +185,7 @@ def test_graphs_of_two_runs_and_of_other_chunks_are_told_apart() -> None:
         for chunk_size in (4, 2, 4, 3, 2):  # 3 leaves one task alone
             yield worker.run(Job("gradient", chunk_size=chunk_size), payload, shard).vector
         if compiled:
-            direct = worker._sums_of._compiled._direct  # type: ignore[union-attr]
-            assert [graph is not None for graph in direct.values()] == 4 * [True], "all graphs are called by themselves"
+            assert sum(is_direct(worker)) == 4, "all graphs are called by themselves"
         worker.close()
 
     rows = zip(*(vectors(rate, compiled) for compiled in (True, False) for rate in (0.01, 0.1)), strict=True)

@@ -21,40 +21,50 @@ class Compiled:
     """
 
     def __init__(self, method: Callable[..., Tensor]) -> None:
-        self._compiled = torch.compile(_with_own_code(method), fullgraph=True, dynamic=False, backend=self._observed)
-        self._direct: dict[object, Callable[[Sequence[Tensor]], Tensor] | None] = {}
-        self._calls: list[_Call] = []
+        self._method = method
+        self._known: dict[object, Callable[..., Tensor]] = {}
 
     def knows(self, kind: object) -> bool:
         """Whether this kind was called before."""
-        return kind in self._direct
+        return kind in self._known
 
     def __call__(self, kind: object, tensors: Sequence[Tensor], *args: object) -> Tensor:
-        """The result for `args`, of which `tensors` are all tensors, in the same order for all of a kind.
+        """The result for `args`, of which `tensors` are all tensors, in the same order for all of a kind; others that
+        the function reads may be among them.
 
         Raises what the compiler raises where the function cannot be compiled.
         """
-        direct = self._direct.get(kind)
-        if direct is not None:
-            return direct(tensors)
-        self._calls.clear()
-        try:
-            result: Tensor = self._compiled(*args)
-            self._direct[kind] = _direct(self._calls, tensors, result)
-        finally:
-            self._calls.clear()
+        if kind in self._known:
+            return self._known[kind](tensors, *args)
+        observer = _Observer()
+        compiled = torch.compile(_with_own_code(self._method), fullgraph=True, dynamic=False, backend=observer)
+        result: Tensor = compiled(*args)
+        direct = _direct(observer.stop(), tensors, result)
+        self._known[kind] = direct or (lambda tensors, *args: compiled(*args))
         return result
 
-    def _observed(self, module: torch.fx.GraphModule, examples: list[Any]) -> Graph:
-        """torch's own compiler; calls of its graphs are noted."""
+
+class _Observer:
+    """torch's own compiler as a backend that notes the calls of its graphs. The compiler keeps it for ever."""
+
+    def __init__(self) -> None:
+        self._calls: list[_Call] | None = []
+
+    def __call__(self, module: torch.fx.GraphModule, examples: list[Any]) -> Graph:
         graph: Graph = torch._dynamo.lookup_backend("inductor")(module, examples)  # importing it takes a second
 
         def call(*given: Any) -> Sequence[Any]:
             results = graph(*given)
-            self._calls.append(_Call(graph, given, results))
+            if self._calls is not None:
+                self._calls.append(_Call(graph, given, results))
             return results
 
         return call
+
+    def stop(self) -> list[_Call]:
+        """The calls so far; no more are noted."""
+        calls, self._calls = self._calls or [], None
+        return calls
 
 
 class _Call(NamedTuple):
@@ -63,9 +73,7 @@ class _Call(NamedTuple):
     results: Sequence[Any]
 
 
-def _direct(
-    calls: Sequence[_Call], tensors: Sequence[Tensor], result: Tensor
-) -> Callable[[Sequence[Tensor]], Tensor] | None:
+def _direct(calls: Sequence[_Call], tensors: Sequence[Tensor], result: Tensor) -> Callable[..., Tensor] | None:
     """From the tensors straight to the result, by where a call found and left them; None where that is not certain."""
     places = {id(tensor): place for place, tensor in enumerate(tensors)}
     if len(calls) != 1 or len(places) < len(tensors):
@@ -76,7 +84,7 @@ def _direct(
     if None in taken or len(left) != 1:
         return None
     (output,) = left
-    return lambda tensors: graph(*[tensors[place] for place in taken])[output]  # type: ignore[index]
+    return lambda tensors, *_: graph(*[tensors[place] for place in taken])[output]
 
 
 def _with_own_code(method: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -137,13 +137,16 @@ def map_reduce(
     phases.begin(TRANSFER)
     payload = state.outer.payload(blueprint.state_layout)
     phases.begin(WORK)
-    for block, result in executor.map(job, payload, shards, upcoming=upcoming):
-        phases.begin(FOLD)
-        fold.add(block, Total.of(result))
-        if work is not None:
-            work.update(result.phases)
-        phases.begin(WORK)
-    return fold.total()
+    try:
+        for block, result in executor.map(job, payload, shards, upcoming=upcoming):
+            phases.begin(FOLD)
+            fold.add(block, Total.of(result))
+            if work is not None:
+                work.update(result.phases)
+            phases.begin(WORK)
+        return fold.total()
+    finally:
+        phases.begin(REST)
 
 
 def _shards(schedule: Schedule, step: int) -> list[Shard]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
@@ -62,20 +63,22 @@ class ShardFunction:
     def _of_chunk(self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase) -> ShardSums:
         if self._compiled is None:
             return self._sums(learned.params, learned.state, episodes, noise, phase)
-        of_learned, described = self._described(learned)
-        given = [value for value in chain(*episodes, noise.values()) if value is not None]
-        modes = self._problem.model.training, torch.is_autocast_enabled(given[0].device.type), torch.is_grad_enabled()
-        kind = modes, phase.training, phase.inner_steps, phase.way, described, *map(_described, given)
+        own, described = self._described(learned)
+        given = [*chain(*episodes), *noise.values()]
+        tensors = own + [value for value in given if value is not None]
+        modes = self._problem.model.training, torch.is_autocast_enabled(own[0].device.type), torch.is_grad_enabled()
+        kind = modes, phase.training, phase.inner_steps, phase.way, described, *noise, *map(_described, given)
         # A step that is a number would be part of the graph, which would be compiled for every step.
         timeless = phase._replace(step=cast(Any, None))
         if self._compiled.knows(kind):
-            vector = self._compiled(kind, [*of_learned, *given], *learned, episodes, noise, timeless)
+            vector = self._compiled(kind, tensors, *learned, episodes, noise, timeless)
             return ShardSums(vector, self._metrics[kind])
         # As it is first: its errors are clearer, and it fills caches that a compiler cannot fill.
-        self._metrics[kind] = self._sums(learned.params, learned.state, episodes, noise, phase).metrics
+        with _random_state_kept(own[0].device):
+            self._metrics[kind] = self._sums(learned.params, learned.state, episodes, noise, phase).metrics
         began = time.perf_counter()
         try:
-            vector = self._compiled(kind, [*of_learned, *given], *learned, episodes, noise, timeless)
+            vector = self._compiled(kind, tensors, *learned, episodes, noise, timeless)
         except Exception as error:
             if is_memory_error(error):
                 raise
@@ -87,9 +90,11 @@ class ShardFunction:
         return ShardSums(vector, self._metrics[kind])
 
     def _described(self, learned: Learned) -> tuple[list[Tensor], object]:
-        """The tensors of `learned`, and all that a graph depends on of them."""
+        """The tensors of `learned` and of the model itself, and all that a graph depends on of them."""
         if self._last_learned is None or self._last_learned[0] is not learned:
+            model = self._problem.model
             tensors = [*learned.params.values(), *learned.state.values()]
+            tensors += [*model.buffers(), *(p for p in model.parameters() if not p.requires_grad)]
             self._last_learned = learned, tensors, (tensors[0].device, *map(_described, tensors))
         return self._last_learned[1:]
 
@@ -102,11 +107,16 @@ class ShardFunction:
         sums = self._algorithm.contribution(
             self._problem, Learned(params, state), Episode(support, query), noise=noise, phase=phase
         )
-        parts = [self._layout.flatten(sums.gradient), *(value.reshape(1) for value in sums.metrics.values())]
+        parts = [self._layout.flatten(sums.gradient), *(m.detach().reshape(1) for m in sums.metrics.values())]
         if sums.state:
             parts.insert(1, self._state_layout.flatten(sums.state))
         return ShardSums(torch.cat(parts), tuple(sums.metrics))
 
 
-def _described(tensor: Tensor) -> object:
-    return tensor.shape, tensor.stride(), tensor.dtype
+def _described(tensor: Tensor | None) -> object:
+    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def _random_state_kept(device: torch.device) -> AbstractContextManager[None]:
+    """Random numbers that are drawn inside, such as dropout's, are drawn again by what follows."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

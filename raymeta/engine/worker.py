@@ -28,6 +28,8 @@ from raymeta.tasks.base import Episode, Examples, TaskSet
 from raymeta.tree import Layout
 
 FloatArray = NDArray[np.floating]
+Outcome = tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]
+"""The fields `vector`, `metrics`, `scores` and `non_finite` of a result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,23 +148,16 @@ class Worker:
         phases = self._phases
         phases.lap()
         compiled_before = self._sums_of.compile_s
-        keys = shard.keys()
-        phases.begin(EPISODES)
-        episodes = self._drawing.take(shard)
-        way = self.problem.way_of(episodes)  # a GPU would have to be asked for it
-        phases.begin(TRANSFER)
-        episodes = self._moved(episodes)
-        learned = self._unpack(payload)
-        phases.begin(GRADIENT)
-        random_state = torch.default_generator.get_state()  # `torch.random.fork_rng` takes eight times as long
         try:
-            self.problem.set_training(job.kind == "gradient")
-            self._seed_torch(keys[0])
-            compute = self._gradient if job.kind == "gradient" else self._scores
-            with self.blueprint.numerics.autocast(self.device):
-                result = compute(job, learned, keys, episodes, way)
+            phases.begin(EPISODES)
+            episodes = self._drawing.take(shard)
+            way = self.problem.way_of(episodes)  # a GPU would have to be asked for it
+            phases.begin(TRANSFER)
+            episodes = self._moved(episodes)
+            learned = self._unpack(payload)
+            phases.begin(GRADIENT)
+            result = self._compute(job, learned, shard.keys(), episodes, way)
         finally:
-            torch.default_generator.set_state(random_state)
             phases.begin(REST)
         seconds = phases.lap()
         return Result(
@@ -173,6 +168,17 @@ class Worker:
             phases=seconds,
             pid=self._pid,
         )
+
+    def _compute(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
+        random_state = torch.default_generator.get_state()  # `torch.random.fork_rng` takes eight times as long
+        try:
+            self.problem.set_training(job.kind == "gradient")
+            self._seed_torch(keys[0])
+            compute = self._gradient if job.kind == "gradient" else self._scores
+            with self.blueprint.numerics.autocast(self.device):
+                return compute(job, learned, keys, episodes, way)
+        finally:
+            torch.default_generator.set_state(random_state)
 
     def _seed_torch(self, key: TaskKey) -> None:
         """Seed dropout and the like. `torch.manual_seed` would also record a stack trace for each kind of device."""
@@ -204,9 +210,7 @@ class Worker:
     def _moved(self, episodes: Episode) -> Episode:
         return Episode(*(_moved(side, self.device, self._dtype) for side in episodes))
 
-    def _gradient(
-        self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int
-    ) -> tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]:
+    def _gradient(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
         sums, metrics = self._sums(learned, keys, episodes, way, job.chunk_size)
         vector, finite = self._leaf(sums)
         bad: tuple[TaskKey, ...] = ()
@@ -241,9 +245,7 @@ class Worker:
             square = np.dot(vector, vector)  # one call, where asking each element takes three
         return vector, math.isfinite(square) or bool(np.isfinite(vector).all())
 
-    def _scores(
-        self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int
-    ) -> tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]:
+    def _scores(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
         phase = Phase(step=keys[0].step, training=False, inner_steps=job.inner_steps, way=way)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
