@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 from raymeta import __version__
+from raymeta.signals import unwrapped_interrupts
 
 COMMANDS = {
     "train": "meta-train a model, in this process or on Ray workers",
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"raymeta: there is no command {name}{hint}", file=sys.stderr)
         return 2
     try:
-        module = import_module(module_of(name))
+        with unwrapped_interrupts():
+            module = import_module(module_of(name))
     except KeyboardInterrupt:
         print(f"raymeta {name}: interrupted", file=sys.stderr)
         return 130

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from raymeta.errors import EnvironmentProblem, RaymetaError, RaymetaWarning
 from raymeta.redact import without_secrets
 from raymeta.runs.terminal import clean
+from raymeta.signals import unwrapped_interrupts
 
 
 def run_command(name: str, command: Callable[[], int], *, verbose: bool) -> int:
@@ -22,7 +23,7 @@ def run_command(name: str, command: Callable[[], int], *, verbose: bool) -> int:
     """
     _occupy_standard_streams()
     try:
-        with _warnings_told(name):
+        with _warnings_told(name), unwrapped_interrupts():
             code = command()
         sys.stdout.flush()
     except RaymetaError as error:

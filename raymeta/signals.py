@@ -31,8 +31,26 @@ def termination_interrupts() -> Iterator[None]:
     def handle(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    with _handled((signal.SIGTERM,), handle):
+    with _handled((signal.SIGTERM,), handle), unwrapped_interrupts():
         yield
+
+
+@contextmanager
+def unwrapped_interrupts() -> Iterator[None]:
+    """An interrupt leaves this as `KeyboardInterrupt`, whatever Python made of it.
+
+    Before 3.12 one that falls into the making of a class (`__set_name__`), as imports do by the thousand, comes out as
+    the cause of a `RuntimeError`.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise KeyboardInterrupt from error
 
 
 @contextmanager

@@ -12,6 +12,8 @@ import pytest
 
 from raymeta.command_line import run_command
 from raymeta.errors import DataError, RaymetaWarning
+from raymeta.runs.read import Run
+from raymeta.train import main as train
 
 TRAIN = [sys.executable, "-m", "raymeta", "train", "--preset", "sinusoid-maml", "steps=2", "model.hidden=[4]"]
 TRAIN += ["meta_batch_size=2", "test_episodes=2", "validate_every=0"]
@@ -78,3 +80,42 @@ def test_an_interrupt_that_was_handled_leaves_the_exit_code(tmp_path: Path) -> N
     (tmp_path / "interrupted.py").write_text(INTERRUPTED)
     done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, timeout=120, check=False)
     assert done.returncode == 130
+
+
+class Interrupts:
+    """An interrupt that falls into the making of a class, which Python before 3.12 makes a RuntimeError."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_that_python_wraps_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        type("Imported", (), {"field": Interrupts()})
+        return 0
+
+    assert run_command("try", command, verbose=False) == 130
+    assert capsys.readouterr().err == "raymeta try: interrupted\n"
+
+
+def test_an_interrupt_that_python_wraps_stops_a_run_with_everything_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raymeta.training.evaluate_learned", lambda *_, **__: type("T", (), {"field": Interrupts()}))
+    options = ["steps=2", "model.hidden=[4]", "meta_batch_size=2", "validate_every=0", "test_episodes=2"]
+    command = ["--preset", "sinusoid-maml", *options, "-q", "--output", str(tmp_path)]
+    assert train(command) == 130
+    (run,) = (Run.open(path) for path in tmp_path.iterdir() if path.is_dir())
+    assert run.status == "stopped"
+    monkeypatch.undo()
+    assert train(["--resume", str(run.path), "-q"]) == 0
+
+
+def test_an_error_that_only_happened_beside_an_interrupt_is_told() -> None:
+    def command() -> int:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ValueError("the disk is gone")
+
+    assert run_command("try", command, verbose=False) == 1

@@ -17,6 +17,7 @@ from raymeta.config.schema import RunConfig
 from raymeta.files import json_text, write_json, write_whole
 from raymeta.runs.environment import package_version
 from raymeta.runs.write import HEARTBEAT_S, Heartbeat
+from raymeta.signals import unwrapped_interrupts
 from raymeta.storage.remote import Remote
 from raymeta.sweeps.load import Sweep
 from raymeta.sweeps.records import Record, Records
@@ -70,7 +71,8 @@ class SweepFiles:
         self.write("running")
         heartbeat = Heartbeat(self._path, HEARTBEAT_S)
         try:
-            yield
+            with unwrapped_interrupts():
+                yield
         except KeyboardInterrupt:
             heartbeat.stop()
             self.write("stopped", "signal")
