@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import repeat
 from typing import Any, Literal, NamedTuple, get_args, overload
 
 import numpy as np
@@ -91,7 +93,8 @@ class ShardKeys(Sequence[TaskKey]):
 
     def __iter__(self) -> Iterator[TaskKey]:
         seed, split, step, start, stop = self._shard
-        return (TaskKey(seed, split, step, index) for index in range(start, stop))
+        fields = zip(repeat(seed), repeat(split), repeat(step), range(start, stop))
+        return map(tuple.__new__, repeat(TaskKey), fields)  # a third of the time of calling the class
 
     @overload
     def __getitem__(self, place: int) -> TaskKey: ...
@@ -120,7 +123,8 @@ class Block(NamedTuple):
         return Block(self.level - 1, 2 * self.index), Block(self.level - 1, 2 * self.index + 1)
 
 
-def plan(*, seed: int, split: Split, step: int, num_tasks: int, shard_size: int) -> list[Shard]:
+@lru_cache(maxsize=4)  # a step is planned twice: as the one after, and when its turn has come
+def plan(*, seed: int, split: Split, step: int, num_tasks: int, shard_size: int) -> tuple[Shard, ...]:
     """Cut `num_tasks` tasks into shards of `shard_size` (the last may be shorter), whoever will compute them."""
     starts = range(0, num_tasks, shard_size)
-    return [Shard(seed, split, step, start, min(start + shard_size, num_tasks)) for start in starts]
+    return tuple(Shard(seed, split, step, start, min(start + shard_size, num_tasks)) for start in starts)

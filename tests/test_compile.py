@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from raymeta.algorithms.base import Adaptation, Algorithm
 from raymeta.algorithms.maml import MAML
-from raymeta.algorithms.problem import Learned
+from raymeta.algorithms.problem import Learned, Problem
 from raymeta.config.build import build
 from raymeta.config.load import load_config
-from raymeta.engine.compiled import Compiled
+from raymeta.engine.compiled import compiled
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
 from raymeta.engine.worker import FloatArray, Job, Worker
 from raymeta.errors import ConfigError
-from raymeta.keys import Shard
+from raymeta.keys import Shard, TaskKey
 from raymeta.tree import Layout
 
 TINY: dict[str, Any] = {"model.hidden": [6], "meta_batch_size": 4, "shard_size": 4, "validate_every": 0}
@@ -83,9 +83,7 @@ def test_a_loop_compiles_one_task_whatever_their_number() -> None:
 
 def is_direct(worker: Worker) -> list[bool]:
     """Of each graph, whether it is called without the compiler."""
-    compiled = worker._sums_of._compiled
-    assert compiled is not None
-    return [call.__qualname__.startswith("_direct") for call in compiled._known.values()]
+    return [known.call.__qualname__.startswith("_direct") for known in worker._sums_of._known.values()]
 
 
 class Scaled:
@@ -104,28 +102,26 @@ class Scaled:
 def test_a_graph_is_called_by_itself_only_where_all_that_it_reads_is_given() -> None:
     one, two, three = (torch.tensor([value]) for value in (1.0, 2.0, 3.0))
     scaled = Scaled()
-    alone, beside = Compiled(scaled.alone), Compiled(scaled.beside)
-    for compiled in (alone, beside):
-        assert not compiled.knows("kind")
-        compiled("kind", [one, two], one, two)
-        assert compiled.knows("kind")
-    assert alone("kind", [three, one], "not looked at").item() == 2
+    alone, beside = (compiled(method, [one, two], one, two) for method in (scaled.alone, scaled.beside))
+    assert (alone.result.item(), beside.result.item()) == (-1, 0)
+    assert alone.call([three, one], "not looked at").item() == 2
     scaled.scale = torch.tensor([5.0])
-    assert beside("kind", [three, one], three, one).item() == 14, "the compiler's checks see another tensor"
-    alone("same", [one, one], one, one)  # which of the two is read where, nobody can tell
-    assert alone("same", [three, one], three, one).item() == 2
+    assert beside.call([three, one], three, one).item() == 14, "the compiler's checks see another tensor"
+    same = compiled(scaled.alone, [one, one], one, one)  # which of the two is read where, nobody can tell
+    assert same.call([three, one], three, one).item() == 2
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_graphs_of_any_number_of_kinds_are_known_and_go_with_their_owner() -> None:
-    compiled = Compiled(Scaled().alone)
+    scaled = Scaled()
+    known = []
     for size in range(2, 12):  # more than the compiler allows of one function
         x, y = torch.ones(size), torch.zeros(size)
-        compiled(size, [x, y], x, y)
-        assert torch.equal(compiled(size, [y, x], "not looked at"), y - x)
-    owner = weakref.ref(compiled._method.__self__)  # type: ignore[attr-defined]
-    del compiled
+        known.append(compiled(scaled.alone, [x, y], x, y).call)
+        assert torch.equal(known[-1]([y, x], "not looked at"), y - x)
+    owner = weakref.ref(scaled)
+    del scaled, known
     gc.collect()
     assert owner() is None
 
@@ -154,6 +150,38 @@ def test_the_first_compiled_shard_draws_like_every_other_one() -> None:
     assert is_direct(early) == [True], "frozen parameters are among the tensors that are given"
     for worker in (early, late):
         worker.close()
+
+
+def test_a_shard_draws_its_own_random_numbers_and_gives_the_process_its_own_back() -> None:
+    worker, payload = dropping_worker(compiled=False)
+    shard = Shard(0, "train", 1, 0, 4)
+    before = torch.get_rng_state()
+    once = worker.run(Job("gradient"), payload, shard).vector
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(3)
+    assert np.array_equal(worker.run(Job("gradient"), payload, shard).vector, once)
+    other = worker.run(Job("gradient"), payload, shard._replace(step=2)).vector
+    assert not np.array_equal(other, once)
+    worker.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noisy(MAML):
+    """Its noise comes from torch's generator, which is seeded by then, and not from the keys."""
+
+    def noise(self, problem: Problem, keys: Sequence[TaskKey], *_: Any) -> dict[str, Tensor]:
+        return {"factor": torch.rand(len(keys))}
+
+    def task_loss(self, *args: Any, noise: Any, **kwargs: Any) -> Any:
+        loss, metrics = super().task_loss(*args, noise=noise, **kwargs)
+        return loss * noise["factor"], metrics
+
+
+def test_noise_that_torch_draws_is_the_shards_own() -> None:
+    options = {**TINY, "algorithm": Noisy(inner_lr=0.01)}
+    once = gradient("sinusoid-maml", options)
+    torch.rand(3)
+    assert np.array_equal(gradient("sinusoid-maml", options), once)
 
 
 @dataclass(frozen=True, kw_only=True)

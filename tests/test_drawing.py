@@ -73,7 +73,8 @@ def test_what_waits_is_bounded_in_memory_and_time(watched: Watched, monkeypatch:
     monkeypatch.setattr(drawing, "BYTES_AT_ONCE", 5 * num_bytes)
     source = Drawing(watched, steps_at_once=True)
     taken(source)
-    assert sum(map(_num_bytes, source._ready.values())) == source._ready_bytes <= 5 * num_bytes
+    assert all(_num_bytes(episode) == known for episode, known in source._ready.values())
+    assert sum(known for _, known in source._ready.values()) == source._ready_bytes <= 5 * num_bytes
     monkeypatch.setattr(drawing, "SECONDS_AT_ONCE", 0.0)
     watched.asked.clear()
     taken(Drawing(watched, steps_at_once=True))

@@ -86,7 +86,7 @@ def train(config: Any, executor: Any, watcher: Watcher, directory: Path) -> str:
             executor=executor,
             schedule=schedule_of(config),
             store=CheckpointStore(directory),
-            tracker=Trackers([watcher]),
+            tracker=Trackers([watcher], together_s=0),
         )
     finally:
         executor.close()

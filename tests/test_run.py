@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from PIL import Image
 import raymeta
 from raymeta.config.build import build, initial_state, schedule_of
 from raymeta.config.load import load_config
-from raymeta.engine.checkpoint import CheckpointStore
+from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
 from raymeta.engine.driver import train_loop
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
@@ -80,6 +81,50 @@ def test_bits_are_equal_for_any_number_of_workers(
         assert sum(row.tasks for row in rows) == 20 * 8
 
 
+def test_a_checkpoint_on_the_disk_finds_the_rows_of_all_steps_before_it_there(tmp_path: Path) -> None:
+    """However the process ends, a run that goes on from it has no gap."""
+
+    class Listener:
+        told: ClassVar[list[int]] = []
+
+        def step(self, step: int, metrics: Any) -> None:
+            self.told.append(step)
+
+        def event(self, kind: str, message: str, **fields: object) -> None: ...
+
+        def validation(self, step: int, scores: Any) -> None: ...
+
+        def workers(self, rows: Any) -> None: ...
+
+        def close(self) -> None: ...
+
+    config = load_config(
+        preset="sinusoid-maml",
+        overrides={"model.hidden": [4], "meta_batch_size": 2, "steps": 7, "checkpoint_every": 3, "validate_every": 0},
+    ).config
+    built = build(config)
+
+    saved: list[int] = []
+
+    class Watching(CheckpointStore):
+        def save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
+            saved.append(checkpoint.step)
+            assert Listener.told[: checkpoint.step] == list(range(1, checkpoint.step + 1))
+            super().save(checkpoint, best=best)
+
+    executor = LocalExecutor(built.blueprint)
+    train_loop(
+        initial_state(config, built),
+        blueprint=built.blueprint,
+        executor=executor,
+        schedule=schedule_of(config),
+        store=Watching(tmp_path),
+        tracker=Trackers([Listener()], together_s=math.inf),
+    )
+    executor.close()
+    assert saved == [3, 6, 7]
+
+
 def test_a_killed_worker_is_replaced_and_changes_nothing(local_ray: Any, tmp_path: Path) -> None:
     config = load_config(overrides={**SMALL, "steps": 8}).config
     expected, _ = bits(config, 0, tmp_path / "quiet")
@@ -110,7 +155,7 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(local_ray: Any, tmp_pat
             executor=pool,
             schedule=schedule_of(config),
             store=CheckpointStore(tmp_path / "killed"),
-            tracker=Trackers([Killer()]),
+            tracker=Trackers([Killer()], together_s=0),
         )
         rows = pool.workers()
     finally:

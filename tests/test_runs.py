@@ -392,7 +392,7 @@ def test_an_unreadable_run_json_reads_as_lost_with_the_reason(tmp_path: Path) ->
 
 def test_a_sick_tracker_is_switched_off_with_one_warning_and_still_closed() -> None:
     sick, well = Recorder("step", "close"), Recorder()
-    trackers = Trackers([sick, well])
+    trackers = Trackers([sick, well], together_s=0)
     for step in (1, 2, 3):
         trackers.step(step, {})
     trackers.close()
@@ -414,6 +414,31 @@ def test_trackers_that_fail_at_the_warning_of_others_end_quietly() -> None:
     trackers.close()
 
 
+@pytest.mark.parametrize("what", ["event", "validation", "workers", "close", "tell_steps"])
+def test_steps_in_quick_succession_are_told_together_before_anything_else(what: str) -> None:
+    one, other = Recorder(), Recorder()
+    trackers = Trackers([one, other], together_s=math.inf)
+    for step in (1, 2, 3):
+        trackers.step(step, {})
+    assert one.calls == other.calls == [("step", 1)], "the first at once"
+    arguments = {"event": ("note", "text"), "validation": (3, SCORES), "workers": ([],)}
+    getattr(trackers, what)(*arguments.get(what, ()))
+    for recorder in (one, other):
+        assert recorder.calls[:3] == [("step", 1), ("step", 2), ("step", 3)]
+        assert [call[0] for call in recorder.calls[3:]] == [what] * (what != "tell_steps")
+
+
+def test_a_step_waits_no_longer_than_it_may() -> None:
+    one = Recorder()
+    trackers = Trackers([one], together_s=0.02)
+    trackers.step(1, {})
+    trackers.step(2, {})
+    assert one.calls == [("step", 1)]
+    time.sleep(0.03)
+    trackers.step(3, {})
+    assert one.calls == [("step", 1), ("step", 2), ("step", 3)]
+
+
 def test_an_interrupt_is_not_swallowed() -> None:
     class Interrupted(Recorder):
         def step(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -427,7 +452,7 @@ def test_an_interrupt_is_not_swallowed() -> None:
 def test_a_full_disk_costs_the_rows_but_not_the_run(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     writer, well = RunWriter(tmp_path, steps=3), Recorder()
-    trackers = Trackers([writer, well])
+    trackers = Trackers([writer, well], together_s=0)
     trackers.step(1, {})
     trackers.step(2, {})
     (warning,) = [call for call in well.calls if call[0] == "event"]

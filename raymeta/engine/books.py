@@ -121,6 +121,7 @@ class Books:
             self._save(replace(self._running.snapshot, validation_due=True))
 
     def _save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
+        self.tracker.tell_steps()  # a run that goes on from here has told of all steps before
         with self.phases(CHECKPOINT):
             self.store.save(checkpoint, best=best)
 
@@ -135,6 +136,7 @@ class Books:
         self._save(self.state.checkpoint())
 
     def _begin_validation(self, *, urgent: bool) -> None:
+        self.tracker.tell_steps()
         with self.phases(VALIDATION):
             scoring = begin_scoring(
                 self.state.outer.learned,

@@ -12,36 +12,32 @@ from torch import Tensor
 Graph = Callable[..., Sequence[Any]]
 
 
-class Compiled:
-    """A function with one tensor as result, compiled as one graph for each `kind` of arguments.
+Call = Callable[..., Tensor]
+"""`call(tensors, *args)`: the result for `args`, of which `tensors` are all tensors."""
 
-    The compiler looks on every call for the graph that fits, which takes longer than a small graph. Here the caller
-    says which it is: a kind must hold all that a graph depends on besides the values of tensors. A graph that reads
-    nothing but tensors that are given is called by itself from the second time on.
+
+class Compiled(NamedTuple):
+    """A first result, and how further ones of its kind are computed."""
+
+    result: Tensor
+    call: Call
+
+
+def compiled(method: Callable[..., Tensor], tensors: Sequence[Tensor], *args: object) -> Compiled:
+    """Compile `method`, whose result is one tensor, as one graph, for arguments as `args` and others of their kind.
+
+    A kind is all that a graph depends on besides the values of tensors. The compiler looks on every call for the graph
+    that fits, which takes longer than a small graph; here the caller knows. A graph that reads nothing but tensors that
+    are given is called by itself from the second time on. `tensors` are all that `args` hold, in the same order for all
+    of a kind; others that the method reads may be among them.
+
+    Raises what the compiler raises where the method cannot be compiled.
     """
-
-    def __init__(self, method: Callable[..., Tensor]) -> None:
-        self._method = method
-        self._known: dict[object, Callable[..., Tensor]] = {}
-
-    def knows(self, kind: object) -> bool:
-        """Whether this kind was called before."""
-        return kind in self._known
-
-    def __call__(self, kind: object, tensors: Sequence[Tensor], *args: object) -> Tensor:
-        """The result for `args`, of which `tensors` are all tensors, in the same order for all of a kind; others that
-        the function reads may be among them.
-
-        Raises what the compiler raises where the function cannot be compiled.
-        """
-        if kind in self._known:
-            return self._known[kind](tensors, *args)
-        observer = _Observer()
-        compiled = torch.compile(_with_own_code(self._method), fullgraph=True, dynamic=False, backend=observer)
-        result: Tensor = compiled(*args)
-        direct = _direct(observer.stop(), tensors, result)
-        self._known[kind] = direct or (lambda tensors, *args: compiled(*args))
-        return result
+    observer = _Observer()
+    function = torch.compile(_with_own_code(method), fullgraph=True, dynamic=False, backend=observer)
+    result: Tensor = function(*args)
+    direct = _direct(observer.stop(), tensors, result)
+    return Compiled(result, direct or (lambda tensors, *args: function(*args)))
 
 
 class _Observer:
@@ -73,7 +69,7 @@ class _Call(NamedTuple):
     results: Sequence[Any]
 
 
-def _direct(calls: Sequence[_Call], tensors: Sequence[Tensor], result: Tensor) -> Callable[..., Tensor] | None:
+def _direct(calls: Sequence[_Call], tensors: Sequence[Tensor], result: Tensor) -> Call | None:
     """From the tensors straight to the result, by where a call found and left them; None where that is not certain."""
     places = {id(tensor): place for place, tensor in enumerate(tensors)}
     if len(calls) != 1 or len(places) < len(tensors):

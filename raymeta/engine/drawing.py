@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,16 +24,18 @@ class Drawing:
 
     With `steps_at_once` the shards that are asked for are taken to be the same ones of step after step, as they are in
     one process, and small episodes are built for several steps in one call: for tiny tasks, calling costs more than
-    building, and leaves the processor's caches to other code. `pinned` episodes lie in memory from which a GPU copies
-    while it computes. The task set is called from two threads, but never from both at once.
+    building, and leaves the processor's caches to other code. What is drawn passes through `finish`, all that was
+    drawn in one call at once. The task set is called from two threads, but never from both at once.
     """
 
-    def __init__(self, tasks: TaskSet, *, steps_at_once: bool = False, pinned: bool = False) -> None:
+    def __init__(
+        self, tasks: TaskSet, *, steps_at_once: bool = False, finish: Callable[[Episode], Episode] = lambda e: e
+    ) -> None:
         self._tasks = tasks
         self._steps_at_once = steps_at_once
-        self._pinned = pinned
+        self._finish = finish
         self._step = -1
-        self._ready: dict[Shard, Episode] = {}
+        self._ready: dict[Shard, tuple[Episode, int]] = {}  # with the bytes of each
         self._ready_bytes = 0
         self._beside = ThreadPoolExecutor(1, "episodes")
         self._one_at_a_time = Lock()
@@ -45,8 +46,9 @@ class Drawing:
         if (prepared := self._prepared.pop(shard, None)) is not None:
             return prepared.result()
         if (ready := self._ready.pop(shard, None)) is not None:
-            self._ready_bytes -= _num_bytes(ready)
-            return ready
+            drawn, num_bytes = ready
+            self._ready_bytes -= num_bytes
+            return drawn
         began = time.perf_counter()
         drawn = self._draw(shard.keys())
         if self._steps_at_once and shard.split == "train":
@@ -68,14 +70,14 @@ class Drawing:
     def _draw(self, keys: Sequence[TaskKey]) -> Episode:
         with self._one_at_a_time:
             drawn = self._tasks.episodes(keys)
-        return _map(_pin, drawn) if self._pinned else drawn
+        return self._finish(drawn)
 
     def _draw_more(self, shard: Shard, drawn: Episode, seconds: float) -> None:
         """The episodes of the steps after `shard`, as many as are little together; `drawn` are its own."""
         if shard.step != self._step:
             self._step = shard.step
-            self._ready = {other: episode for other, episode in self._ready.items() if other.step >= shard.step}
-            self._ready_bytes = sum(map(_num_bytes, self._ready.values()))
+            self._ready = {other: ready for other, ready in self._ready.items() if other.step >= shard.step}
+            self._ready_bytes = sum(num_bytes for _, num_bytes in self._ready.values())
         num_bytes = _num_bytes(drawn)
         room = BYTES_AT_ONCE - self._ready_bytes
         steps = min(STEPS_AT_ONCE, room // max(1, num_bytes), int(SECONDS_AT_ONCE / max(seconds, 1e-6)))
@@ -84,38 +86,41 @@ class Drawing:
             return
         try:
             more = self._draw([key for other in later for key in other.keys()])  # noqa: SIM118  a Shard's keys are tasks
-            self._ready.update(zip(later, _parts(more, drawn), strict=True))
+            parts = ((part, num_bytes) for part in _parts(more, drawn, steps))
+            self._ready.update(zip(later, parts, strict=True))
         except Exception:  # of a task of a later step, or of tasks that differ: it is raised when its step comes
             self._steps_at_once = False
             return
         self._ready_bytes += steps * num_bytes
 
 
-def _map(function: Any, *episodes: Episode) -> Episode:
-    """`function` of the tensors that stand in the same place."""
-    sides = [
-        [None if values[0] is None else function(*values) for values in zip(*sides, strict=True)]
-        for sides in zip(*episodes, strict=True)
-    ]
-    return Episode(*(Examples(*side) for side in sides))  # type: ignore[arg-type]
+def each(function: Callable[[Tensor], Tensor], episodes: Episode) -> Episode:
+    """`function` of every tensor, in its place."""
+    return Episode(*(_Side(*(None if value is None else function(value) for value in side)) for side in episodes))
 
 
 def _num_bytes(episodes: Episode) -> int:
     return sum(value.nbytes for side in episodes for value in side if value is not None)
 
 
-def _pin(value: Tensor) -> Tensor:
-    return value.pin_memory() if value.device.type == "cpu" else value
-
-
-def _parts(episodes: Episode, like: Episode) -> Iterator[Episode]:
-    """Episodes [n · size, ...] as n times [size, ...], which lie in memory as `like` does: compilers look at that."""
+def _parts(episodes: Episode, like: Episode, steps: int) -> Iterator[Episode]:
+    """Episodes [steps · size, ...] as `steps` times [size, ...], which lie in memory as `like` does: compilers look
+    at that."""
     size = len(like.support.x)
-    for start in range(0, len(episodes.support.x), size):
-        yield _map(lambda value, model, start=start: _as(value[start : start + size], model), episodes, like)
+    sides = []
+    for side, model in zip(episodes, like, strict=True):
+        columns = [_pieces(value, one, size, steps) for value, one in zip(side, model, strict=True)]
+        sides.append([_Side(*values) for values in zip(*columns, strict=True)])
+    return (Episode(*both) for both in zip(*sides, strict=True))
 
 
-def _as(value: Tensor, model: Tensor) -> Tensor:
-    if value.stride() == model.stride():
-        return value
-    return torch.empty_strided(value.shape, model.stride(), dtype=value.dtype).copy_(value)
+def _pieces(value: Tensor | None, like: Tensor | None, size: int, steps: int) -> Sequence[Tensor | None]:
+    if value is None or like is None:
+        return [None] * steps
+    pieces: Sequence[Tensor] = torch.split(value, size)
+    if pieces[0].stride() == like.stride():
+        return pieces
+    return [torch.empty_strided(piece.shape, like.stride(), dtype=piece.dtype).copy_(piece) for piece in pieces]
+
+
+_Side: Callable[..., Examples] = Examples  # of tensors and None, whatever their places

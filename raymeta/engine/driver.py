@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Literal
 
@@ -131,7 +131,7 @@ def map_reduce(
     """
     phases = phases or Phases()
     shards = _shards(schedule, state.step)
-    upcoming = _shards(schedule, state.step + 1) if state.step + 1 < schedule.steps else []
+    upcoming = _shards(schedule, state.step + 1) if state.step + 1 < schedule.steps else ()
     fold = Fold(len(shards))
     job = Job("gradient", chunk_size=state.chunks.at("gradient", state.step))
     phases.begin(TRANSFER)
@@ -149,7 +149,7 @@ def map_reduce(
         phases.begin(REST)
 
 
-def _shards(schedule: Schedule, step: int) -> list[Shard]:
+def _shards(schedule: Schedule, step: int) -> Sequence[Shard]:
     return plan(
         seed=schedule.seed,
         split="train",

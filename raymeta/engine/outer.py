@@ -94,7 +94,7 @@ class OuterOptimizer:
         Returns its norm before clipping.
         """
         # Summed by numpy: torch's sums change with the number of threads, which is not the driver's to choose.
-        norm = math.sqrt(float(np.square(gradient).sum()))
+        norm = math.sqrt(np.add.reduce(np.square(gradient)))
         if self.options.clip_norm is not None and norm > self.options.clip_norm:
             gradient = gradient * (self.options.clip_norm / norm)
         if self.options.clip_value is not None:

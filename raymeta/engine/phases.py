@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,9 @@ PHASES = (EPISODES, GRADIENT, TRANSFER, FOLD, OUTER, METRICS, CHECKPOINT, VALIDA
 """Every phase of a step, in the order in which they are told."""
 WORK = "work"
 """Phase in which the driver is kept by its executor; what workers did meanwhile says what it was."""
+
+
+_is_tracing: Callable[[], bool] = torch.autograd._profiler_enabled  # type: ignore[attr-defined]
 
 
 class Phases:
@@ -37,7 +40,7 @@ class Phases:
         now = time.perf_counter()
         self._seconds[self._current] += now - self._since
         self._current, self._since = name, now
-        if self._range is not None or torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+        if self._range is not None or _is_tracing():
             self._trace(name)
 
     @contextmanager
@@ -49,9 +52,9 @@ class Phases:
         finally:
             self.begin(before)
 
-    def lap(self) -> dict[str, float]:
-        """Seconds of every phase since the last call, which add up to the time since then; the phase goes on."""
-        self.begin(self._current)
+    def lap(self, name: str = REST) -> dict[str, float]:
+        """Seconds of every phase since the last call, which add up to the time since then; now it is phase `name`."""
+        self.begin(name)
         seconds, self._seconds = self._seconds, defaultdict(float)
         return seconds
 
@@ -59,6 +62,6 @@ class Phases:
         if self._range is not None:
             self._range.__exit__(None, None, None)
             self._range = None
-        if name != REST and torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+        if name != REST and _is_tracing():
             self._range = record_function(name)
             self._range.__enter__()

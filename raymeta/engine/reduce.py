@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +12,13 @@ from raymeta.engine.worker import Result
 from raymeta.keys import Block, TaskKey
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Total:
     """A sum over some shards, in float64."""
 
     num_tasks: int
     vector: NDArray[np.float64]
-    metrics: dict[str, float]
+    metrics: Mapping[str, float]
     non_finite: tuple[TaskKey, ...]
 
     @classmethod

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
-from itertools import chain
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from raymeta.algorithms.base import Algorithm, Noise
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.engine.chunks import in_chunks, is_memory_error
-from raymeta.engine.compiled import Compiled
+from raymeta.engine.compiled import Call, compiled
 from raymeta.errors import ConfigError
 from raymeta.tasks.base import Episode, Examples
 from raymeta.tree import Layout, Params
@@ -25,6 +25,15 @@ class ShardSums(NamedTuple):
 
     vector: Tensor
     metrics: tuple[str, ...]
+
+
+class _Kind(NamedTuple):
+    """What is known of compiled calls of one kind: how to call, the names of the metrics, and whether torch's random
+    numbers are drawn."""
+
+    call: Call
+    metrics: tuple[str, ...]
+    draws: bool
 
 
 class ShardFunction:
@@ -40,45 +49,62 @@ class ShardFunction:
     ) -> None:
         self._algorithm, self._problem = algorithm, problem
         self._layout, self._state_layout = layout, state_layout
-        self._compiled = Compiled(self._vector) if compiled else None
-        self._metrics: dict[object, tuple[str, ...]] = {}
-        self._last_learned: tuple[Learned, list[Tensor], object] | None = None
+        self._compiles = compiled
+        self._known: dict[object, _Kind] = {}
+        self._last_learned: tuple[Learned, list[Tensor], int] | None = None
+        self._numbers: dict[object, int] = {}
         self.compile_s = 0.0
         """seconds that compiling took so far, with the first call of each"""
 
     def __call__(
-        self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase, *, chunk_size: int | None = None
+        self,
+        learned: Learned,
+        episodes: Episode,
+        noise: Noise,
+        phase: Phase,
+        *,
+        chunk_size: int | None = None,
+        draws: Callable[[], None] = lambda: None,
     ) -> ShardSums:
-        """`chunk_size` tasks are computed at once, all unless given; their sums are added in order."""
-        if self._compiled is not None and self._problem.vectorize == "loop":
+        """`chunk_size` tasks are computed at once, all unless given; their sums are added in order. `draws` is called
+        before anything that may draw torch's random numbers."""
+        if self._compiles and self._problem.vectorize == "loop":
             chunk_size = 1
         if chunk_size is None or chunk_size >= episodes.support.x.shape[0]:
-            return self._of_chunk(learned, episodes, noise, phase)
-        parts = (self._of_chunk(learned, part, draws, phase) for part, draws in in_chunks(episodes, noise, chunk_size))
+            return self._of_chunk(learned, episodes, noise, phase, draws)
+        chunks = in_chunks(episodes, noise, chunk_size)
+        parts = (self._of_chunk(learned, part, own, phase, draws) for part, own in chunks)
         vector, metrics = next(parts)
         for part in parts:
             vector = vector + part.vector
         return ShardSums(vector, metrics)
 
-    def _of_chunk(self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase) -> ShardSums:
-        if self._compiled is None:
+    def _of_chunk(
+        self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase, draws: Callable[[], None]
+    ) -> ShardSums:
+        if not self._compiles:
+            draws()
             return self._sums(learned.params, learned.state, episodes, noise, phase)
-        own, described = self._described(learned)
-        given = [*chain(*episodes), *noise.values()]
+        own, number = self._numbered(learned)
+        given = [*episodes.support, *episodes.query, *noise.values()]
         tensors = own + [value for value in given if value is not None]
         modes = self._problem.model.training, torch.is_autocast_enabled(own[0].device.type), torch.is_grad_enabled()
-        kind = modes, phase.training, phase.inner_steps, phase.way, described, *noise, *map(_described, given)
+        kind = number, modes, phase.training, phase.inner_steps, phase.way, *noise, *map(_described, given)
         # A step that is a number would be part of the graph, which would be compiled for every step.
         timeless = phase._replace(step=cast(Any, None))
-        if self._compiled.knows(kind):
-            vector = self._compiled(kind, tensors, *learned, episodes, noise, timeless)
-            return ShardSums(vector, self._metrics[kind])
+        known = self._known.get(kind)
+        if known is not None:
+            if known.draws:
+                draws()
+            return ShardSums(known.call(tensors, *learned, episodes, noise, timeless), known.metrics)
+        draws()
         # As it is first: its errors are clearer, and it fills caches that a compiler cannot fill.
-        with _random_state_kept(own[0].device):
-            self._metrics[kind] = self._sums(learned.params, learned.state, episodes, noise, phase).metrics
+        with _random_state_kept(own[0].device) as is_drawn:
+            metrics = self._sums(learned.params, learned.state, episodes, noise, phase).metrics
+            does_draw = is_drawn()
         began = time.perf_counter()
         try:
-            vector = self._compiled(kind, tensors, *learned, episodes, noise, timeless)
+            vector, call = compiled(self._vector, tensors, *learned, episodes, noise, timeless)
         except Exception as error:
             if is_memory_error(error):
                 raise
@@ -87,15 +113,17 @@ class ShardFunction:
                 f"this model or method cannot be compiled ({reason}): leave compile out, or set it to false"
             ) from error
         self.compile_s += time.perf_counter() - began
-        return ShardSums(vector, self._metrics[kind])
+        self._known[kind] = _Kind(call, metrics, does_draw)
+        return ShardSums(vector, metrics)
 
-    def _described(self, learned: Learned) -> tuple[list[Tensor], object]:
-        """The tensors of `learned` and of the model itself, and all that a graph depends on of them."""
+    def _numbered(self, learned: Learned) -> tuple[list[Tensor], int]:
+        """The tensors of `learned` and of the model itself, and a number for all that a graph depends on of them."""
         if self._last_learned is None or self._last_learned[0] is not learned:
             model = self._problem.model
             tensors = [*learned.params.values(), *learned.state.values()]
             tensors += [*model.buffers(), *(p for p in model.parameters() if not p.requires_grad)]
-            self._last_learned = learned, tensors, (tensors[0].device, *map(_described, tensors))
+            described = tensors[0].device, *map(_described, tensors)
+            self._last_learned = learned, tensors, self._numbers.setdefault(described, len(self._numbers))
         return self._last_learned[1:]
 
     def _vector(self, params: Params, state: Params, episodes: Episode, noise: Noise, phase: Phase) -> Tensor:
@@ -117,6 +145,15 @@ def _described(tensor: Tensor | None) -> object:
     return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
 
 
-def _random_state_kept(device: torch.device) -> AbstractContextManager[None]:
-    """Random numbers that are drawn inside, such as dropout's, are drawn again by what follows."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+@contextmanager
+def _random_state_kept(device: torch.device) -> Iterator[Callable[[], bool]]:
+    """Random numbers that are drawn inside, such as dropout's, are drawn again by what follows. Gives a function that
+    says whether any were."""
+    on_gpu = [device] if device.type == "cuda" else []
+
+    def states() -> list[Tensor]:
+        return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, on_gpu)]
+
+    with torch.random.fork_rng(on_gpu):
+        before = states()
+        yield lambda: not all(torch.equal(one, other) for one, other in zip(before, states(), strict=True))

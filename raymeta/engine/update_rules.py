@@ -34,7 +34,8 @@ def adam(
     """
     if not state:
         state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
-    state["step"] += 1
+    count = state["step"].numpy()  # the same memory: a tensor's own addition takes ten times as long
+    count += 1
     pass_over = torch._fused_adamw_ if decoupled else torch._fused_adam_
     pass_over(
         [param],

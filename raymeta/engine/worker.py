@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
 from raymeta.engine.chunks import JobKind, in_chunks, is_memory_error
-from raymeta.engine.drawing import Drawing
+from raymeta.engine.drawing import Drawing, each
 from raymeta.engine.numerics import Numerics
 from raymeta.engine.phases import EPISODES, GRADIENT, REST, TRANSFER, Phases
+from raymeta.engine.randomness import Randomness
 from raymeta.engine.shard_function import ShardFunction
 from raymeta.errors import EnvironmentProblem, OutOfMemory
 from raymeta.keys import Shard, TaskKey
 from raymeta.models.differentiable import exact_attention, explain_failure
-from raymeta.tasks.base import Episode, Examples, TaskSet
+from raymeta.tasks.base import Episode, TaskSet
 from raymeta.tree import Layout
 
 FloatArray = NDArray[np.floating]
@@ -72,18 +73,17 @@ class Job(NamedTuple):
     chunk_size: int | None = None  # tasks computed at once; None for all of the shard
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A shard's outcome. Sums never means; one flat vector whatever the number of tasks."""
 
     shard: Shard
-    vector: FloatArray = field(default_factory=lambda: np.zeros(0))  # [P + S] sums of meta-gradient and state
-    metrics: dict[str, float] = field(default_factory=dict)  # sums over tasks
-    scores: dict[str, FloatArray] = field(default_factory=dict)  # [T, K + 1] each
+    vector: FloatArray  # [P + S] sums of meta-gradient and state
+    metrics: Mapping[str, float] = {}  # sums over tasks
+    scores: Mapping[str, FloatArray] = {}  # [T, K + 1] each
     non_finite: tuple[TaskKey, ...] = ()
     seconds: float = 0.0
     compile_s: float = 0.0  # of them, if this shard was the first of its kind
-    phases: dict[str, float] = field(default_factory=dict)  # of them, by name
+    phases: Mapping[str, float] = {}  # of them, by name
     pid: int = 0
     rss_bytes: int = 0
 
@@ -115,6 +115,8 @@ class Worker:
         )
         self._leaf_type = torch.empty(0, dtype=self._dtype).numpy().dtype
         self._phases = Phases()
+        self._randomness = Randomness(self.device)
+        self._noisy = type(blueprint.algorithm).noise is not Algorithm.noise
         self._pid = os.getpid()
         self._owned = torch.empty(blueprint.layout.size + blueprint.state_layout.size, dtype=self._dtype).to(
             self.device
@@ -123,7 +125,9 @@ class Worker:
         self._learned = self._views(self._owned)
         self._version: FloatArray | None = None
         on_gpu = self.device.type == "cuda"
-        self._drawing = Drawing(blueprint.tasks, steps_at_once=steps_at_once and not on_gpu, pinned=on_gpu)
+        self._drawing = Drawing(
+            blueprint.tasks, steps_at_once=steps_at_once and not on_gpu, finish=_pinned if on_gpu else self._moved
+        )
 
     def ready(self) -> int:
         """Load the data; answers with the process id."""
@@ -146,20 +150,19 @@ class Worker:
 
     def _run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
         phases = self._phases
-        phases.lap()
+        phases.lap(EPISODES)
         compiled_before = self._sums_of.compile_s
         try:
-            phases.begin(EPISODES)
             episodes = self._drawing.take(shard)
             way = self.problem.way_of(episodes)  # a GPU would have to be asked for it
             phases.begin(TRANSFER)
-            episodes = self._moved(episodes)
+            if self.device.type == "cuda":
+                episodes = self._moved(episodes)
             learned = self._unpack(payload)
             phases.begin(GRADIENT)
             result = self._compute(job, learned, shard.keys(), episodes, way)
         finally:
-            phases.begin(REST)
-        seconds = phases.lap()
+            seconds = phases.lap(REST)
         return Result(
             shard,
             *result,
@@ -170,22 +173,13 @@ class Worker:
         )
 
     def _compute(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
-        random_state = torch.default_generator.get_state()  # `torch.random.fork_rng` takes eight times as long
+        self.problem.set_training(job.kind == "gradient")
+        compute = self._gradient if job.kind == "gradient" else self._scores
         try:
-            self.problem.set_training(job.kind == "gradient")
-            self._seed_torch(keys[0])
-            compute = self._gradient if job.kind == "gradient" else self._scores
             with self.blueprint.numerics.autocast(self.device):
                 return compute(job, learned, keys, episodes, way)
         finally:
-            torch.default_generator.set_state(random_state)
-
-    def _seed_torch(self, key: TaskKey) -> None:
-        """Seed dropout and the like. `torch.manual_seed` would also record a stack trace for each kind of device."""
-        seed = key.torch_seed()
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+            self._randomness.give_back()
 
     def _out_of_memory(self, job: Job, shard: Shard, reason: str) -> OutOfMemory:
         if self.device.type == "cuda":
@@ -208,7 +202,15 @@ class Worker:
         self._settings.close()
 
     def _moved(self, episodes: Episode) -> Episode:
-        return Episode(*(_moved(side, self.device, self._dtype) for side in episodes))
+        """On the device, in the network's own type."""
+
+        def moved(value: Tensor) -> Tensor:
+            wanted = self._dtype if value.is_floating_point() else value.dtype
+            if value.device == self.device and value.dtype == wanted:
+                return value
+            return value.to(self.device, wanted, non_blocking=True)
+
+        return each(moved, episodes)
 
     def _gradient(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
         sums, metrics = self._sums(learned, keys, episodes, way, job.chunk_size)
@@ -227,11 +229,16 @@ class Worker:
     def _sums(
         self, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int, chunk_size: int | None = None
     ) -> tuple[NDArray[np.float64], dict[str, float]]:
-        phase = Phase(step=keys[0].step, training=True, way=way)
+        first = keys[0]
+        phase = Phase(step=first.step, training=True, way=way)
+        if self._noisy:
+            self._randomness.take(first)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
         try:
-            sums, names = self._sums_of(learned, episodes, noise, phase, chunk_size=chunk_size)
+            sums, names = self._sums_of(
+                learned, episodes, noise, phase, chunk_size=chunk_size, draws=lambda: self._randomness.take(first)
+            )
         except RuntimeError as error:
             raise explain_failure(self.problem.model, episodes.support.x[0], error) from error
         values = sums.cpu().numpy()
@@ -246,6 +253,7 @@ class Worker:
         return vector, math.isfinite(square) or bool(np.isfinite(vector).all())
 
     def _scores(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
+        self._randomness.take(keys[0])
         phase = Phase(step=keys[0].step, training=False, inner_steps=job.inner_steps, way=way)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
@@ -272,14 +280,9 @@ class Worker:
         return Learned(self.blueprint.layout.unflatten(params), self.blueprint.state_layout.unflatten(state))
 
 
-def _moved(examples: Examples, device: torch.device, dtype: torch.dtype) -> Examples:
-    def moved(value: Tensor) -> Tensor:
-        wanted = dtype if value.is_floating_point() else value.dtype
-        if value.device == device and value.dtype == wanted:
-            return value
-        return value.to(device, wanted, non_blocking=True)
-
-    return Examples(*(None if value is None else moved(value) for value in examples))  # type: ignore[arg-type]
+def _pinned(episodes: Episode) -> Episode:
+    """In memory from which a GPU copies while it computes."""
+    return each(lambda value: value.pin_memory() if value.device.type == "cpu" else value, episodes)
 
 
 def resident_bytes() -> int:

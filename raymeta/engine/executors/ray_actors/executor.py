@@ -13,7 +13,7 @@ from raymeta.engine.executors.base import Notify, silent, tell_compiled
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors.batch import Batch, Call, Todo
 from raymeta.engine.executors.ray_actors.cluster import Cluster
-from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, block_level, whole_blocks, with_vector
+from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, block_level, whole_blocks
 from raymeta.engine.executors.ray_actors.pace import Pace
 from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
 from raymeta.engine.executors.ray_actors.sums import NodeSums
@@ -218,7 +218,7 @@ class RayExecutor:
         batch = call.batch
         try:
             info: Result = self._ray.get(call.info)
-            result = info if batch.level is not None else with_vector(info, self._ray.get(call.vector))
+            result = info if batch.level is not None else info._replace(vector=self._ray.get(call.vector))
         except exceptions.TaskCancelledError:
             self._requeue(call)
         except exceptions.RayTaskError as error:

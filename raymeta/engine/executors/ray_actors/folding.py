@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,11 +29,11 @@ class NodeFolder:
         """The sum of consecutive shards, which are all the shards of one block."""
         fold = Fold(len(leaves))
         for i, (leaf, vector) in enumerate(zip(leaves, vectors, strict=True)):
-            fold.add(Block(0, i), Total.of(replace(leaf, vector=vector)))
+            fold.add(Block(0, i), Total.of(leaf._replace(vector=vector)))
         total = fold.total()
         shard = leaves[0].shard._replace(stop=leaves[-1].shard.stop)
         phases = sum((Counter(leaf.phases) for leaf in leaves), Counter[str]())
-        info = Result(shard, metrics=total.metrics, non_finite=total.non_finite, phases=dict(phases))
+        info = Result(shard, nothing(), metrics=total.metrics, non_finite=total.non_finite, phases=dict(phases))
         return info, total.vector
 
 
@@ -107,9 +106,3 @@ def split(block: Block, nodes: Mapping[int, str], num_shards: int) -> Iterator[B
 def nothing() -> FloatArray:
     """The vector of a result whose vector travels apart."""
     return np.zeros(0, np.float32)
-
-
-def with_vector(info: Result, vector: FloatArray) -> Result:
-    """The result again, once both parts of it are here."""
-    info.__dict__["vector"] = vector
-    return info

@@ -6,7 +6,7 @@ import ctypes
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from raymeta.engine.executors.base import Notify
@@ -52,7 +52,7 @@ class ActorWorker:
         result = self._worker.run(job, self._payload[1], shard)
         if upcoming is not None:
             self._worker.prepare(upcoming)
-        return replace(result, vector=nothing(), rss_bytes=resident_bytes()), result.vector
+        return result._replace(vector=nothing(), rss_bytes=resident_bytes()), result.vector
 
 
 def keep_memory() -> None:

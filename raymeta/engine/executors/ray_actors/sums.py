@@ -10,7 +10,7 @@ from typing import Any
 from raymeta.engine.executors.base import Notify
 from raymeta.engine.executors.ray_actors.batch import Batch, Call
 from raymeta.engine.executors.ray_actors.cluster import first_lines
-from raymeta.engine.executors.ray_actors.folding import Folders, split, with_vector
+from raymeta.engine.executors.ray_actors.folding import Folders, split
 from raymeta.engine.worker import Result
 from raymeta.keys import Block
 
@@ -60,7 +60,7 @@ class NodeSums:
         except self._ray.exceptions.RayError as error:
             self._lost(asked, first_lines(error))
         else:
-            asked.batch.deliver(asked.block, with_vector(info, vector))
+            asked.batch.deliver(asked.block, info._replace(vector=vector))
 
     def give_up_late(self, now: float, hung_after: Callable[[str], float]) -> None:
         """Do again what a node has not answered for so many seconds, by kind of job."""
