@@ -19,6 +19,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_minute_of_chaos_changes_no_bit() -> None:
     kinds = ["worker killed", "worker frozen for 3 s", "worker raises", "node lost", "driver killed"]
     told = run("chaos.py", "--tasks", "sinusoid", "--minutes", "0.2", "--no-record", "--kinds", *kinds)

@@ -39,6 +39,7 @@ def records(directory: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in sorted((directory / "records").glob("*.json"))}
 
 
+@pytest.mark.slow
 def test_two_trials_of_two_workers_run_side_by_side_and_a_third_waits(local_ray: Any, tmp_path: Path) -> None:
     """Room for four workers: eight CPUs, two for each. If drivers took a CPU, a second trial would not fit."""
     assert local_ray.cluster_resources()["CPU"] == 8
