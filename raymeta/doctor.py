@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raymeta.command_line import add_verbose, run_command
+from raymeta.signals import raise_if_interrupt
 
 
 class Finding(NamedTuple):
@@ -72,6 +73,7 @@ def _torchvision(output: Path) -> Finding:
     try:
         import torchvision
     except (ImportError, RuntimeError, OSError) as error:
+        raise_if_interrupt(error)
         return Finding("torchvision", False, f"does not fit torch ({error}): install both from the same source")
     return Finding("torchvision", True, torchvision.__version__)
 

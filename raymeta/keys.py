@@ -123,7 +123,7 @@ class Block(NamedTuple):
         return Block(self.level - 1, 2 * self.index), Block(self.level - 1, 2 * self.index + 1)
 
 
-@lru_cache(maxsize=4)  # a step is planned twice: as the one after, and when its turn has come
+@lru_cache(maxsize=2)  # a step is planned twice: as the one after, and when its turn has come
 def plan(*, seed: int, split: Split, step: int, num_tasks: int, shard_size: int) -> tuple[Shard, ...]:
     """Cut `num_tasks` tasks into shards of `shard_size` (the last may be shorter), whoever will compute them."""
     starts = range(0, num_tasks, shard_size)

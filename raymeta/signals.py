@@ -37,20 +37,27 @@ def termination_interrupts() -> Iterator[None]:
 
 @contextmanager
 def unwrapped_interrupts() -> Iterator[None]:
-    """An interrupt leaves this as `KeyboardInterrupt`, whatever Python made of it.
-
-    Before 3.12 one that falls into the making of a class (`__set_name__`), as imports do by the thousand, comes out as
-    the cause of a `RuntimeError`.
-    """
+    """An interrupt leaves this as `KeyboardInterrupt`, whatever Python made of it."""
     try:
         yield
     except Exception as error:
-        cause = error.__cause__
-        while cause is not None and not isinstance(cause, KeyboardInterrupt):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        raise KeyboardInterrupt from error
+        raise_if_interrupt(error)
+        raise
+
+
+def raise_if_interrupt(error: Exception) -> None:
+    """Raises `KeyboardInterrupt` where one is the cause of `error`; for who catches everything and goes on.
+
+    Before Python 3.12 one that falls into the making of a class (`__set_name__`), as imports do by the thousand, comes
+    out as the cause of a `RuntimeError`.
+    """
+    cause: BaseException | None = error
+    seen: set[int] = set()  # an error may be its own cause
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        cause = cause.__cause__
+        if isinstance(cause, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from raymeta.runs.claim import Claim, require_no_writer
 from raymeta.runs.mirror import Mirror, MirrorNotices
 from raymeta.runs.read import Run
 from raymeta.runs.tensorboard import TensorBoard
-from raymeta.runs.tracker import PythonWarnings, Tracker, Trackers
+from raymeta.runs.tracker import TOGETHER_S, PythonWarnings, Tracker, Trackers
 from raymeta.runs.write import RunWriter, new_run_directory
 from raymeta.signals import first_signal, termination_interrupts
 from raymeta.storage.remote import Remote
@@ -123,7 +123,8 @@ class Training:
 
     def _attempt(self, directory: Path, name: str, claim: Claim | None, mirror: Mirror | None = None) -> None:
         writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags, claim=claim)
-        tracker = Trackers([writer, TensorBoard(directory / "tb"), *self._trackers(f"{name}  {directory}")])
+        listeners: list[Tracker] = [writer, TensorBoard(directory / "tb"), *self._trackers(f"{name}  {directory}")]
+        tracker = Trackers(listeners, together_s=0.0 if self.config.workers else TOGETHER_S)
         if mirror is not None:
             tracker.add(MirrorNotices(mirror, tracker.event))
         store = CheckpointStore(directory / "checkpoints", keep=self.config.keep_checkpoints)
@@ -135,6 +136,7 @@ class Training:
                 self._begin(tracker)
                 self._run(writer, store, tracker)
         except KeyboardInterrupt:  # while workers start or the test runs; the loop ends by itself, after its step
+            tracker.tell_steps()
             store.save(self.state.checkpoint())
             self._stop(writer, tracker)
         except BaseException as error:

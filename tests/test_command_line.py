@@ -13,6 +13,7 @@ import pytest
 from raymeta.command_line import run_command
 from raymeta.errors import DataError, RaymetaWarning
 from raymeta.runs.read import Run
+from raymeta.runs.tracker import PythonWarnings, Trackers
 from raymeta.train import main as train
 
 TRAIN = [sys.executable, "-m", "raymeta", "train", "--preset", "sinusoid-maml", "steps=2", "model.hidden=[4]"]
@@ -109,6 +110,29 @@ def test_an_interrupt_that_python_wraps_stops_a_run_with_everything_saved(
     assert run.status == "stopped"
     monkeypatch.undo()
     assert train(["--resume", str(run.path), "-q"]) == 0
+
+
+def test_an_error_that_is_its_own_cause_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        error, other = ValueError("the disk is gone"), OSError()
+        error.__cause__, other.__cause__ = other, error
+        raise error
+
+    assert run_command("try", command, verbose=False) == 1
+    assert "the disk is gone" in capsys.readouterr().err
+
+
+def test_an_interrupt_that_python_wraps_inside_a_tracker_is_one() -> None:
+    class Importing(PythonWarnings):
+        def event(self, kind: str, message: str, **fields: object) -> None:
+            type("Imported", (), {"field": Interrupts()})
+
+        def close(self) -> None:
+            self.event("", "")
+
+    for tell in (lambda trackers: trackers.event("note", "text"), lambda trackers: trackers.close()):
+        with pytest.raises(KeyboardInterrupt):
+            tell(Trackers([Importing()]))
 
 
 def test_an_error_that_only_happened_beside_an_interrupt_is_told() -> None:

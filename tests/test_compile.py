@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from raymeta.algorithms.base import Adaptation, Algorithm
 from raymeta.algorithms.maml import MAML
-from raymeta.algorithms.problem import Learned, Problem
+from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.compiled import compiled
@@ -182,6 +182,32 @@ def test_noise_that_torch_draws_is_the_shards_own() -> None:
     once = gradient("sinusoid-maml", options)
     torch.rand(3)
     assert np.array_equal(gradient("sinusoid-maml", options), once)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateNoise(MAML):
+    """Draws at other steps than the first; a graph, which knows no step, always draws."""
+
+    def task_loss(self, *args: Any, phase: Phase, **kwargs: Any) -> Any:
+        loss, metrics = super().task_loss(*args, phase=phase, **kwargs)
+        return loss if phase.step == 0 else loss * torch.rand(()), metrics
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_graph_that_draws_is_seeded_whatever_step_came_first() -> None:
+    options = {**TINY, "vectorize": "loop", "algorithm": LateNoise(inner_lr=0.01), "compile": True}
+    built = build(load_config(preset="sinusoid-maml", overrides=options).config)
+    payload, job = built.blueprint.payload(built.initial), Job("gradient")
+    early, late = Shard(0, "train", 0, 0, 4), Shard(0, "train", 7, 0, 4)
+    vectors = []
+    for order in ((early, late, late), (late, early, late)):
+        worker = Worker(built.blueprint)
+        vectors.append([worker.run(job, payload, shard).vector for shard in order])
+        worker.close()
+    assert np.array_equal(vectors[0][1], vectors[0][2])
+    assert np.array_equal(vectors[0][1], vectors[1][0])
+    assert np.array_equal(vectors[0][0], vectors[1][1])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -428,6 +428,45 @@ def test_steps_in_quick_succession_are_told_together_before_anything_else(what: 
         assert [call[0] for call in recorder.calls[3:]] == [what] * (what != "tell_steps")
 
 
+def test_what_is_told_at_a_step_comes_at_that_step_to_all() -> None:
+    class Telling(Recorder):
+        def step(self, step: int, metrics: Mapping[str, float]) -> None:
+            super().step(step, metrics)
+            if step == 2:
+                trackers.event("warning", "the store is away")
+            if step == 4:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    telling, other, late = Telling(), Recorder(), Recorder()
+    trackers = Trackers([telling, other], together_s=math.inf)
+    for step in (1, 2, 3, 4, 5):
+        trackers.step(step, {})
+    trackers.add(late)
+    trackers.step(6, {})
+    trackers.close()
+    assert [call[:2] for call in other.calls] == [
+        *[("step", 1), ("event", "warning"), ("step", 2), ("step", 3), ("event", "warning"), ("step", 4), ("step", 5)],
+        *[("step", 6), ("close",)],
+    ]
+    assert late.calls == [("step", 6), ("close",)], "from then on"
+
+
+def test_an_interrupt_between_steps_loses_none_of_those_after() -> None:
+    class Once(Recorder):
+        def step(self, step: int, metrics: Mapping[str, float]) -> None:
+            if step == 2:
+                raise KeyboardInterrupt
+
+    other = Recorder()
+    trackers = Trackers([other, Once()], together_s=math.inf)
+    for step in (1, 2, 3):
+        trackers.step(step, {})
+    with pytest.raises(KeyboardInterrupt):
+        trackers.tell_steps()
+    trackers.close()
+    assert other.calls == [("step", 1), ("step", 2), ("step", 3), ("close",)]
+
+
 def test_a_step_waits_no_longer_than_it_may() -> None:
     one = Recorder()
     trackers = Trackers([one], together_s=0.02)

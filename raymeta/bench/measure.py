@@ -21,6 +21,7 @@ from raymeta.bench.floor import floor, flops, peak_flops, synchronize
 from raymeta.bench.ours import PATHS, ours
 from raymeta.bench.peers import available
 from raymeta.models.differentiable import exact_attention
+from raymeta.signals import raise_if_interrupt
 from raymeta.tree import Params
 
 LEAST_S = 0.4
@@ -85,6 +86,7 @@ def _prepare(
                     double = replace(case, dtype=torch.float64)
                     distance = _distance(make(double)(), ours(double, path="loop", device=device)())
             except Exception as error:
+                raise_if_interrupt(error)
                 problems[name] = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
                 continue
             if not distance <= TOLERANCE:

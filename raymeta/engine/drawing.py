@@ -50,7 +50,7 @@ class Drawing:
             self._ready_bytes -= num_bytes
             return drawn
         began = time.perf_counter()
-        drawn = self._draw(shard.keys())
+        drawn = self.draw(shard.keys())
         if self._steps_at_once and shard.split == "train":
             self._draw_more(shard, drawn, time.perf_counter() - began)
         return drawn
@@ -61,13 +61,14 @@ class Drawing:
             del self._prepared[other]  # computed elsewhere, or never
         count = sum(other.step == shard.step for other in self._prepared)
         if count < PREPARED_SHARDS and shard not in self._prepared:
-            self._prepared[shard] = self._beside.submit(self._draw, shard.keys())
+            self._prepared[shard] = self._beside.submit(self.draw, shard.keys())
 
     def close(self) -> None:
         """Drop what nobody took."""
         self._beside.shutdown(wait=False, cancel_futures=True)
 
-    def _draw(self, keys: Sequence[TaskKey]) -> Episode:
+    def draw(self, keys: Sequence[TaskKey]) -> Episode:
+        """The episodes of tasks of any shard, once no other call draws."""
         with self._one_at_a_time:
             drawn = self._tasks.episodes(keys)
         return self._finish(drawn)
@@ -85,7 +86,7 @@ class Drawing:
         if not later:
             return
         try:
-            more = self._draw([key for other in later for key in other.keys()])  # noqa: SIM118  a Shard's keys are tasks
+            more = self.draw([key for other in later for key in other.keys()])  # noqa: SIM118  a Shard's keys are tasks
             parts = ((part, num_bytes) for part in _parts(more, drawn, steps))
             self._ready.update(zip(later, parts, strict=True))
         except Exception:  # of a task of a later step, or of tasks that differ: it is raised when its step comes
@@ -115,8 +116,10 @@ def _parts(episodes: Episode, like: Episode, steps: int) -> Iterator[Episode]:
 
 
 def _pieces(value: Tensor | None, like: Tensor | None, size: int, steps: int) -> Sequence[Tensor | None]:
-    if value is None or like is None:
+    if value is None and like is None:
         return [None] * steps
+    if value is None or like is None:
+        raise ValueError("what tasks hold differs from step to step")
     pieces: Sequence[Tensor] = torch.split(value, size)
     if pieces[0].stride() == like.stride():
         return pieces

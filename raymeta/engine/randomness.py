@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,3 +32,13 @@ class Randomness:
         if self._before is not None:
             torch.default_generator.set_state(self._before)
             self._before = None
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """Where torch's generators that code on `device` may draw from are now."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def are_other(before: Sequence[Tensor], now: Sequence[Tensor]) -> bool:
+    """Whether anything was drawn between two `random_states`."""
+    return not all(torch.equal(one, other) for one, other in zip(before, now, strict=True))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,6 +13,7 @@ from raymeta.algorithms.base import Algorithm, Noise
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.engine.chunks import in_chunks, is_memory_error
 from raymeta.engine.compiled import Call, compiled
+from raymeta.engine.randomness import are_other, random_states
 from raymeta.errors import ConfigError
 from raymeta.tasks.base import Episode, Examples
 from raymeta.tree import Layout, Params
@@ -98,10 +98,12 @@ class ShardFunction:
                 draws()
             return ShardSums(known.call(tensors, *learned, episodes, noise, timeless), known.metrics)
         draws()
-        # As it is first: its errors are clearer, and it fills caches that a compiler cannot fill.
-        with _random_state_kept(own[0].device) as is_drawn:
+        # As it is first: its errors are clearer, and it fills caches that a compiler cannot fill. What it draws at
+        # random, such as dropout's masks, is drawn again by the graph.
+        before = random_states(own[0].device)
+        with torch.random.fork_rng([own[0].device] if own[0].is_cuda else []):
             metrics = self._sums(learned.params, learned.state, episodes, noise, phase).metrics
-            does_draw = is_drawn()
+            drawn = are_other(before, random_states(own[0].device))
         began = time.perf_counter()
         try:
             vector, call = compiled(self._vector, tensors, *learned, episodes, noise, timeless)
@@ -113,7 +115,8 @@ class ShardFunction:
                 f"this model or method cannot be compiled ({reason}): leave compile out, or set it to false"
             ) from error
         self.compile_s += time.perf_counter() - began
-        self._known[kind] = _Kind(call, metrics, does_draw)
+        drawn = drawn or are_other(before, random_states(own[0].device))  # at this step, or by the graph at any
+        self._known[kind] = _Kind(call, metrics, drawn)
         return ShardSums(vector, metrics)
 
     def _numbered(self, learned: Learned) -> tuple[list[Tensor], int]:
@@ -143,17 +146,3 @@ class ShardFunction:
 
 def _described(tensor: Tensor | None) -> object:
     return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
-
-
-@contextmanager
-def _random_state_kept(device: torch.device) -> Iterator[Callable[[], bool]]:
-    """Random numbers that are drawn inside, such as dropout's, are drawn again by what follows. Gives a function that
-    says whether any were."""
-    on_gpu = [device] if device.type == "cuda" else []
-
-    def states() -> list[Tensor]:
-        return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, on_gpu)]
-
-    with torch.random.fork_rng(on_gpu):
-        before = states()
-        yield lambda: not all(torch.equal(one, other) for one, other in zip(before, states(), strict=True))

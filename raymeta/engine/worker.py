@@ -222,7 +222,7 @@ class Worker:
         return vector, metrics, {}, bad
 
     def _is_finite_alone(self, learned: Learned, key: TaskKey) -> bool:
-        episodes = self.blueprint.tasks.episodes([key])
+        episodes = self._drawing.draw([key])
         sums, _ = self._sums(learned, [key], self._moved(episodes), self.problem.way_of(episodes))
         return self._leaf(sums)[1]
 

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from raymeta.errors import NotTwiceDifferentiable
+from raymeta.signals import raise_if_interrupt
 from raymeta.tree import Params
 
 FIRST_ORDER = "set first_order: true (--algorithm.first_order true)"
@@ -119,6 +120,7 @@ def _failure(call: _Call, second_order: bool, vectorize: str) -> str | None:
     try:
         _probe(call, second_order, vectorize)
     except RuntimeError as error:
+        raise_if_interrupt(error)
         return str(error).strip().splitlines()[0].rstrip(".") if str(error) else type(error).__name__
     return None
 

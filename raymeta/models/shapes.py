@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raymeta.errors import ConfigError, RaymetaError
+from raymeta.signals import raise_if_interrupt
 
 
 def require_images(name: str, input_shape: Sequence[int], divisor: int = 1) -> tuple[int, int, int]:
@@ -51,6 +52,7 @@ def _dry_run(name: str, model: nn.Module, input_shape: Sequence[int]) -> object:
         except RaymetaError:
             raise
         except Exception as error:  # a user's or torchvision's code may raise anything here
+            raise_if_interrupt(error)
             errors.append(error)
     raise ConfigError(f"{name} cannot take inputs [n, {_list(input_shape)}]: {errors[0]}") from errors[0]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
 from raymeta.errors import RaymetaWarning
 from raymeta.redact import without_secrets
+from raymeta.signals import raise_if_interrupt
 
 TRAIN_QUERY_LOSS: Final = "train/query_loss"
 TRAIN_QUERY_ACCURACY: Final = "train/query_accuracy"
@@ -148,25 +150,28 @@ class PythonWarnings:
 
 
 TOGETHER_S = 0.05
-"""Seconds that the telling of a step may wait for those after it."""
+"""Steps that end within so many seconds are told together: the next step after that tells of all before."""
 
 
 class Trackers:
     """Several trackers as one. A tracker that raises is switched off, the others are told once, and the run goes on.
 
-    Steps that come faster than every `together_s` seconds are told some at once, and before whatever else is told:
-    code that runs again and again is several times as fast as code between whose calls a small model was computed.
+    Steps that come faster than every `together_s` seconds are told some at once, and before whatever else is told: code
+    that runs again and again is several times as fast as code between whose calls a small model was computed. Before a
+    step that takes long they wait for its end; where workers may hang, give 0.
     """
 
     def __init__(self, trackers: Iterable[Tracker], *, together_s: float = TOGETHER_S) -> None:
         self._active = tuple(trackers)
         self._all = self._active
         self._together_s = together_s
-        self._steps: list[tuple[int, Mapping[str, float]]] = []  # not told yet
+        self._steps: deque[tuple[int, Mapping[str, float]]] = deque()  # not told yet
+        self._telling = False
         self._told_s = -math.inf
 
     def add(self, tracker: Tracker) -> None:
         """Tell `tracker` too, from now on."""
+        self.tell_steps()
         self._active += (tracker,)
         self._all += (tracker,)
 
@@ -177,15 +182,15 @@ class Trackers:
 
     def tell_steps(self) -> None:
         """Tell now of the steps that were not told yet, as before something that takes long or must come later."""
-        if not self._steps:
+        if self._telling or not self._steps:  # what a tracker tells while it hears of a step comes at that step
             return
-        steps, self._steps = self._steps, []
-
-        def tell(tracker: Tracker) -> None:
-            for step, metrics in steps:
-                tracker.step(step, metrics)
-
-        self._tell(tell)
+        self._telling = True
+        try:
+            while self._steps:
+                told = self._steps.popleft()
+                self._tell(lambda tracker, told=told: tracker.step(*told))  # type: ignore[misc]
+        finally:
+            self._telling = False
         self._told_s = time.monotonic()
 
     def event(self, kind: str, message: str, **fields: object) -> None:
@@ -210,6 +215,7 @@ class Trackers:
             try:
                 tracker.close()
             except Exception as error:
+                raise_if_interrupt(error)
                 if was_active:  # a switched-off one was reported already
                     self._warn(tracker, error)
 
@@ -221,6 +227,7 @@ class Trackers:
             try:
                 call(tracker)
             except Exception as error:
+                raise_if_interrupt(error)
                 self._remove(tracker)
                 self._warn(tracker, error)
 

@@ -1,4 +1,4 @@
-"""Writing a run directory: one writer, plain files, every row in the file before the next step begins.
+"""Writing a run directory: one writer, plain files, the rows of all steps in the file before a checkpoint of the last.
 
     run.json        {id, name, status, attempt, pid, host, created, updated, step, steps, tags, raymeta, reason}
     config.yaml  command.txt  env.json
