@@ -116,7 +116,7 @@ class Worker:
         self._leaf_type = torch.empty(0, dtype=self._dtype).numpy().dtype
         self._phases = Phases()
         self._randomness = Randomness(self.device)
-        self._noisy = type(blueprint.algorithm).noise is not Algorithm.noise
+        self._noisy = type(blueprint.algorithm).noise is not Algorithm.noise  # noise of one's own may draw from torch
         self._pid = os.getpid()
         self._owned = torch.empty(blueprint.layout.size + blueprint.state_layout.size, dtype=self._dtype).to(
             self.device
