@@ -148,9 +148,9 @@ def meta_test(
     opened = run if isinstance(run, Run) else load_run(run)
     # How many workers the training could do with says nothing about a test.
     config = run_config(opened, {"min_workers": None, "max_workers": None, **overrides, "workers": workers})
-    built = build(config)
+    built = build(config, rehearsed=(split,))
     checkpoint = best_checkpoint(opened)
-    require_same_shapes(built, checkpoint)
+    take_fixed_tensors(built, checkpoint)
     executor = open_executor(config, built.blueprint)
     memory: dict[str, Any] = {"chunks": first_chunks(config), "notify": PythonWarnings().event}
 
@@ -193,8 +193,22 @@ def best_checkpoint(run: Run) -> Checkpoint:
     return checkpoint
 
 
-def require_same_shapes(built: Built, checkpoint: Checkpoint) -> None:
-    """Raise `ConfigError` unless the checkpoint fits what the configuration builds."""
+def take_fixed_tensors(built: Built, checkpoint: Checkpoint) -> None:
+    """Give the model that was built what the checkpoint's had beside learned parameters.
+
+    Raises `ConfigError` unless the checkpoint fits what the configuration builds.
+    """
+    _require_same_shapes(built, checkpoint)
+    for name, value in checkpoint.fixed.items():
+        if name not in built.fixed or built.fixed[name].shape != value.shape:
+            raise ConfigError(
+                f"the model no longer has the tensor {name} {list(value.shape)} that it had when the checkpoint was "
+                "written: use the code and the options of then"
+            )
+        built.fixed[name].copy_(value)
+
+
+def _require_same_shapes(built: Built, checkpoint: Checkpoint) -> None:
     theirs = {name: tuple(value.shape) for name, value in checkpoint.learned.params.items()}
     if theirs != built.blueprint.layout.shapes:
         names = sorted(

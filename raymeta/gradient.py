@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
+from raymeta.engine.rehearsal import few_of_each_class, require_sound
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
-from raymeta.models.differentiable import exact_attention, explain_failure
-from raymeta.models.norm import convert
+from raymeta.models.convert import convert
+from raymeta.models.derivatives import whole_graphs
+from raymeta.models.differentiable import exact_attention
+from raymeta.models.habits import Habits, habits_of
 from raymeta.tasks.base import Episode, Goal, stack_episodes
 from raymeta.tree import Params
 
@@ -28,12 +32,15 @@ def meta_gradient(
     params: Mapping[str, Tensor] | None = None,
     batch_norm: BatchNormPolicy = "transductive",
     checkpoint_inner_steps: bool = False,
+    head: str | None = None,
+    step: int = 0,
 ) -> dict[str, Tensor]:
     """The mean over `episodes` of the algorithm's meta-gradient at the model's parameters, by parameter name.
 
-    Exact at second order, for fused batch, instance, layer and group norm and scaled-dot-product attention too: the
-    model is copied and its norms converted; it is never mutated. Its training flag is honoured (dropout; batch norm
-    in eval mode uses its running statistics as constants).
+    Exact at second order, for fused batch, instance, layer and group norm, weight norm and scaled-dot-product attention
+    too: the model is copied and its norms converted; it is never mutated, and what its forward writes (buffers,
+    attributes) is put back after each task. Its training flags are honoured (dropout; batch norm in eval mode uses its
+    running statistics as constants). Hooks on parameters (`Tensor.register_hook`) are not called.
 
     Args:
         model: any module; parameters with `requires_grad=False` neither adapt nor appear in the result.
@@ -48,6 +55,9 @@ def meta_gradient(
         batch_norm: whose statistics normalise queries, see `raymeta.algorithms.problem`.
         checkpoint_inner_steps: keep only the parameters between second-order inner steps and compute the rest again:
             the same bits in less memory.
+        head: name of the layer that ANIL adapts; the linear layer that the model calls last unless given.
+        step: number of the outer step, which with an episode's place seeds what a method draws by itself (the order of
+            Reptile's mini-batches): give it where one episode is seen again.
 
     Raises:
         NotTwiceDifferentiable: a layer lacks the derivative that is needed; its name and the remedy are in the text.
@@ -58,19 +68,22 @@ def meta_gradient(
     if loss is not None and getattr(algorithm, "inner_loss_reduction", "mean") != "mean":
         raise ConfigError("a loss of your own is used as it is: leave inner_loss_reduction at mean")
     goal: Goal = "regression" if episodes[0].support.y.is_floating_point() else "classification"
+    exact = convert(model)
     problem = Problem(
-        convert(model),
+        exact,
         goal=goal,
         loss=loss,
         vectorize=vectorize,
         batch_norm=batch_norm,
+        habits=_known_habits(model, exact, episodes[0].support.x, head),
         checkpoint_inner_steps=checkpoint_inner_steps,
     )
     learned = _learned(problem, algorithm, params or {})
+    _once_sound(model, algorithm, problem, learned, episodes[0])
     groups: dict[object, list[tuple[int, Episode]]] = defaultdict(list)
     for index, episode in enumerate(episodes):
         groups[tuple(None if t is None else t.shape for side in episode for t in side)].append((index, episode))
-    totals = [_group_sum(problem, algorithm, learned, group) for group in groups.values()]
+    totals = [_group_sum(problem, algorithm, learned, group, step) for group in groups.values()]
     return {
         name: (torch.stack([total[name] for total in totals]).sum(0) / len(episodes)).to(value.dtype)
         for name, value in learned.params.items()
@@ -85,15 +98,38 @@ def _learned(problem: Problem, algorithm: Algorithm, values: Mapping[str, Tensor
 
 
 def _group_sum(
-    problem: Problem, algorithm: Algorithm, learned: Learned, group: Sequence[tuple[int, Episode]]
+    problem: Problem, algorithm: Algorithm, learned: Learned, group: Sequence[tuple[int, Episode]], step: int
 ) -> Params:
-    """Float64 sum over episodes of equal shapes; their positions in the list are their keys."""
+    """Float64 sum over episodes of equal shapes; the step and their positions in the list are their keys."""
     batch = stack_episodes([episode for _, episode in group])
-    keys = [TaskKey(0, "train", 0, index) for index, _ in group]
-    phase = Phase(training=True)
+    keys = [TaskKey(0, "train", step, index) for index, _ in group]
+    phase = Phase(step=step, training=True)
     noise = {n: v.to(batch.support.x.device) for n, v in algorithm.noise(problem, keys, batch.support, phase).items()}
-    with exact_attention():
+    with exact_attention(), whole_graphs():
         try:
             return algorithm.contribution(problem, learned, batch, noise=noise, phase=phase).gradient
         except RuntimeError as error:
-            raise explain_failure(problem.model, batch.support.x[0], error) from error
+            raise algorithm.explained(problem, group[0][1], error) from error
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, dict[object, Habits]] = WeakKeyDictionary()
+_SOUND: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
+
+
+def _known_habits(model: nn.Module, exact: nn.Module, x: Tensor, head: str | None) -> Habits:
+    """Habits of a model, found out once for each shape of inputs and modes of its modules."""
+    known = _KNOWN.setdefault(model, {})
+    kind = x.shape[1:], x.dtype, head, tuple(module.training for module in model.modules())
+    if kind not in known:
+        known[kind] = habits_of(exact, x, head=head)
+    return known[kind]
+
+
+def _once_sound(model: nn.Module, algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:
+    """Check once that nothing of a task would be wrong without an error."""
+    sound = _SOUND.setdefault(model, set())
+    kind = repr(algorithm), problem.own_loss, problem.head_name if algorithm.splits_model else None, problem.batch_norm
+    if kind not in sound:
+        with exact_attention(), whole_graphs():
+            require_sound(algorithm, problem, learned, few_of_each_class(episode))
+        sound.add(kind)

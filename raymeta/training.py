@@ -21,7 +21,7 @@ from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.ray_actors import RayMetrics
 from raymeta.engine.profile import Profile
 from raymeta.errors import CheckpointError, EnvironmentProblem
-from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, require_same_shapes
+from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, take_fixed_tensors
 from raymeta.inspection import write_episodes
 from raymeta.resume import last_checkpoint, resumed_config, run_to_resume, spent_s
 from raymeta.runs.claim import Claim, require_no_writer
@@ -207,7 +207,7 @@ class Training:
             problems = [str(run.info.get("reason", "run.json is damaged")), *problems]
         self.warnings += problems
         if checkpoint is not None:
-            require_same_shapes(self.built, checkpoint)
+            take_fixed_tensors(self.built, checkpoint)
             self.state.restore(checkpoint)
         self._spent_s = spent_s(run)
 

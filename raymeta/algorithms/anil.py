@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import ClassVar
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
@@ -29,6 +30,8 @@ class ANIL(DescentAlgorithm):
     With φ = (body ψ, head h), inner: h_{k+1} = h_k − α ∇_h L_S(ψ, h_k), ψ fixed. Outer: ∇_(ψ,h) L_Q(ψ, h_K), through
     all K steps of the head. Equals MAML with rate 0 on the body; the support set passes the body once.
     """
+
+    splits_model: ClassVar[bool] = True
 
     inner_lr: NonNegativeFloat = 0.1
     """inner learning rate α of the head"""

@@ -30,12 +30,12 @@ def checkpointed_gradient(
     links += [_step(descent, k, kept=k in weights) for k in range(descent.num_steps)]
     links += [_query(problem, descent, episode, k) for k in sorted(weights)]
     with collect_statistics() as statistics:
-        values, tape = forward(links, learned.params)
+        values, tape = forward(links, learned.params, problem.surroundings)
     state = {name: statistics[name] for name in learned.state}
     losses = {
         QUERY_LOSS + str(k): torch.full_like(values[QUERY_LOSS + str(k)], weight) for k, weight in weights.items()
     }
-    gradient = backward(tape, losses)
+    gradient = backward(tape, losses, problem.surroundings)
     last = values[QUERY_LOSS + str(descent.num_steps)], values[OUTPUTS + str(descent.num_steps)]
     metrics = training_metrics(problem, *last, episode.query.y, values[SUPPORT_LOSS])
     return {n: gradient.get(n, torch.zeros_like(p)) for n, p in learned.params.items()}, state, metrics

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from raymeta.algorithms.base import Adaptation, Predictor
@@ -39,13 +41,15 @@ def descend(
 ) -> Trajectory:
     """`num_steps` steps θ ← θ − rate · ∇loss(θ) from `params`, differentiable with respect to them.
 
-    With `first_order` every derivative of the inner gradients is dropped: the trajectory has the same values, and its
-    derivative with respect to `params` is the identity. Nothing of the inner loop is then recorded.
+    With `first_order` every derivative of the inner gradients is dropped, those with respect to whatever else the loss
+    reads too: the trajectory has the same values, and its derivative with respect to `params` is the identity. Nothing
+    of the inner loop is then recorded.
     """
     start = detach(params) if first_order else params
     theta, trajectory, losses = start, [start], []
     for _ in range(num_steps):
-        gradient, value = gradient_and_value(loss, theta)
+        with torch.no_grad() if first_order else nullcontext():
+            gradient, value = gradient_and_value(loss, theta)
         losses.append(value)
         theta = {
             name: value - (rates if isinstance(rates, float) else rates[name]) * gradient[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -109,7 +109,7 @@ class Reptile(Algorithm):
             metrics = training_metrics(problem, problem.loss(outputs, query.y), outputs, query.y, support_loss)
         return tree_map(torch.sub, learned.params, theta), state, metrics
 
-    def fold_state(self, state: Params, mean: Params) -> Params:
+    def fold_state(self, state: Params, mean: Params, momenta: Mapping[str, float]) -> Params:
         return {name: mean[name].to(value.dtype) for name, value in state.items()}
 
     def _descend(

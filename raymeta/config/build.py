@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from raymeta.algorithms.problem import Learned, Problem
+from raymeta.algorithms.problem import Learned, Problem, Vectorize
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.books import RunState
@@ -19,12 +20,17 @@ from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
 from raymeta.engine.numerics import Numerics
 from raymeta.engine.outer import OuterOptimizer
+from raymeta.engine.rehearsal import few_of_each_class, in_type_of, rehearse
 from raymeta.engine.schedule import Schedule
-from raymeta.engine.vectorize import Choice, choose_vectorize
+from raymeta.engine.vectorize import Choice, any_convolution, choose_vectorize
 from raymeta.engine.worker import Blueprint
-from raymeta.errors import ConfigError
-from raymeta.models.norm import convert
-from raymeta.tree import Layout
+from raymeta.errors import ConfigError, RaymetaError
+from raymeta.keys import Split, TaskKey
+from raymeta.models.convert import convert
+from raymeta.models.custom import Custom
+from raymeta.models.habits import ONLY_COMPUTES, Habits, habits_of
+from raymeta.models.surroundings import seeded_by
+from raymeta.tree import Layout, Params
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,15 @@ class Built:
     initial: Learned
     batch_norm: str  # the policy in force; `none` without batch norm
     vectorize: Choice
+    fixed: Params  # the model's tensors that are not learned, as it holds them
 
 
-def build(config: RunConfig) -> Built:
+def build(config: RunConfig, *, rehearsed: Sequence[Split] | None = None) -> Built:
     """Check the data and build model, algorithm and initial parameters, all from `config.seed`.
 
-    Raises `DataError` and `ConfigError` before anything is started.
+    A small task of each of the splits `rehearsed` is computed, by default of those that a run computes.
+
+    Raises `DataError`, `ConfigError` and `NotTwiceDifferentiable` before anything is started.
     """
     config.tasks.check()
     if config.algorithm.uses_queries and config.tasks.size("train").query_shot == 0:
@@ -48,23 +57,27 @@ def build(config: RunConfig) -> Built:
             f"{name_of(config.algorithm)} learns from query examples, but tasks.train_query_shot is 0: raise it"
         )
     num_outputs = config.algorithm.num_outputs(config.tasks)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded_by(config.seed):
         model = convert(config.model.build(config.tasks.input_shape, num_outputs))
-    problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm)
-    params = problem.initial_params()
-    if not params:
-        raise ConfigError("the model has no learnable parameters")
-    if len(dtypes := {p.dtype for p in params.values()}) > 1:
-        raise ConfigError(f"the model's parameters have several types ({', '.join(map(str, dtypes))}): use one")
-    initial = config.algorithm.init(problem, params, torch.Generator().manual_seed(config.seed))
-    choice = _vectorize(config, model)
+    _require_one_type(model)
+    habits = _habits(config, model)
+    problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm, habits=habits)
+    initial = config.algorithm.init(problem, problem.initial_params(), torch.Generator().manual_seed(config.seed))
+
+    def rehearsal(vectorize: Vectorize) -> None:
+        problem.vectorize = vectorize
+        splits = _computed(config) if rehearsed is None else rehearsed
+        rehearse(config.algorithm, problem, initial, config.tasks, seed=config.seed, splits=splits)
+
+    choice = _vectorize(config, model, rehearsal)
     blueprint = Blueprint(
         tasks=config.tasks,
         algorithm=config.algorithm,
         model=model,
         layout=Layout.of(initial.params),
         state_layout=Layout.of(initial.state),
+        momenta=problem.momenta(),
+        habits=habits,
         batch_norm=config.batch_norm,
         vectorize=choice.vectorize,
         checkpoint_inner_steps=config.checkpoint_inner_steps,
@@ -74,11 +87,50 @@ def build(config: RunConfig) -> Built:
         ),
         device=config.device,
     )
-    return Built(blueprint, initial, problem.policy_name(), choice)
+    return Built(blueprint, initial, problem.policy_name(), choice, problem.fixed_tensors())
 
 
-def _vectorize(config: RunConfig, model: nn.Module) -> Choice:
+def _require_one_type(model: nn.Module) -> None:
+    dtypes = {p.dtype for p in model.parameters() if p.requires_grad}
+    if not dtypes:
+        raise ConfigError("the model has no learnable parameters")
+    if len(dtypes) > 1:
+        raise ConfigError(f"the model's parameters have several types ({', '.join(map(str, dtypes))}): use one")
+    if next(iter(dtypes)).is_complex:
+        raise ConfigError(
+            "the model's parameters are complex, which outer optimisers are not made for: keep real ones [..., 2], and "
+            "torch.view_as_complex of them in forward"
+        )
+
+
+def _habits(config: RunConfig, model: nn.Module) -> Habits:
+    """What a person's own model does by itself; the networks that come with raymeta only compute."""
+    head = getattr(config.model, "head", None)
+    if type(config.model).__module__.startswith("raymeta.") and not isinstance(config.model, Custom):
+        return ONLY_COMPUTES
+    with seeded_by(config.seed):
+        habits = habits_of(model, _example(config, model), head=head)
+    if config.compile and (habits.draws or habits.writes):
+        what = habits.writes[0] if habits.writes else "Python's or numpy's random numbers"
+        verb = "writes" if habits.writes else "draws"
+        raise ConfigError(
+            f"compile: the model's forward {verb} {what}, which a compiled graph would do once: leave it out"
+        )
+    return habits
+
+
+def _example(config: RunConfig, model: nn.Module) -> Tensor:
+    episode = config.tasks.episode(TaskKey(config.seed, "train", 0, 0))
+    return in_type_of(model, few_of_each_class(episode)).support.x
+
+
+def _computed(config: RunConfig) -> list[Split]:
+    return ["train", *(["val"] if config.validate_every else []), "test"]  # type: ignore[list-item]
+
+
+def _vectorize(config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectorize], None]) -> Choice:
     if config.vectorize != "auto":
+        rehearsal(config.vectorize)
         return Choice(config.vectorize, "as configured")
     size = config.tasks.size("train")
     on_gpu = config.device == "cuda" or (
@@ -86,12 +138,21 @@ def _vectorize(config: RunConfig, model: nn.Module) -> Choice:
     )
     num_examples = size.way * (size.shot + size.query_shot)
     device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
-    return choose_vectorize(model, config.tasks.input_shape, num_examples, device, compiled=config.compile)
+    example = _example(config, model) if any_convolution(model) else torch.zeros(0)
+    choice = choose_vectorize(model, example, num_examples, device, compiled=config.compile)
+    try:
+        rehearsal(choice.vectorize)
+    except RaymetaError as error:
+        if choice.vectorize == "loop":
+            raise
+        rehearsal("loop")
+        choice = Choice("loop", f"side by side is not possible: {error}")
+    return choice
 
 
 def initial_state(config: RunConfig, built: Built) -> RunState:
     """A run before its first step."""
-    return RunState(OuterOptimizer(built.initial, config.outer), first_chunks(config))
+    return RunState(OuterOptimizer(built.initial, config.outer), first_chunks(config), fixed=built.fixed)
 
 
 def first_chunks(config: RunConfig) -> Chunks:

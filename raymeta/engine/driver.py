@@ -167,7 +167,8 @@ def outer_step(state: RunState, blueprint: Blueprint, total: Total, schedule: Sc
     norm = state.outer.step(gradient, lr=lr)
     if state.outer.state:
         means: Params = blueprint.state_layout.unflatten(torch.from_numpy(folded))
-        state.outer.state = blueprint.algorithm.fold_state(state.outer.state, means)
+        momenta = {name: 1 / (state.step + 1) if m is None else m for name, m in blueprint.momenta.items()}
+        state.outer.state = blueprint.algorithm.fold_state(state.outer.state, means, momenta)
     metrics = {name: value / total.num_tasks for name, value in total.metrics.items()}
     return metrics | {names.OUTER_GRAD_NORM: norm, names.OUTER_LR: lr}
 

@@ -24,8 +24,10 @@ from raymeta.engine.randomness import Randomness
 from raymeta.engine.shard_function import ShardFunction
 from raymeta.errors import EnvironmentProblem, OutOfMemory
 from raymeta.keys import Shard, TaskKey
-from raymeta.models.differentiable import exact_attention, explain_failure
-from raymeta.tasks.base import Episode, TaskSet
+from raymeta.models.derivatives import whole_graphs
+from raymeta.models.differentiable import exact_attention
+from raymeta.models.habits import ONLY_COMPUTES, Habits
+from raymeta.tasks.base import Episode, TaskSet, one_task
 from raymeta.tree import Layout
 
 FloatArray = NDArray[np.floating]
@@ -42,6 +44,9 @@ class Blueprint:
     model: nn.Module
     layout: Layout
     state_layout: Layout
+    momenta: Mapping[str, float | None] = field(default_factory=dict)
+    """of running statistics, by name; None for a mean over all steps"""
+    habits: Habits = ONLY_COMPUTES
     batch_norm: BatchNormPolicy = "transductive"
     vectorize: Vectorize = "vmap"
     checkpoint_inner_steps: bool = False
@@ -61,6 +66,7 @@ class Blueprint:
             goal=self.tasks.goal,
             batch_norm=self.batch_norm,
             vectorize=self.vectorize,
+            habits=self.habits,
             checkpoint_inner_steps=self.checkpoint_inner_steps,
         )
 
@@ -115,7 +121,7 @@ class Worker:
         )
         self._leaf_type = torch.empty(0, dtype=self._dtype).numpy().dtype
         self._phases = Phases()
-        self._randomness = Randomness(self.device)
+        self._randomness = Randomness(self.device, all_generators=blueprint.habits.draws)
         self._noisy = type(blueprint.algorithm).noise is not Algorithm.noise  # noise of one's own may draw from torch
         self._pid = os.getpid()
         self._owned = torch.empty(blueprint.layout.size + blueprint.state_layout.size, dtype=self._dtype).to(
@@ -176,7 +182,7 @@ class Worker:
         self.problem.set_training(job.kind == "gradient")
         compute = self._gradient if job.kind == "gradient" else self._scores
         try:
-            with self.blueprint.numerics.autocast(self.device):
+            with self.blueprint.numerics.autocast(self.device), whole_graphs():
                 return compute(job, learned, keys, episodes, way)
         finally:
             self._randomness.give_back()
@@ -240,7 +246,7 @@ class Worker:
                 learned, episodes, noise, phase, chunk_size=chunk_size, draws=lambda: self._randomness.take(first)
             )
         except RuntimeError as error:
-            raise explain_failure(self.problem.model, episodes.support.x[0], error) from error
+            raise self._explained(episodes, error) from error
         values = sums.cpu().numpy()
         size = len(values) - len(names)
         return values[:size], dict(zip(names, values[size:].tolist(), strict=True))
@@ -257,12 +263,19 @@ class Worker:
         phase = Phase(step=keys[0].step, training=False, inner_steps=job.inner_steps, way=way)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
-        parts = [
-            self.blueprint.algorithm.scores(self.problem, learned, part, noise=draws, phase=phase)
-            for part, draws in in_chunks(episodes, noise, job.chunk_size)
-        ]
+        try:
+            parts = [
+                self.blueprint.algorithm.scores(self.problem, learned, part, noise=draws, phase=phase)
+                for part, draws in in_chunks(episodes, noise, job.chunk_size)
+            ]
+        except RuntimeError as error:
+            raise self._explained(episodes, error) from error
         scores = {name: torch.cat([part[name] for part in parts]).cpu().double().numpy() for name in parts[0]}
         return np.zeros(0), {}, scores, ()
+
+    def _explained(self, episodes: Episode, error: RuntimeError) -> Exception:
+        one = Episode(*(one_task(side, 0) for side in episodes))
+        return self.blueprint.algorithm.explained(self.problem, one, error)
 
     def _unpack(self, payload: FloatArray) -> Learned:
         """Parameters and state in storage of our own: a payload from shared memory must never be written."""
