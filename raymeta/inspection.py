@@ -14,11 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from raymeta.algorithms.problem import Learned, Phase
+from raymeta.engine.drawing import in_type
 from raymeta.engine.worker import Blueprint
 from raymeta.files import sync_directory, write_json
 from raymeta.keys import Split, TaskKey
 from raymeta.models.differentiable import exact_attention
+from raymeta.models.shapes import type_of
 from raymeta.tasks.base import Episode, stack_episodes
+from raymeta.tree import Params
 
 GAP = 2
 """Pixels around each image of a sheet."""
@@ -59,6 +62,8 @@ def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: E
     """Outputs for the queries before and after each inner step [K + 1, Q, outputs], on the CPU."""
     problem = blueprint.problem()
     problem.set_training(False)
+    dtype = type_of(problem.model)
+    learned, episode = Learned(*(_in_type(dtype, part) for part in learned)), in_type(dtype, episode)
     batch = stack_episodes([episode])
     phase = Phase(training=False, way=problem.way_of(batch))
     noise = blueprint.algorithm.noise(problem, [key], batch.support, phase)
@@ -66,6 +71,10 @@ def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: E
     with torch.no_grad(), exact_attention():
         adaptation = blueprint.algorithm.adapt(problem, learned, episode.support, noise=one, phase=phase)
         return torch.stack([predict(episode.query.x) for predict in adaptation.predictors])
+
+
+def _in_type(dtype: torch.dtype, params: Params) -> Params:
+    return {name: value.to(dtype) for name, value in params.items()}
 
 
 def sheet(episode: Episode) -> Image.Image:

@@ -67,8 +67,12 @@ def _pull(done: Done, cotangents: Params) -> Params:
     def product(inputs: Params) -> Tensor:
         """Of cotangents and values: its gradient is what a graph of the whole chain hands on here, bit by bit."""
         outputs = done.link.call(inputs)
-        terms = [outputs[name] * cotangents[name] for name in wanted] + [inputs[n] * cotangents[n] for n in kept]
-        return torch.stack([term.sum() for term in terms]).sum()
+        pairs = [(outputs[name], cotangents[name]) for name in wanted] + [(inputs[n], cotangents[n]) for n in kept]
+        return torch.stack([_product(value, cotangent) for value, cotangent in pairs]).sum()
 
     derivatives, _ = gradient_and_value(product, done.inputs)
     return rest | derivatives
+
+
+def _product(value: Tensor, cotangent: Tensor) -> Tensor:
+    return (value * cotangent.conj()).real.sum() if value.is_complex() else (value * cotangent).sum()

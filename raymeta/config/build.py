@@ -14,13 +14,14 @@ from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.books import RunState
 from raymeta.engine.chunks import Chunks
+from raymeta.engine.drawing import in_type
 from raymeta.engine.executors.base import Executor, Notify, silent
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
 from raymeta.engine.numerics import Numerics
 from raymeta.engine.outer import OuterOptimizer
-from raymeta.engine.rehearsal import few_of_each_class, in_type_of, rehearse
+from raymeta.engine.rehearsal import few_of_each_class, rehearse
 from raymeta.engine.schedule import Schedule
 from raymeta.engine.vectorize import Choice, any_convolution, choose_vectorize
 from raymeta.engine.worker import Blueprint
@@ -29,8 +30,9 @@ from raymeta.keys import Split, TaskKey
 from raymeta.models.convert import convert
 from raymeta.models.custom import Custom
 from raymeta.models.habits import ONLY_COMPUTES, Habits, habits_of
+from raymeta.models.shapes import type_of
 from raymeta.models.surroundings import seeded_by
-from raymeta.tree import Layout, Params
+from raymeta.tree import Layout, Params, outer_type
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def build(config: RunConfig, *, rehearsed: Sequence[Split] | None = None) -> Bui
     problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm, habits=habits)
     initial = config.algorithm.init(problem, problem.initial_params(), torch.Generator().manual_seed(config.seed))
 
+    owned = Learned(*({n: v.to(outer_type(v.dtype)) for n, v in part.items()} for part in initial))
+
     def rehearsal(vectorize: Vectorize) -> None:
         problem.vectorize = vectorize
         splits = _computed(config) if rehearsed is None else rehearsed
@@ -87,7 +91,7 @@ def build(config: RunConfig, *, rehearsed: Sequence[Split] | None = None) -> Bui
         ),
         device=config.device,
     )
-    return Built(blueprint, initial, problem.policy_name(), choice, problem.fixed_tensors())
+    return Built(blueprint, owned, problem.policy_name(), choice, problem.fixed_tensors())
 
 
 def _require_one_type(model: nn.Module) -> None:
@@ -108,8 +112,13 @@ def _habits(config: RunConfig, model: nn.Module) -> Habits:
     head = getattr(config.model, "head", None)
     if type(config.model).__module__.startswith("raymeta.") and not isinstance(config.model, Custom):
         return ONLY_COMPUTES
+    x = _example(config, model)
     with seeded_by(config.seed):
-        habits = habits_of(model, _example(config, model), head=head)
+        habits = habits_of(model, x, head=head)
+    if config.workers:
+        from raymeta.engine.executors.ray_actors.sending import require_same_when_sent
+
+        require_same_when_sent(model, x)
     if config.compile and (habits.draws or habits.writes):
         what = habits.writes[0] if habits.writes else "Python's or numpy's random numbers"
         verb = "writes" if habits.writes else "draws"
@@ -121,7 +130,7 @@ def _habits(config: RunConfig, model: nn.Module) -> Habits:
 
 def _example(config: RunConfig, model: nn.Module) -> Tensor:
     episode = config.tasks.episode(TaskKey(config.seed, "train", 0, 0))
-    return in_type_of(model, few_of_each_class(episode)).support.x
+    return in_type(type_of(model), few_of_each_class(episode)).support.x
 
 
 def _computed(config: RunConfig) -> list[Split]:

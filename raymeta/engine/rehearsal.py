@@ -1,24 +1,28 @@
-"""One small task of each kind, computed before a run begins: what cannot be computed is told before work is lost."""
+"""Two small tasks of each kind, computed before a run begins: what cannot be computed is told before work is lost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.head import require_head
 from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.engine.drawing import in_type
 from raymeta.errors import ConfigError
 from raymeta.keys import Split, TaskKey
 from raymeta.models.derivatives import whole_graphs
 from raymeta.models.differentiable import exact_attention
 from raymeta.models.norm import BatchNorm
+from raymeta.models.shapes import type_of
 from raymeta.models.surroundings import put_back, seeded_by
 from raymeta.tasks.base import Episode, Examples, TaskSet, stack_episodes
 from raymeta.tree import Params
 
+NUM_TASKS = 2
+"""Tasks that are computed together: one alone lies in memory as no task beside others does."""
 PER_CLASS = 2
 """Examples of a class on each side of a rehearsed episode: the layers are the same with few."""
 
@@ -26,7 +30,7 @@ PER_CLASS = 2
 def rehearse(
     algorithm: Algorithm, problem: Problem, learned: Learned, tasks: TaskSet, *, seed: int, splits: Iterable[Split]
 ) -> None:
-    """Compute a task of each of `splits`: a meta-gradient for `train`, scores after one inner step for the others.
+    """Compute two tasks of each of `splits`: a meta-gradient for `train`, scores after one inner step for the others.
 
     Everything runs on the CPU, as `problem` says, and leaves the model as it was.
 
@@ -34,25 +38,27 @@ def rehearse(
     `ConfigError` for a model or a loss that the method would silently get wrong.
     """
     for split in splits:
-        key = TaskKey(seed, split, 0, 0)
-        episode = in_type_of(problem.model, few_of_each_class(tasks.episode(key)))
+        keys = [TaskKey(seed, split, 0, index) for index in range(NUM_TASKS)]
+        episodes = [in_type(type_of(problem.model), few_of_each_class(tasks.episode(key))) for key in keys]
         with seeded_by(seed), exact_attention(), whole_graphs():
             if split == "train":
-                require_sound(algorithm, problem, learned, episode)
-            _compute(algorithm, problem, learned, key, episode)
+                require_sound(algorithm, problem, learned, episodes[0])
+            _compute(algorithm, problem, learned, keys, episodes)
 
 
-def _compute(algorithm: Algorithm, problem: Problem, learned: Learned, key: TaskKey, episode: Episode) -> None:
-    training = key.split == "train"
-    batch = stack_episodes([episode])
+def _compute(
+    algorithm: Algorithm, problem: Problem, learned: Learned, keys: Sequence[TaskKey], episodes: Sequence[Episode]
+) -> None:
+    training = keys[0].split == "train"
+    batch = stack_episodes(episodes)
     phase = Phase(training=training, inner_steps=None if training else 1, way=problem.way_of(batch))
     problem.set_training(training)
     try:
-        noise = algorithm.noise(problem, [key], batch.support, phase)
+        noise = algorithm.noise(problem, keys, batch.support, phase)
         method = algorithm.contribution if training else algorithm.scores
         method(problem, learned, batch, noise=noise, phase=phase)
     except Exception as error:
-        raise algorithm.explained(problem, episode, error) from error
+        raise algorithm.explained(problem, episodes[0], error) from error
     finally:
         problem.set_training(True)
 
@@ -119,13 +125,3 @@ def _few(side: Examples) -> Examples:
         places = [(side.y == label).nonzero()[:PER_CLASS, 0] for label in labels]
         kept = torch.cat(places).sort().values if places else torch.arange(0)
     return Examples(*(None if value is None else value[kept] for value in side))  # type: ignore[arg-type]
-
-
-def in_type_of(model: nn.Module, episode: Episode) -> Episode:
-    """The episode with floating inputs and targets in the type of the model's parameters."""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-
-    def cast(value: Tensor | None) -> Tensor | None:
-        return value.to(dtype) if value is not None and value.is_floating_point() else value
-
-    return Episode(*(Examples(*map(cast, side)) for side in episode))  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ from raymeta.models.derivatives import whole_graphs
 from raymeta.models.differentiable import exact_attention
 from raymeta.models.habits import ONLY_COMPUTES, Habits
 from raymeta.tasks.base import Episode, TaskSet, one_task
-from raymeta.tree import Layout
+from raymeta.tree import Layout, outer_type
 
 FloatArray = NDArray[np.floating]
 Outcome = tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]
@@ -119,7 +119,7 @@ class Worker:
             blueprint.state_layout,
             compiled=blueprint.compiled,
         )
-        self._leaf_type = torch.empty(0, dtype=self._dtype).numpy().dtype
+        self._leaf_type = torch.empty(0, dtype=outer_type(self._dtype)).numpy().dtype
         self._phases = Phases()
         self._randomness = Randomness(self.device, all_generators=blueprint.habits.draws)
         self._noisy = type(blueprint.algorithm).noise is not Algorithm.noise  # noise of one's own may draw from torch
@@ -127,7 +127,8 @@ class Worker:
         self._owned = torch.empty(blueprint.layout.size + blueprint.state_layout.size, dtype=self._dtype).to(
             self.device
         )
-        self._writable = self._owned.numpy() if self.device.type == "cpu" else None
+        as_sent = self.device.type == "cpu" and outer_type(self._dtype) == self._dtype
+        self._writable = self._owned.numpy() if as_sent else None
         self._learned = self._views(self._owned)
         self._version: FloatArray | None = None
         on_gpu = self.device.type == "cuda"

@@ -37,6 +37,7 @@ _NOT_TRACEABLE = (
     "batched tensor",
     "BatchedTensor",
     "setup_context",
+    "view size is not compatible",
 )
 _RECOMPUTED = (RECOMPUTED, "saved tensor hooks", "utils.checkpoint", "CheckpointFunction")
 

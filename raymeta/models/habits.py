@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from raymeta.errors import ConfigError, RaymetaError
@@ -77,15 +80,41 @@ def _one_run(model: nn.Module, x: Tensor, own: OwnState) -> Habits:
     given = x.clone()
     before = random.getstate(), np.random.get_state(legacy=False)
     params = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    with own.kept(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with own.kept(), torch.no_grad(), torch.random.fork_rng(devices=[]), _refused_recomputation():
         outputs = _outputs(model, given)
-        writes = tuple(own.changed())
+        writes, drew = tuple(own.changed()), own.generators()
     _require_tensor(outputs)
+    if drew:
+        raise ConfigError(
+            f"the model draws from a random generator that it keeps ({drew[0]}), so its results would depend on what a "
+            "process computed before: draw with torch's, numpy's or Python's own functions, which are seeded for every "
+            "task"
+        )
     _require_unwritten(model, params)
     draws = random.getstate() != before[0] or _is_other(np.random.get_state(legacy=False), before[1])
     random.setstate(before[0])
     np.random.set_state(before[1])
     return Habits(changes_inputs=not torch.equal(given, x), draws=draws, writes=writes)
+
+
+@contextmanager
+def _refused_recomputation() -> Iterator[None]:
+    """The older form of `torch.utils.checkpoint` loses the derivatives of all parameters without an error."""
+
+    class Refused:
+        @staticmethod
+        def apply(*args: object) -> object:
+            raise ConfigError(
+                "the model uses torch.utils.checkpoint with use_reentrant=True, which derivatives of an inner loop "
+                "cannot pass: switch it off in the model, and set checkpoint_inner_steps: true to save memory"
+            )
+
+    module: Any = torch.utils.checkpoint
+    before, module.CheckpointFunction = module.CheckpointFunction, Refused
+    try:
+        yield
+    finally:
+        module.CheckpointFunction = before
 
 
 def _outputs(model: nn.Module, x: Tensor) -> object:

@@ -7,6 +7,7 @@ what the model was handed over with. Stock layers of torch write nothing and cos
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _STOCK = ("torch.nn.modules.", "raymeta.models.")
 _MISSING = object()
+Generator = random.Random | np.random.Generator | np.random.RandomState | torch.Generator
 
 
 class OwnState:
@@ -35,6 +37,10 @@ class OwnState:
     def changed(self) -> list[str]:
         """Qualified names of what is other than it was."""
         return [name for table in self._tables for name in table.changed()]
+
+    def generators(self) -> list[str]:
+        """Those of `changed` that are random generators, which drew."""
+        return [name for table in self._tables for name in table.changed() if table.is_generator(name)]
 
     def restore(self) -> None:
         """Put everything back."""
@@ -89,6 +95,9 @@ class _Table:
             for key in [key for key in self._entries if self._belongs(key) and key not in self._before]:
                 del self._entries[key]
 
+    def is_generator(self, name: str) -> bool:
+        return isinstance(self._entries.get(name.removeprefix(self._prefix)), Generator)
+
     def _is_other(self, key: str) -> bool:
         before = self._before.get(key)
         return before is None or self._entries.get(key, _MISSING) is not before.value or before.was_written()
@@ -105,12 +114,16 @@ class _Value:
             self._content, self._version = value.detach().clone(), value._version
         elif isinstance(value, list | dict | set | deque | np.ndarray):
             self._content = value.copy()
+        elif isinstance(value, Generator):
+            self._content = _state_of(value)
 
     def was_written(self) -> bool:
         if isinstance(self.value, Tensor):
             return self.value._version != self._version
         if isinstance(self.value, np.ndarray):
             return not np.array_equal(self.value, self._content, equal_nan=self.value.dtype.kind in "fc")
+        if isinstance(self.value, Generator):
+            return repr(_state_of(self.value)) != repr(self._content)
         if isinstance(self.value, dict):
             return self.value.keys() != self._content.keys() or _are_others(self.value.values(), self._content.values())
         if isinstance(self.value, list | deque):
@@ -124,12 +137,40 @@ class _Value:
             self._version = self.value._version
         elif isinstance(self.value, np.ndarray):
             np.copyto(self.value, self._content)
+        elif isinstance(self.value, Generator):
+            _set_state(self.value, self._content)
         elif isinstance(self.value, dict | set):
             self.value.clear()
             self.value.update(self._content)
         elif isinstance(self.value, list | deque):
             self.value.clear()
             self.value.extend(self._content)
+
+
+def _state_of(generator: Generator) -> Any:
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    if isinstance(generator, np.random.RandomState):
+        return [*map(_exact, generator.get_state())]
+    return generator.get_state().numpy().tobytes()
+
+
+def _set_state(generator: Generator, state: Any) -> None:
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(tuple(state))
+    else:
+        generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+
+
+def _exact(part: Any) -> Any:
+    """With all its numbers where it is printed, too."""
+    return part.tolist() if isinstance(part, np.ndarray) else part
 
 
 def _are_others(values: Any, before: Any) -> bool:

@@ -45,10 +45,14 @@ def require_outputs(name: str, model: nn.Module, input_shape: Sequence[int], num
     return outputs
 
 
+def type_of(model: nn.Module) -> torch.dtype:
+    """The floating type that a model computes in, by its first parameter of one."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
 def _dry_run(name: str, model: nn.Module, input_shape: Sequence[int]) -> object:
     errors: list[Exception] = []
-    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    for dtype in (own, torch.int64):  # a model of token ids takes no floats
+    for dtype in (type_of(model), torch.int64):  # a model of token ids takes no floats
         try:
             with torch.no_grad():
                 return model(torch.zeros(2, *input_shape, dtype=dtype))
