@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ray import cloudpickle
-from wild_models import MODELS, Drawn
+from torch import Tensor, nn
+from wild_models import MODELS
 from wild_runs import WildModel, WildTasks
 
 import raymeta
@@ -77,9 +79,20 @@ def test_the_exported_model_has_what_the_run_had_beside_parameters(tmp_path: Pat
     assert torch.equal(built.blueprint.model.get_parameter("0.0.weight"), model.get_parameter("0.0.weight"))
 
 
+class Noisy(nn.Module):
+    """Scales by a number that a function it keeps draws."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.draw, self.linear = draw, nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * self.draw()
+
+
 def test_a_function_of_a_generator_is_refused_where_the_model_is_sent() -> None:
     """It would draw from a copy of Python's generator there, which nothing seeds."""
-    drawn, plain = (torch.nn.Sequential(Drawn(draw), torch.nn.Linear(4, 3)) for draw in (random.random, lambda: 0.1))
+    drawn, plain = (Noisy(draw) for draw in (random.random, lambda: random.random()))
     with pytest.raises(ConfigError, match="computes something else after it was sent"):
         require_same_when_sent(drawn, torch.randn(4, 6))
     require_same_when_sent(plain, torch.randn(4, 6))
