@@ -52,13 +52,16 @@ class ANIL(DescentAlgorithm):
         def features(values: Params) -> Params:
             return {FEATURES: problem.features(learned._replace(params=values), support.x, phase)}
 
+        def classify(values: Params, z: Tensor) -> Tensor:
+            return problem.of_way(problem.classify(values, z), phase)
+
         def support_loss(values: Params) -> Tensor:
-            return scale * problem.loss(problem.classify(values, values[FEATURES]), support.y)
+            return scale * problem.loss(classify(values, values[FEATURES]), support.y)
 
         def predictors(values: Params, heads: Sequence[Params]) -> list[Predictor]:
             body = learned._replace(params=values)
             embed = once(lambda x: problem.features(body, x, phase, support_x=support.x))
-            return [partial(lambda head, x: problem.classify(head, embed(x)), head) for head in heads]
+            return [partial(lambda head, x: classify(head, embed(x)), head) for head in heads]
 
         return Descent(
             adapted=head,
@@ -70,6 +73,7 @@ class ANIL(DescentAlgorithm):
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             first_order=self.first_order,
             prepare=Link([name for name in names if name not in head], features),
+            rule=self.rule,
         )
 
 

@@ -58,14 +58,18 @@ class Algorithm(ABC):
     def num_outputs(self, tasks: TaskSet) -> int | None:
         """Outputs of the model's head for `tasks`; None for a model that ends with features.
 
-        Raises `ConfigError` where a fixed head cannot serve: training way other than test way.
+        A head of the training way serves test tasks of fewer classes by its first outputs. Raises `ConfigError` where
+        a fixed head cannot serve: a test way above the training way.
         """
-        if tasks.goal == "classification" and tasks.size("train").way != tasks.size("test").way:
+        if tasks.goal != "classification":
+            return tasks.num_outputs
+        train, test = tasks.size("train").way, tasks.size("test").way
+        if train < test:
             raise ConfigError(
-                f"tasks.train_way {tasks.size('train').way} differs from tasks.way {tasks.size('test').way}, but this "
-                "algorithm learns a head of fixed size: leave tasks.train_way out, or use --algorithm protonet"
+                f"tasks.train_way {train} is below tasks.way {test}, but this algorithm learns a head of fixed size: "
+                "leave tasks.train_way out, raise it, or use --algorithm protonet"
             )
-        return tasks.num_outputs
+        return tasks.num_outputs if train == test else train
 
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
         """What is learned, from the model's initial parameters; methods with more parameters add theirs."""

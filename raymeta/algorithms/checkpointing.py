@@ -45,15 +45,16 @@ def _step(descent: Descent, k: int, *, kept: bool) -> Link:
     """Inner step k, from 0; `kept` parameters before it are queried too."""
 
     def call(values: Params) -> Params:
-        trajectory = descent.run(values, 1)
-        outputs = dict(trajectory.params[1])
+        trajectory = descent.run(values, 1, start=k)
+        outputs = trajectory.params[1] | trajectory.state
         if k == 0:
             outputs[SUPPORT_LOSS] = trajectory.losses[0]
         if kept:
             outputs |= {_after(k, name): value for name, value in descent.theta(values).items()}
         return outputs
 
-    return Link((*descent.adapted, *descent.fixed), call)
+    state = descent.rule.state_names(descent.adapted) if k else []
+    return Link((*descent.adapted, *descent.fixed, *state), call)
 
 
 def _query(problem: Problem, descent: Descent, episode: Episode, k: int) -> Link:

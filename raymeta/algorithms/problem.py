@@ -55,6 +55,7 @@ class Problem:
     """A model as a pure function of its parameters, with loss, batch-norm policy and vectorisation.
 
     With `checkpoint_inner_steps`, methods that descend compute their inner steps again when they differentiate them.
+    With `wide_head` an episode may have fewer classes than the head has outputs, of which only the first then count.
     `model` is only a skeleton: its own parameters are never read except frozen ones (`requires_grad` False), and
     never written. What its forward writes into the rest of it (buffers, attributes) is put back after every task. Norms
     must be the exact ones of `raymeta.models.norm`. `habits` are what is known of a model of a person's own.
@@ -70,8 +71,10 @@ class Problem:
         vectorize: Vectorize = "vmap",
         habits: Habits = ONLY_COMPUTES,
         checkpoint_inner_steps: bool = False,
+        wide_head: bool = False,
     ) -> None:
         self.model = model
+        self.wide_head = wide_head
         for norm in model.modules():
             if isinstance(norm, BatchNorm):
                 norm.by_policy = True
@@ -148,12 +151,20 @@ class Problem:
         """
         return self._apply(self.model, learned, x, phase, support_x)
 
+    def predict(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
+        """As `forward`, of the outputs those of the task's own classes, see `of_way`."""
+        return self.of_way(self.forward(learned, x, phase, support_x=support_x), phase)
+
+    def of_way(self, outputs: Tensor, phase: Phase) -> Tensor:
+        """The first `way` of outputs [n, num_outputs, ...], where the head has more since training has more classes."""
+        return outputs[:, : phase.way] if self.wide_head and phase.way < outputs.shape[1] else outputs
+
     def features(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
         """Inputs of the head [n, d]: the model without its last linear layer."""
         return self._apply(self._body, learned, x, phase, support_x)
 
     def classify(self, params: Params, z: Tensor) -> Tensor:
-        """Outputs of the head for features z [n, d], with the head's parameters under their full names."""
+        """All outputs of the head for features z [n, d], with the head's parameters under their full names."""
         prefix = f"{self.head_name}."
         own = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix)}
         result: Tensor = functional_call(self.model.get_submodule(self.head_name), own, (z,))

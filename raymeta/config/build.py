@@ -63,7 +63,8 @@ def build(config: RunConfig, *, rehearsed: Sequence[Split] | None = None) -> Bui
         model = convert(config.model.build(config.tasks.input_shape, num_outputs))
     _require_one_type(model)
     habits = _habits(config, model)
-    problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm, habits=habits)
+    wide_head = num_outputs is not None and config.tasks.size("train").way > config.tasks.size("test").way
+    problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm, habits=habits, wide_head=wide_head)
     initial = config.algorithm.init(problem, problem.initial_params(), torch.Generator().manual_seed(config.seed))
 
     owned = Learned(*({n: v.to(outer_type(v.dtype)) for n, v in part.items()} for part in initial))
@@ -82,6 +83,7 @@ def build(config: RunConfig, *, rehearsed: Sequence[Split] | None = None) -> Bui
         state_layout=Layout.of(initial.state),
         momenta=problem.momenta(),
         habits=habits,
+        wide_head=wide_head,
         batch_norm=config.batch_norm,
         vectorize=choice.vectorize,
         checkpoint_inner_steps=config.checkpoint_inner_steps,

@@ -47,6 +47,7 @@ class Blueprint:
     momenta: Mapping[str, float | None] = field(default_factory=dict)
     """of running statistics, by name; None for a mean over all steps"""
     habits: Habits = ONLY_COMPUTES
+    wide_head: bool = False
     batch_norm: BatchNormPolicy = "transductive"
     vectorize: Vectorize = "vmap"
     checkpoint_inner_steps: bool = False
@@ -68,6 +69,7 @@ class Blueprint:
             vectorize=self.vectorize,
             habits=self.habits,
             checkpoint_inner_steps=self.checkpoint_inner_steps,
+            wide_head=self.wide_head,
         )
 
 
