@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.descent import DescentAlgorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
 from raymeta.engine.chunks import JobKind, in_chunks, is_memory_error
 from raymeta.engine.drawing import Drawing, each
@@ -194,10 +195,15 @@ class Worker:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         at_once = 1 if self.problem.vectorize == "loop" else min(job.chunk_size or shard.num_tasks, shard.num_tasks)
+        algorithm = self.blueprint.algorithm
+        has_inner_steps = isinstance(algorithm, DescentAlgorithm)
+        remedies = ["use fewer query examples"]
+        remedies += ["checkpoint_inner_steps: true"] if has_inner_steps and job.kind == "gradient" else []
+        remedies += ["first_order: true"] if hasattr(algorithm, "first_order") and job.kind == "gradient" else []
         where = f"{shard.split}, step {shard.step}, tasks {shard.start} to {shard.stop - 1}"
         return OutOfMemory(
-            f"memory does not suffice for {at_once} task{'s' * (at_once > 1)} at once ({where}: {reason}): use fewer "
-            "query examples, checkpoint_inner_steps: true, first_order: true, a smaller model, or a larger device",
+            f"memory does not suffice for {at_once} task{'s' * (at_once > 1)} at once ({where}: {reason}): "
+            f"{', '.join(remedies)}, a smaller model, or a larger device",
             at_once,
         )
 

@@ -76,15 +76,15 @@ def explain_failure(
     if any(symptom in text for symptom in _RECOMPUTED):
         return NotTwiceDifferentiable(_recomputed(model, x))
     if any(symptom in text for symptom in _NO_DERIVATIVE):
-        probes = ((True, "loop"), (True, "vmap"))
+        probes = ((2, "loop"), (2, "vmap"))
     elif any(symptom in text for symptom in _NOT_TRACEABLE):
-        probes = ((False, "vmap"), (True, "vmap"))
+        probes = ((0, "vmap"), (1, "vmap"), (2, "vmap"))
     else:
         return error
     calls = [*_record_calls(model, x), *_loss_call(model, x, loss)]
-    for second_order, vectorize in probes:
+    for derivatives, vectorize in probes:
         for call in calls:
-            reason = _failure(call, second_order, vectorize)
+            reason = _failure(call, derivatives, vectorize)
             if reason is not None:
                 remedy = FIRST_ORDER if has_first_order else NO_FIRST_ORDER
                 return NotTwiceDifferentiable(_explanation(call, vectorize, reason, remedy))
@@ -184,17 +184,17 @@ def _record_calls(model: nn.Module, x: Tensor) -> list[_Call]:
     return list(calls.values())
 
 
-def _failure(call: _Call, second_order: bool, vectorize: str) -> str | None:
+def _failure(call: _Call, derivatives: int, vectorize: str) -> str | None:
     try:
-        _probe(call, second_order, vectorize)
+        _probe(call, derivatives, vectorize)
     except Exception as error:
         raise_if_interrupt(error)
         return str(error).strip().splitlines()[0].rstrip(".") if str(error) else type(error).__name__
     return None
 
 
-def _probe(call: _Call, second_order: bool, vectorize: str) -> None:
-    """One inner step on parameters and inputs of a called module, and with `second_order` the gradient through it.
+def _probe(call: _Call, derivatives: int, vectorize: str) -> None:
+    """So many `derivatives` of one inner step on parameters and inputs of a called module; 0 for outputs alone.
 
     With `vmap` on two tasks of the same inputs: parameters are shared before the step and differ after it.
     """
@@ -215,11 +215,16 @@ def _probe(call: _Call, second_order: bool, vectorize: str) -> None:
 
         def query_loss(variables: tuple[Params, dict[int, Tensor]]) -> Tensor:
             gradient = grad(loss)(variables)
-            if not second_order:
+            if derivatives < 2:
                 gradient = tree_map(torch.detach, gradient)
             return loss(tree_map(lambda value, g: value - 0.1 * g, variables, gradient))
 
-        return grad(query_loss)((params, {i: t for i, t in tensors.items() if t.is_floating_point()}))
+        variables = params, {i: t for i, t in tensors.items() if t.is_floating_point()}
+        if derivatives == 0:
+            with torch.no_grad():
+                nothing = next(iter(tensors.values())).sum() * 0  # makes parameters the task's own
+                return loss(variables) + loss((tree_map(lambda p: p + nothing, params), variables[1]))
+        return grad(query_loss)(variables)
 
     with exact_attention(), OwnState(call.module).kept():
         if vectorize == "vmap" and tensors:
