@@ -670,7 +670,10 @@ def table() -> str:
 
 def _cell(wild: Wild, vectorize: str) -> str:
     text = refusal(wild, vectorize)
-    return "exact" if text is None else "refused: " + re.sub(r"\s+", " ", text.rpartition(": ")[2]).replace("|", "\\|")
+    if text is None:
+        return "exact"
+    remedy = re.split(r": (?!loop|true|false)", text)[-1]
+    return "refused: " + re.sub(r"\s+", " ", remedy).replace("|", "\\|")
 
 
 if __name__ == "__main__":

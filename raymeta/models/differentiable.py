@@ -76,7 +76,7 @@ def explain_failure(
     if any(symptom in text for symptom in _RECOMPUTED):
         return NotTwiceDifferentiable(_recomputed(model, x))
     if any(symptom in text for symptom in _NO_DERIVATIVE):
-        probes = ((2, "loop"), (2, "vmap"))
+        probes: tuple[tuple[int, str], ...] = ((2, "loop"), (2, "vmap"))
     elif any(symptom in text for symptom in _NOT_TRACEABLE):
         probes = ((0, "vmap"), (1, "vmap"), (2, "vmap"))
     else:
