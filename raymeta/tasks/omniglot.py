@@ -22,8 +22,9 @@ from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.tasks import omniglot_files
 from raymeta.tasks.class_splits import ClassSplits, cut, require_present
-from raymeta.tasks.image_classes import ClassImages, ImageTaskSet, Rotations, Splits
+from raymeta.tasks.image_classes import ClassImages, Found, ImageTaskSet, Rotations, Splits
 from raymeta.tasks.image_files import Folder, data_folder
+from raymeta.tasks.listing import stamp_of_paths
 
 _SIDE = 28
 _CLASSES_AT_ONCE = 25  # bounds the memory of unpacked drawings to some 10 MB
@@ -61,6 +62,9 @@ class Omniglot(ImageTaskSet):
     @property
     def rotation_policy(self) -> Rotations:
         return self.rotations
+
+    def find(self) -> Found:
+        return Found(stamp_of_paths(omniglot_files.files_in(data_folder(self.root, "omniglot"))))
 
     def load(self) -> Splits:
         """Read the packed file or the PNG tree."""
