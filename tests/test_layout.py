@@ -25,7 +25,7 @@ LAYERS = [
     {"runs"},
     {"engine", "pages"},
     {"config", "gradient", "command_line"},
-    {"evaluation", "inspection", "resume"},
+    {"evaluation", "inspection", "resume", "same_data"},
     {"training", "views"},
     {"sweeps"},
     {"train", "tune", "evaluate", "presets", "doctor", "transfer", "report", "dashboard", "bench"},

@@ -52,6 +52,8 @@ class Algorithm(ABC):
     goals: ClassVar[tuple[Goal, ...]] = ("classification", "regression")
     uses_queries: ClassVar[bool] = True
     """whether training needs query examples"""
+    uses_class_ids: ClassVar[bool] = False
+    """whether training needs `Examples.class_id`"""
     outer: ClassVar[Mapping[str, Any]] = {}
     """outer-optimiser settings that replace the general defaults for this method"""
 

@@ -38,6 +38,7 @@ class Baseline(Algorithm):
 
     goals: ClassVar[tuple[Goal, ...]] = ("classification",)
     uses_queries: ClassVar[bool] = False
+    uses_class_ids: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3}
 
     head: Literal["linear", "cosine"] = "linear"

@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from raymeta.errors import ConfigError
 from raymeta.models.norm import BatchNorm, reference_rows, running_statistics
 from raymeta.tasks.base import Episode, Examples, Goal, one_task
+from raymeta.tasks.border import cross_entropy, squared_error
 from raymeta.tree import Params
 
 BatchNormPolicy = Literal["transductive", "support", "running"]
@@ -45,7 +45,7 @@ class Learned(NamedTuple):
 
 def default_loss(goal: Goal) -> Loss:
     """Mean cross-entropy of class ids, or mean squared error of values."""
-    return F.cross_entropy if goal == "classification" else F.mse_loss
+    return cross_entropy if goal == "classification" else squared_error
 
 
 class Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,9 @@ from raymeta.engine.schedule import Schedule
 from raymeta.engine.vectorize import Choice, choose_vectorize
 from raymeta.engine.worker import Blueprint
 from raymeta.errors import ConfigError
+from raymeta.keys import Split
 from raymeta.models.norm import convert
+from raymeta.tasks.border import require_sound
 from raymeta.tree import Layout
 
 
@@ -37,16 +40,31 @@ class Built:
     vectorize: Choice
 
 
-def build(config: RunConfig) -> Built:
+def splits_in_use(config: RunConfig) -> tuple[Split, ...]:
+    """The splits that a run draws episodes of."""
+    return ("train", "val", "test") if config.validate_every else ("train", "test")
+
+
+def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
     """Check the data and build model, algorithm and initial parameters, all from `config.seed`.
 
-    Raises `DataError` and `ConfigError` before anything is started.
+    Data and first episodes are checked of `splits`, by default of those that a run of `config` uses. Raises `DataError`
+    and `ConfigError` before anything is started.
     """
-    config.tasks.check()
+    splits = splits_in_use(config) if splits is None else splits
+    config.tasks.require(splits)
     if config.algorithm.uses_queries and config.tasks.size("train").query_shot == 0:
         raise ConfigError(
             f"{name_of(config.algorithm)} learns from query examples, but tasks.train_query_shot is 0: raise it"
         )
+    require_sound(
+        config.tasks,
+        splits,
+        seed=config.seed,
+        num_episodes=min(config.shard_size, config.meta_batch_size),
+        class_ids=config.algorithm.uses_class_ids,
+        queries=config.algorithm.uses_queries,
+    )
     num_outputs = config.algorithm.num_outputs(config.tasks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -19,7 +19,7 @@ from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split, TaskKey, uniforms
 from raymeta.options import STRICT
 from raymeta.tasks.base import Episode, Examples, Goal, Size, TaskSet, one_task
-from raymeta.tasks.manifest import ClassContents, Contents, mark_of_bytes, sha256_of
+from raymeta.tasks.manifest import ClassContents, Contents, Manifest, mark_of_bytes, sha256_of
 
 Rotations = Literal["none", "episode", "classes"]
 
@@ -69,9 +69,8 @@ class Data:
 
 
 def _marks_of_pixels(pool: ClassImages) -> list[str]:
-    flat = np.ascontiguousarray(pool.images).reshape(len(pool.images), -1)
     bounds = zip(pool.starts[:-1].tolist(), pool.starts[1:].tolist(), strict=True)
-    return [mark_of_bytes(flat[start:stop].tobytes()) for start, stop in bounds]
+    return [mark_of_bytes(pool.images[start:stop].tobytes()) for start, stop in bounds]
 
 
 class Held:
@@ -192,6 +191,10 @@ class ImageTaskSet(TaskSet):
     def receive(self, data: object) -> None:
         self.__dict__["_data"] = Data(cast(Splits, data))
         self.__dict__["_received"] = True
+
+    def manifest(self, splits: Sequence[Split] = SPLITS) -> Manifest:
+        """Of all splits that hold classes, whichever are in use: they cost nothing more."""
+        return super().manifest([split for split in SPLITS if split in splits or self.splits[split].names])
 
     def contents(self, split: Split) -> Contents:
         pool, values = self.splits[split], self._held.values[split]

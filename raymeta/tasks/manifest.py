@@ -19,6 +19,8 @@ from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split
 
 FORMAT = 1
+DATA = "data.json"
+"""Its file in a run."""
 _MARK = 16  # hexadecimal digits of the hash of a class: enough to tell classes apart
 _NAMED = 5
 
@@ -192,14 +194,14 @@ def changes(then: Manifest, now: Manifest, splits: Sequence[Split]) -> list[str]
     return texts or [f"the episodes of the {split} split are others" for split in _differing(then, now, splits)]
 
 
-def trained_on(then: Manifest, now: Manifest, split: Split) -> dict[str, str]:
-    """Classes of `split` now that the run learned from: by name, with what it knew them as.
+def trained_on(then: Manifest, now: Manifest, split: Split, used: Sequence[Split] = SPLITS) -> dict[str, str]:
+    """Classes of `split` now that a run of the splits `used` learned from: by name, with what it knew them as.
 
     A class is known by its name, and by examples that are equal under another name.
     """
     if split == "train" or split not in now.splits:
         return {}
-    earlier = [s for s in SPLITS[: SPLITS.index(split)] if s in then.splits]
+    earlier = [s for s in SPLITS[: SPLITS.index(split)] if s in then.splits and s in used]
     names = {name: f"{s} class {name}" for s in earlier for name in then.splits[s].classes}
     values = {one.values: names[name] for s in earlier for name, one in then.splits[s].classes.items() if one.values}
     found = {}
