@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 T = TypeVar("T")
 
-_FILES = "run.json config.yaml command.txt env.json data.json metrics.jsonl events.jsonl workers.jsonl summary.json eval/test.json"
+_FILES = (
+    "run.json config.yaml command.txt env.json data.json metrics.jsonl events.jsonl workers.jsonl summary.json "
+    "eval/test.json"
+)
 
 
 def main(argv: list[str] | None = None) -> int:

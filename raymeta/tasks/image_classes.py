@@ -83,8 +83,9 @@ class Held:
         self._data: OrderedDict[tuple[object, ...], tuple[str, Data]] = OrderedDict()
 
     def get(self, source: tuple[object, ...], stamp: str) -> Data | None:
+        """The data of `source` unless its files have another stamp; without a stamp none of them was replaced."""
         held = self._data.get(source)
-        if held is None or held[0] != stamp:
+        if held is None or (stamp and held[0] != stamp):
             return None
         self._data.move_to_end(source)
         return held[1]

@@ -120,8 +120,10 @@ def stamp_of(files: Iterable[ImageFile]) -> str:
 
 
 def stamp_of_paths(paths: Iterable[Path]) -> str:
-    """`stamp_of` for files that may be missing."""
+    """`stamp_of` for files that may be missing; empty if all are."""
     there = [(path, path.stat()) for path in paths if path.is_file()]
+    if not there:
+        return ""
     return stamp_of(ImageFile(path, status.st_size, status.st_mtime_ns) for path, status in there)
 
 

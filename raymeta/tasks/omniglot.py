@@ -1,13 +1,12 @@
 """Omniglot: 1623 handwritten characters of 50 alphabets, 20 drawings each (Lake et al., Science 350:1332, 2015).
 
-python -m raymeta.tasks.omniglot download FOLDER    # fetch with torchvision, then pack
-python -m raymeta.tasks.omniglot pack TREE OUT.npz  # PNG files to one file that loads in seconds
+raymeta omniglot download FOLDER    # fetch with torchvision, then pack
+raymeta omniglot pack TREE OUT.npz  # PNG files to one file that loads in seconds
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -127,7 +126,3 @@ def _get(arguments: argparse.Namespace) -> int:
         out = omniglot_files.download(arguments.root)
     print(f"wrote {out}; use it with --tasks omniglot --tasks.root {out.parent}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -25,7 +25,7 @@ DRAWERS = 20
 _ROW_BYTES = (SIDE * SIDE + 7) // 8
 _SETS = ("images_background", "images_evaluation")
 _REMEDY = (
-    "Get it with `python -m raymeta.tasks.omniglot download FOLDER` (needs raymeta[vision] and the internet) and give "
+    "Get it with `raymeta omniglot download FOLDER` (needs raymeta[vision] and the internet) and give "
     "--tasks.root FOLDER; `--tasks glyphs` needs no data"
 )
 
