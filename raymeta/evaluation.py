@@ -186,8 +186,8 @@ def _on_held_out_data(
 ) -> RunConfig:
     of_data = {key: value for key, value in overrides.items() if key not in _SIZES}
     own = config.tasks if of_data == overrides else run_config(run, of_data).tasks
-    on_purpose = any(key.partition(".")[0] == "tasks" for key in of_data)
-    fitted = on_held_out_data(run, config, own, split, on_purpose=on_purpose, changed_data=changed_data)
+    chosen = [key for key in of_data if key.partition(".")[0] == "tasks" and key != "tasks.data"]
+    fitted = on_held_out_data(run, config, own, split, chosen=chosen, changed_data=changed_data)
     for note in fitted.notes:
         warnings.warn(note, RaymetaWarning, stacklevel=3)
     return fitted.config

@@ -7,7 +7,7 @@ the run recorded are used; anything else that changed is refused with what diffe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -42,26 +42,27 @@ def on_recorded_data(run: Run, config: RunConfig) -> Fitted:
 
 
 def on_held_out_data(
-    run: Run, config: RunConfig, own: TaskSet, split: Split, *, on_purpose: bool, changed_data: bool = False
+    run: Run, config: RunConfig, own: TaskSet, split: Split, *, chosen: Collection[str], changed_data: bool = False
 ) -> Fitted:
     """`config` of a run to score on `split`, on what the run held out there; `own` are its tasks in the run's sizes.
 
-    Raises `DataError` where the data changed, unless other ones were given `on_purpose` or `changed_data` allows it;
-    and in any case where classes to score on are among those that the run learned from.
+    `chosen` are the options of data that were given on purpose. Raises `DataError` where the data changed, unless there
+    are any or `changed_data` allows it; and in any case where classes to score on are among those that the run learned
+    from.
     """
     recorded = run.manifest
     if recorded is None:
         return Fitted(config, [_unrecorded(run)])
-    if on_purpose:
+    if chosen:
         own = own.keeping(recorded)
         config = config.model_copy(update={"tasks": config.tasks.keeping(recorded)})
     told = [f"{run.id} used no {split} split: whether its classes are the same now cannot be told"]
     if split in recorded.splits:
-        kept, told = _unchanged(own, recorded, [split])
+        kept, told = _unchanged(own, recorded, [split], by_name=set(chosen) <= {"tasks.root"})
         if kept is not None:
             fitted = config.tasks if kept is own else config.tasks.keeping(recorded).keeping_classes(recorded)
             return Fitted(config.model_copy(update={"tasks": fitted}), told)
-        if not changed_data and not on_purpose:
+        if not changed_data and not chosen:
             raise DataError(
                 f"the {split} split is not the one that {run.id} held out: {'; '.join(told)}. Put the data back, name "
                 "the place of others with --tasks.root, or score what is there with --changed-data"
@@ -72,20 +73,24 @@ def on_held_out_data(
     return Fitted(config, [note])
 
 
-def _unchanged(tasks: TaskSet, recorded: Manifest, splits: Sequence[Split]) -> tuple[TaskSet | None, list[str]]:
-    """`tasks` as recorded, if need be with the recorded side and classes, and notes; or None and what differs."""
+def _unchanged(
+    tasks: TaskSet, recorded: Manifest, splits: Sequence[Split], *, by_name: bool = True
+) -> tuple[TaskSet | None, list[str]]:
+    """`tasks` as recorded, with the recorded side and classes if need be and `by_name` allows it, and notes; or None
+    and what differs."""
     now = tasks.manifest(list(recorded.splits))
     if same(recorded, now, splits):
         return tasks, _replaced(recorded, now, splits)
-    differences = changes(recorded, now, splits)
+    differences = changes(recorded, now, list(recorded.splits))
     there = {name for content in now.splits.values() for name in content.classes}
     wanted = {name for split in splits for name in recorded.splits[split].classes}
-    if not wanted or not wanted <= there:
+    if not by_name or not wanted or not wanted <= there:
         return None, differences
-    chosen = tasks.keeping(recorded).keeping_classes(recorded)
-    if chosen is tasks:
+    try:
+        chosen = tasks.keeping(recorded).keeping_classes(recorded)
+        again = chosen.manifest(list(recorded.splits))
+    except DataError:  # they lie where this task set cannot choose them, such as in the folder of another split
         return None, differences
-    again = chosen.manifest(list(recorded.splits))
     if not same(recorded, again, splits):
         return None, changes(recorded, again, splits)
     note = f"the data changed since the run began ({'; '.join(differences)}): the classes that it recorded are used"

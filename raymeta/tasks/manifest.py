@@ -48,13 +48,17 @@ class Contents(NamedTuple):
         return sum(content.examples for content in self.classes.values())
 
 
-def contents_of_files(files: Mapping[str, Sequence[Path]]) -> Contents:
-    """The contents of a split whose classes (or tables, or texts) are these files: their names and sizes."""
+def contents_of_files(files: Mapping[str, Sequence[Path]], *, are_classes: bool = True) -> Contents:
+    """The contents of a split that comes from these files, by class: their names and sizes.
+
+    Tables and texts without classes give names of their own and say so: a file may then serve several splits.
+    """
     classes = {
         name: ClassContents(len(paths), mark_of((path.name, path.stat().st_size) for path in paths))
         for name, paths in files.items()
     }
-    return Contents(classes, sha256_of([[name, *content] for name, content in classes.items()]), len(classes))
+    sha256 = sha256_of([[name, *content] for name, content in classes.items()])
+    return Contents(classes, sha256, len(classes) if are_classes else 0)
 
 
 def sha256_of(value: object) -> str:
@@ -150,7 +154,8 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def _split_text(split: Split, content: Contents, unit: str) -> str:
     if not content.num_classes:
-        return f"{split} without classes" if not content.classes else f"{split} {content.num_examples:,} {unit}"
+        files = f"{len(content.classes)} file{'s' * (len(content.classes) > 1)}"
+        return f"{split} {files}" if content.classes else f"{split} without classes"
     amount = f", {content.num_examples:,} {unit}" if content.classes else ""
     return f"{split} {content.num_classes:,} class{'es' * (content.num_classes > 1)}{amount}"
 
@@ -199,7 +204,7 @@ def trained_on(then: Manifest, now: Manifest, split: Split, used: Sequence[Split
 
     A class is known by its name, and by examples that are equal under another name.
     """
-    if split == "train" or split not in now.splits:
+    if split == "train" or not now.splits[split].num_classes:
         return {}
     earlier = [s for s in SPLITS[: SPLITS.index(split)] if s in then.splits and s in used]
     names = {name: f"{s} class {name}" for s in earlier for name in then.splits[s].classes}
