@@ -228,11 +228,10 @@ def _between(subfolders: Mapping[Path, list[Path]]) -> dict[Path, Path] | None:
 def _nothing_there(folder: Path) -> str:
     found, level = _first_image(folder)
     if found is not None:
-        roots = [found.parents[up] for up in range(1, level)]
+        root = found.parents[1] if split_called(found.parents[1].name) is None else found.parents[2]
         return (
             f"the class folders of {folder} hold no images; the first that was found lies {level - 1} levels deeper: "
-            f"{found}. Give the folder whose sub-folders are the classes as tasks.root, such as {roots[0]}"
-            + (f" or {roots[1]}" if len(roots) > 1 else "")
+            f"{found}. Give the folder whose sub-folders are the classes, or the splits, as tasks.root, such as {root}"
         )
     return (
         f"class folders without images in {folder}: {', '.join(path.name for path in look(folder).folders[:5])}. "
