@@ -49,7 +49,7 @@ def require_sound(
             _require_as_told(tasks, split, episode, where)
             if training and class_ids:
                 require_class_ids(episode, where, tasks.num_classes(split))
-        _require_stackable(episodes, tasks.episodes(keys), where)
+        _require_stackable(tasks, keys, episodes, where)
 
 
 def require_episode(episode: object, where: str, *, queries: bool = True) -> None:
@@ -205,12 +205,13 @@ def require_class_ids(episode: Episode, where: str, num_classes: int | None = No
             _refuse(f"{where}: {name}", f"class_id goes from {lowest} to {highest}", f"numbers from 0{most}")
 
 
-def _require_stackable(episodes: Sequence[Episode], batch: object, where: str) -> None:
+def _require_stackable(tasks: TaskSet, keys: Sequence[TaskKey], episodes: Sequence[Episode], where: str) -> None:
     """Episodes that are computed side by side have one shape, and `episodes` gives what `episode` does."""
     try:
         stacked = stack_episodes(episodes)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
+    batch: object = tasks.episodes(keys)
     if not isinstance(batch, Episode):
         _refuse(where, f"episodes gives {_kind(batch)}", "one Episode whose tensors have a first dimension of tasks")
     for name, one, other in zip(_SIDES, stacked, batch, strict=True):
