@@ -64,12 +64,12 @@ def on_held_out_data(
             return Fitted(config.model_copy(update={"tasks": fitted}), told)
         if not changed_data and not chosen:
             raise DataError(
-                f"the {split} split is not the one that {run.id} held out: {'; '.join(told)}. Put the data back, name "
-                "the place of others with --tasks.root, or score what is there with --changed-data"
+                f"the {split} split of {run.id} is not what it was in the run: {'; '.join(told)}. Put the data back, "
+                "name the place of others with --tasks.root, or score what is there with --changed-data"
             )
     now = own.manifest([split])
     _require_held_out(run, recorded, now, split, splits_in_use(config))
-    note = f"scored on other data than those that {run.id} held out: {_part(now, split)} ({'; '.join(told)})"
+    note = f"scored on other data than the {split} split of {run.id}: {_part(now, split)} ({'; '.join(told)})"
     return Fitted(config, [note])
 
 

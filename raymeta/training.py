@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from raymeta.runs.write import RunWriter, new_run_directory
 from raymeta.same_data import on_recorded_data
 from raymeta.signals import first_signal, termination_interrupts
 from raymeta.storage.remote import Remote
+from raymeta.tasks.manifest import Manifest
 from raymeta.tree import params_sha256
 
 
@@ -102,6 +104,7 @@ class Training:
         self.store = None if config.mirror is None else Remote.open(config.mirror)
         self.built: Built = build(config)
         self.manifest = config.tasks.manifest(splits_in_use(config))
+        self._unrecorded = resume is None or resume.manifest is None
         # A resumed run keeps what was chosen, since its bits depend on it.
         self.config = config.model_copy(update={"vectorize": self.built.vectorize.vectorize})
         self._vectorize_chosen = config.vectorize == "auto"
@@ -138,8 +141,8 @@ class Training:
                 writer.write_config(dump(self.config))
                 writer.write_command(self._command)
                 writer.write_environment()
-                if self._resume is None or self._resume.manifest is None:
-                    writer.write_data(self.manifest)
+                if self._unrecorded:
+                    writer.write_data(self._recorded())
                 self._begin(tracker)
                 self._run(writer, store, tracker)
         except KeyboardInterrupt:  # while workers start or the test runs; the loop ends by itself, after its step
@@ -237,6 +240,13 @@ class Training:
             tracker.event("vectorize", "{} by rule: {}".format(*self.built.vectorize))
         tracker.event("started" if self._resume is None else "resumed", self.plan())
         tracker.event("data", self.manifest.text())
+
+    def _recorded(self) -> Manifest:
+        """What is written down of the data; of a run of an earlier version, that it came late."""
+        if self._resume is None:
+            return self.manifest
+        late = f"recorded when the run went on at step {self.state.step}: what its data were before is not known"
+        return replace(self.manifest, notes=(*self.manifest.notes, late))
 
     def data_lines(self) -> list[tuple[str, str]]:
         """What the data are, for people, and what was passed over."""

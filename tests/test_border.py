@@ -154,6 +154,23 @@ def test_a_sound_task_set_trains(algorithm: str, tmp_path: Path) -> None:
     assert run.summary["steps"] == 1
 
 
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("input_shape", 7, r"input_shape is 7; needed is a tuple"),
+        ("input_shape", (7.0,), r"input_shape is \(7\.0,\)"),
+        ("num_outputs", None, r"num_outputs is None"),
+        ("size", lambda self, split: (WAY, 2, 3), r"train split: size gives \(3, 2, 3\); needed is Size"),
+        ("num_classes", lambda self, split: None, r"train split: num_classes gives None"),
+    ],
+)
+def test_what_a_task_set_says_of_itself(name: str, value: Any, text: str, tmp_path: Path) -> None:
+    tasks = type("Odd", (Own,), {name: value})()
+    with pytest.raises(DataError, match=f"tasks Odd.*{text}"):
+        raymeta.meta_train(tasks=tasks, output=str(tmp_path), **SMALL)
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("algorithm", [raymeta.ProtoNet(), raymeta.MAML(inner_lr=0.1)], ids=["protonet", "maml"])
 def test_meta_gradient_is_told_too(mistake: str, algorithm: Any) -> None:

@@ -114,7 +114,7 @@ def test_masks_beside_images_are_no_classes(tmp_path: Path) -> None:
         (["data/v1/train/a", "data/v1/test/b"], r"3 levels deeper: .*b/0\.png.* tasks\.root, such as .*data/v1$"),
         (["train/a", "valid/b", "val/c", "test/d"], r"both val and valid for val: merge"),
         (["val/a", "val/b", "test/c", "test/d", "rest/e", "rest/f"], r"folders test, val but not train"),
-        (["train", "val", "test"], r"has 3 classes, too few"),
+        (["train", "val", "test"], r"test, train, val of .* hold images themselves: put"),
     ],
 )
 def test_what_is_not_understood_is_told(folders: list[str], text: str, tmp_path: Path) -> None:
@@ -122,6 +122,12 @@ def test_what_is_not_understood_is_told(folders: list[str], text: str, tmp_path:
     with pytest.raises(DataError, match=text) as caught:
         names(tmp_path)
     assert "emove" not in str(caught.value)
+
+
+def test_what_systems_leave_behind_is_no_class(tmp_path: Path) -> None:
+    fill(tmp_path, [f"c{i:02d}" for i in range(12)])
+    fill(tmp_path, ["__MACOSX", "c00/@eaDir", ".cache"])
+    assert len(together(names(tmp_path))) == 12
 
 
 def test_images_in_the_root_itself_are_told(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from raymeta.engine.worker import Blueprint
 from raymeta.errors import ConfigError
 from raymeta.keys import Split
 from raymeta.models.norm import convert
-from raymeta.tasks.border import require_sound
+from raymeta.tasks.border import require_declared, require_sound
 from raymeta.tree import Layout
 
 
@@ -53,6 +53,7 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
     """
     splits = splits_in_use(config) if splits is None else splits
     config.tasks.require(splits)
+    require_declared(config.tasks, {"train", "test", *splits})
     if config.algorithm.uses_queries and config.tasks.size("train").query_shot == 0:
         raise ConfigError(
             f"{name_of(config.algorithm)} learns from query examples, but tasks.train_query_shot is 0: raise it"

@@ -14,7 +14,7 @@ by `torch.nn.functional.cross_entropy`. Where an algorithm or a loss asks for le
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import torch
 from torch import Tensor
@@ -50,6 +50,27 @@ def require_sound(
             if training and class_ids:
                 require_class_ids(episode, where, tasks.num_classes(split))
         _require_stackable(tasks, keys, episodes, where)
+
+
+def require_declared(tasks: TaskSet, splits: Iterable[Split]) -> None:
+    """Raise `DataError` unless what a task set says of itself has the types that everything else relies on."""
+    where, shape, outputs = f"tasks {type(tasks).__name__}", tasks.input_shape, tasks.num_outputs
+    if tasks.goal not in get_args(Goal):
+        _refuse(where, f"goal is {tasks.goal!r:.40}", " or ".join(get_args(Goal)))
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) and size > 0 for size in shape):
+        _refuse(where, f"input_shape is {shape!r:.80}", "a tuple of whole numbers, such as (7,) or (3, 84, 84)")
+    if not isinstance(outputs, int) or outputs < 1:
+        _refuse(where, f"num_outputs is {outputs!r:.40}", "a whole number from 1")
+    for split in splits:
+        _require_size(tasks, split, f"{where}, {split} split")
+
+
+def _require_size(tasks: TaskSet, split: Split, where: str) -> None:
+    size, num_classes = tasks.size(split), tasks.num_classes(split)
+    if not isinstance(size, Size) or not all(isinstance(n, int) for n in size):
+        _refuse(where, f"size gives {size!r:.80}", "Size(way, shot, query_shot) of whole numbers")
+    if not isinstance(num_classes, int) or num_classes < 0:
+        _refuse(where, f"num_classes gives {num_classes!r:.40}", "a whole number, 0 for regression")
 
 
 def require_episode(episode: object, where: str, *, queries: bool = True) -> None:

@@ -213,7 +213,8 @@ class ImageTaskSet(TaskSet):
     def drawn_from(self, split: Split) -> object:
         pool, values = self.splits[split], self._held.values[split]
         shape = [*pool.images.shape[1:], *pool.counts.tolist()]
-        return ["images", self.size(split), self.rotation_policy, shape, values]
+        how = [type(self).episodes.__qualname__, type(self)._draw.__qualname__]
+        return [how, self.size(split), self.rotation_policy, shape, values]
 
     def notes(self) -> Sequence[str]:
         return self._held.notes

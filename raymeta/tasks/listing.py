@@ -36,6 +36,9 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages")
 """What people call a folder between a class and its images."""
 
+NO_CLASSES = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
+"""Folders, in small letters, that systems leave behind and nobody means as a class."""
+
 _DEEPEST = 6  # levels that are looked at to say where the images lie
 
 
@@ -58,7 +61,7 @@ ClassFiles = dict[str, list[ImageFile]]
 
 
 class Look(NamedTuple):
-    """What lies directly in a folder, hidden things left out."""
+    """What lies directly in a folder, hidden things and `NO_CLASSES` left out."""
 
     images: list[ImageFile]
     folders: list[Path]
@@ -99,7 +102,7 @@ def look(folder: Path) -> Look:
         raise DataError(f"{folder} cannot be listed: {error.strerror or error}") from error
     for entry in entries:
         path = folder / entry.name
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or entry.name.lower() in NO_CLASSES:
             continue
         if entry.is_dir():
             found.folders.append(path)
@@ -135,6 +138,12 @@ def split_folders(root: Path, passed: PassedOver) -> dict[Split, Path] | None:
     top = look(root)
     named = {path: split for path in top.folders if (split := split_called(path.name)) is not None}
     looks = {path: look(path) for path in named}
+    flat = [path.name for path, found in looks.items() if found.images and not found.folders]
+    if len(flat) > 1 and len(flat) == len(top.folders):
+        raise DataError(
+            f"{', '.join(flat)} of {root} hold images themselves: put the images of each class into a folder of its "
+            f"own in them, such as {root / flat[0] / 'CLASS'}"
+        )
     holding = {path: split for path, split in named.items() if not looks[path].images and looks[path].folders}
     if not holding or (len(set(holding.values())) < 2 and len(top.folders) > len(holding)):
         return None

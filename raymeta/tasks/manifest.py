@@ -118,7 +118,7 @@ class Manifest:
         """What `to_json` gave. Raises `DataError` for anything else."""
         try:
             found = _from_json(cast(dict[str, Any], content))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"data.json is damaged or not ours: {type(error).__name__} {error}"[:200]) from error
         return found
 
@@ -208,10 +208,10 @@ def trained_on(then: Manifest, now: Manifest, split: Split, used: Sequence[Split
         return {}
     earlier = [s for s in SPLITS[: SPLITS.index(split)] if s in then.splits and s in used]
     names = {name: f"{s} class {name}" for s in earlier for name in then.splits[s].classes}
-    values = {one.values: names[name] for s in earlier for name, one in then.splits[s].classes.items() if one.values}
+    values = {one.values: names[name] for s in earlier for name, one in then.splits[s].classes.items() if one.examples}
     found = {}
     for name, one in now.splits[split].classes.items():
-        if known := names.get(name) or values.get(one.values):
+        if known := names.get(name) or (values.get(one.values) if one.values else None):
             found[name] = known
     return found
 
