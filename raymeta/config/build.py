@@ -53,7 +53,7 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
     """
     splits = splits_in_use(config) if splits is None else splits
     config.tasks.require(splits)
-    require_declared(config.tasks, {"train", "test", *splits})
+    require_declared(config.tasks, dict.fromkeys(("train", "test", *splits)))
     if config.algorithm.uses_queries and config.tasks.size("train").query_shot == 0:
         raise ConfigError(
             f"{name_of(config.algorithm)} learns from query examples, but tasks.train_query_shot is 0: raise it"
