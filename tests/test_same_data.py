@@ -326,6 +326,13 @@ def test_what_leaves_test_episodes_as_they_are_leaves_their_mark() -> None:
     assert Sinusoid(query_shot=3).drawn_from("test") != Sinusoid().drawn_from("test")
 
 
+def test_data_without_files_are_told_by_their_options() -> None:
+    small = {"train_classes": 6, "val_classes": 5, "test_classes": 5}
+    same_data, other = Glyphs(**small, way=3, shot=2, data="local"), Glyphs(**small, glyph_seed=1)  # type: ignore[arg-type]
+    assert Glyphs(**small).manifest().sha256 == same_data.manifest().sha256  # type: ignore[arg-type]
+    assert Glyphs(**small).manifest().sha256 != other.manifest().sha256  # type: ignore[arg-type]
+
+
 # Tables and texts
 
 

@@ -179,6 +179,12 @@ class ImageTaskSet(TaskSet):
         values = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in _EPISODE_FIELDS]
         return (type(self), *((name, repr(value)) for name, value in values))
 
+    def _chosen(self) -> list[list[str]]:
+        """Those that say what the images are and are not the defaults, which later versions may add to."""
+        defaults = {f.name: getattr(f.default, "default", f.default) for f in dataclasses.fields(self)}
+        names = [name for name in defaults if name not in _EPISODE_FIELDS and name != "root"]
+        return [[name, repr(getattr(self, name))] for name in names if getattr(self, name) != defaults[name]]
+
     def __getstate__(self) -> dict[str, Any]:
         """Images do not travel with the task set; what they should be does, for a process that reads them itself."""
         state = {name: value for name, value in self.__dict__.items() if name not in ("_data", "_received")}
@@ -207,7 +213,7 @@ class ImageTaskSet(TaskSet):
     def _files_sha256(self, split: Split) -> str:
         """Over names and numbers, and over sizes of files, or the options where the images follow from these alone."""
         pool = self.splits[split]
-        options = [] if pool.marks is not None else [pair for pair in self._source[1:] if pair[0] != "root"]  # type: ignore[index]
+        options = [] if pool.marks is not None else self._chosen()
         return sha256_of([pool.names, pool.counts.tolist(), pool.marks, options])
 
     def drawn_from(self, split: Split) -> object:
