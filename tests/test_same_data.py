@@ -207,7 +207,7 @@ def test_other_classes_may_be_scored_on_purpose(run: Run, tmp_path: Path) -> Non
 
 def test_other_data_come_in_the_side_that_was_trained_at(run: Run, tmp_path: Path) -> None:
     other = pictures(tmp_path / "other", [f"d{i:02d}" for i in range(15)], side=24, seed=3)
-    with pytest.warns(RaymetaWarning, match="side 16, channels 3"):
+    with pytest.warns(RaymetaWarning, match=r"images; side 16, channels 3 \("):
         raymeta.meta_test(run, episodes=2, **{"tasks.root": str(other)})
     with pytest.warns(RaymetaWarning, match="side 20, channels 3, where the run had side 16, channels 3"):
         raymeta.meta_test(run, episodes=2, **{"tasks.side": 20})
