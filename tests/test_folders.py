@@ -302,6 +302,13 @@ def test_replaced_pictures_are_read_again(tmp_path: Path) -> None:
     assert tasks.splits["train"].images.mean() == 255, "until it looks again"
 
 
+def test_what_is_passed_over_is_looked_at_anew(tmp_path: Path) -> None:
+    root = fill(tmp_path, [f"c{i:02d}" for i in range(12)])
+    assert Images(root=str(root), way=2).notes() == ()
+    (root / "c00" / "x.heic").touch()
+    assert Images(root=str(root), way=2).notes() == ("1 file passed over as no image: .heic 1 (c00/x.heic)",)
+
+
 def test_equal_sizes_at_another_time_are_read_again(tmp_path: Path) -> None:
     root = fill(tmp_path, [f"c{i:02d}" for i in range(12)], ending="bmp")
     for path in root.rglob("*.bmp"):

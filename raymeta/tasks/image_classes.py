@@ -53,6 +53,7 @@ class Found(NamedTuple):
 
     stamp: str = ""
     files: Any = None
+    notes: tuple[str, ...] = ()
 
 
 class Data:
@@ -166,6 +167,7 @@ class ImageTaskSet(TaskSet):
     def _look(self) -> Data:
         """Look at the files, and read them unless this process holds them as they are now."""
         found = self.find()
+        self.__dict__["_found_notes"] = found.notes
         data = _HELD.get(self._source, found.stamp)
         if data is None:
             data = self.read(found)
@@ -187,7 +189,9 @@ class ImageTaskSet(TaskSet):
 
     def __getstate__(self) -> dict[str, Any]:
         """Images do not travel with the task set; what they should be does, for a process that reads them itself."""
-        state = {name: value for name, value in self.__dict__.items() if name not in ("_data", "_received")}
+        state = {
+            name: value for name, value in self.__dict__.items() if name not in ("_data", "_received", "_found_notes")
+        }
         if "_data" in self.__dict__ and self.data == "local":
             state["_expected"] = {split: self._files_sha256(split) for split in self.splits}
         return state
@@ -223,7 +227,8 @@ class ImageTaskSet(TaskSet):
         return [how, self.size(split), self.rotation_policy, shape, values]
 
     def notes(self) -> Sequence[str]:
-        return self._held.notes
+        read = self._held.notes
+        return (*self.__dict__.get("_found_notes", ()), *read)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

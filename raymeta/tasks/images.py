@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from PIL import Image
 from pydantic import Field, PositiveInt, model_validator
@@ -23,13 +23,6 @@ from raymeta.tasks.listing import ClassFiles, PassedOver, class_files, image_suf
 from raymeta.tasks.manifest import Manifest
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class _Files(NamedTuple):
-    """Image files by class of every split, and what is to be told of them."""
-
-    splits: dict[Split, ClassFiles]
-    notes: list[str]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -107,7 +100,7 @@ class Images(ImageTaskSet):
             splits, few = self._by_folder(folders, root, passed)
         notes = [*passed.notes(root), *([_few_text(few, self.min_images)] if few else [])]
         files = [file for split in SPLITS for paths in splits[split].values() for file in paths]
-        return Found(stamp_of(files), _Files(splits, notes))
+        return Found(stamp_of(files), splits, tuple(notes))
 
     def _by_folder(
         self, folders: Mapping[Split, Path], root: Path, passed: PassedOver
@@ -138,9 +131,9 @@ class Images(ImageTaskSet):
         return cut(names, num_val, min(num_test, len(names) - num_val), self.split_seed)
 
     def read(self, found: Found) -> Data:
-        files: _Files = found.files
-        notes = list(files.notes)
-        paths = {s: {n: [f.path for f in fs] for n, fs in files.splits[s].items()} for s in SPLITS}
+        files: dict[Split, ClassFiles] = found.files
+        notes: list[str] = []
+        paths = {s: {n: [f.path for f in fs] for n, fs in files[s].items()} for s in SPLITS}
         every = [path for split in SPLITS for some in paths[split].values() for path in some]
         unreadable: dict[Path, str] = {}
         headers = read_headers(every, go_on=self.skip_unreadable)
