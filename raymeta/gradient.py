@@ -93,7 +93,7 @@ def _checked_goal(episodes: Sequence[Episode], algorithm: Algorithm, *, labelled
         )
     for index, episode in enumerate(episodes):
         if goal == "classification" and labelled:
-            require_labels(episode, f"episode {index}")
+            require_labels(episode, f"episode {index}", places="regression" in algorithm.goals)
         if algorithm.uses_class_ids:
             require_class_ids(episode, f"episode {index}")
     return goal

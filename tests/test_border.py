@@ -108,7 +108,7 @@ class Own(raymeta.TaskSet):
 
 OTHERS: dict[str, tuple[Callable[[Episode], Any], str]] = {
     "float labels": (y(Tensor.float), r"y is float32 \[6\].*y\.flatten\(\)\.long\(\)"),
-    "one-hot": (y(lambda v: torch.eye(WAY)[v]), r"y is float32 \[6, 3\].*y\.argmax\(1\)"),
+    "one-hot": (y(lambda v: torch.eye(WAY)[v]), r"y is one-hot, float32 \[6, 3\].*y\.argmax\(1\)"),
     "whole one-hot": (y(lambda v: torch.eye(WAY, dtype=torch.int64)[v]), r"y is one-hot"),
     "other inputs": (x(lambda v: v[:, :5]), r"x is float32 \[6, 5\]; needed is \[n, 7\], its input_shape"),
     "too many": (lambda e: Episode(side(3), e.query), r"support: there are 3 examples of one class; .*at most 2"),
@@ -261,6 +261,19 @@ def test_labels_for_every_place_are_let_in(model: nn.Module, shape: tuple[int, .
     require_labels(ignored, "here")
     with pytest.raises(DataError, match="labels are -1; needed is class ids from 0, or -100"):
         require_labels(y(lambda v: v - 1)(dense(shape, 3, 0)), "here")
+
+
+def test_methods_of_class_means_take_one_label_for_each_example() -> None:
+    with pytest.raises(DataError, match=r"y is int64 \[4, 8, 8\]; needed is one label for each example"):
+        raymeta.meta_gradient(nn.Conv2d(2, 3, 1), raymeta.ProtoNet(), [dense((8, 8), 3, 0)])
+
+
+def test_sequences_of_one_token_are_no_columns() -> None:
+    from raymeta.tasks.border import require_labels
+
+    require_labels(dense((1,), 3, 0), "here")
+    with pytest.raises(DataError, match=r"y\.flatten\(\)"):
+        require_labels(y(lambda v: v[:, None])(episode()), "here")
 
 
 @pytest.mark.parametrize("loss", [F.cross_entropy])

@@ -65,6 +65,7 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
         num_episodes=min(config.shard_size, config.meta_batch_size),
         class_ids=config.algorithm.uses_class_ids,
         queries=config.algorithm.uses_queries,
+        places="regression" in config.algorithm.goals,  # methods of any loss take labels of any shape
     )
     num_outputs = config.algorithm.num_outputs(config.tasks)
     with torch.random.fork_rng(devices=[]):

@@ -33,11 +33,19 @@ _SMALL = (torch.uint8, torch.int8, torch.int16, torch.bool)
 
 
 def require_sound(
-    tasks: TaskSet, splits: Iterable[Split], *, seed: int, num_episodes: int, class_ids: bool, queries: bool
+    tasks: TaskSet,
+    splits: Iterable[Split],
+    *,
+    seed: int,
+    num_episodes: int,
+    class_ids: bool,
+    queries: bool,
+    places: bool = True,
 ) -> None:
     """Raise `DataError` unless the first episodes of each of `splits` are what the task set says they are.
 
-    `num_episodes` are drawn together in a run; `class_ids` and `queries` say whether training needs these.
+    `num_episodes` are drawn together in a run; `class_ids` and `queries` say whether training needs these, `places`
+    whether the algorithm can do with labels for every pixel or token.
     """
     for split in splits:
         keys = [TaskKey(seed, split, 0, index) for index in range(min(num_episodes, LOOKED_AT))]
@@ -46,7 +54,7 @@ def require_sound(
         training = split == "train"
         for episode in episodes:
             require_episode(episode, where, queries=queries or not training)
-            _require_as_told(tasks, split, episode, where)
+            _require_as_told(tasks, split, episode, where, places)
             if training and class_ids:
                 require_class_ids(episode, where, tasks.num_classes(split))
         _require_stackable(tasks, keys, episodes, where)
@@ -111,18 +119,21 @@ def require_finite(episode: Episode, where: str) -> None:
                 _refuse(where, f"{name} {part} holds NaN or infinity", "finite numbers")
 
 
-def require_labels(episode: Episode, where: str, way: int | None = None) -> None:
+def require_labels(episode: Episode, where: str, way: int | None = None, *, places: bool = True) -> None:
     """Raise `DataError` unless class ids are int64 of 0 .. way - 1, and support has examples of each.
 
-    `way` is that of the labels in support unless given. Labels for every pixel or token only must not be negative.
+    `way` is that of the labels in support unless given. `places` says whether labels for every pixel or token will do;
+    these only must not be negative.
     """
     for name, side in zip(_SIDES, episode, strict=True):
         if side.y.dtype != torch.int64:
             remedy = "y.argmax(1)" if side.y.ndim == 2 and side.y.shape[1] > 1 else "y.flatten().long()"
             _refuse(f"{where}: {name}", f"y is {_shown(side.y)}", f"class ids, int64 [n] ({remedy} makes them)")
-        if side.y.ndim == 2 and side.y.shape[1] == 1:
+        if _is_column(side):
             _refuse(f"{where}: {name}", f"y is {_shown(side.y)}", "class ids [n] (y.flatten() makes them)")
     if episode.support.y.ndim > 1:
+        if not places:
+            _refuse(where, f"y is {_shown(episode.support.y)}", "one label for each example, for this algorithm")
         return _require_places(episode, where)
     found = torch.unique(episode.support.y).tolist()
     told = "way - 1" if way is None else str(way - 1)
@@ -133,6 +144,12 @@ def require_labels(episode: Episode, where: str, way: int | None = None) -> None
     if other:
         _refuse(where, f"query has the labels {_some(other)}", f"those of support, 0 to {way - 1}")
     return None
+
+
+def _is_column(side: Examples) -> bool:
+    """Whether labels [n, 1] were meant as [n]: unless inputs have one place, too."""
+    one_place = side.x.shape[-1] == 1 and (side.x.ndim == 3 or not side.x.is_floating_point())
+    return side.y.shape[1:] == (1,) and not one_place
 
 
 def _require_places(episode: Episode, where: str) -> None:
@@ -174,7 +191,7 @@ def squared_error(outputs: Tensor, y: Tensor) -> Tensor:
     return F.mse_loss(outputs, y)
 
 
-def _require_as_told(tasks: TaskSet, split: Split, episode: Episode, where: str) -> None:
+def _require_as_told(tasks: TaskSet, split: Split, episode: Episode, where: str, places: bool) -> None:
     require_finite(episode, where)
     size, shape = tasks.size(split), tuple(tasks.input_shape)
     for name, side in zip(_SIDES, episode, strict=True):
@@ -184,12 +201,12 @@ def _require_as_told(tasks: TaskSet, split: Split, episode: Episode, where: str)
         require_targets(episode, where, tasks.num_outputs)
         _require_no_more(episode, where, size, tasks.goal)
         return
-    require_labels(episode, where, size.way)
+    if all(_is_one_hot(side.y, size.way) for side in episode):
+        _refuse(where, f"y is one-hot, {_shown(episode.support.y)}", "class ids, int64 [n] (y.argmax(1) makes them)")
+    require_labels(episode, where, size.way, places=places)
     if episode.support.y.ndim == 1:
         _require_no_more(episode, where, size, tasks.goal)
         return
-    if all(_is_one_hot(side.y, size.way) for side in episode):
-        _refuse(where, f"y is one-hot, {_shown(episode.support.y)}", "class ids [n] (y.argmax(1) makes them)")
     highest = int(max(side.y.max() for side in episode))
     if highest >= tasks.num_outputs:
         _refuse(where, f"labels go up to {highest}", f"ids below its num_outputs, {tasks.num_outputs}")
