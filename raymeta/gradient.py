@@ -15,7 +15,7 @@ from raymeta.keys import TaskKey
 from raymeta.models.differentiable import exact_attention, explain_failure
 from raymeta.models.norm import convert
 from raymeta.tasks.base import Episode, Goal, stack_episodes
-from raymeta.tasks.border import require_class_ids, require_episode, require_finite, require_labels
+from raymeta.tasks.border import is_finite, require_class_ids, require_episode, require_finite, require_labels
 from raymeta.tree import Params
 
 
@@ -81,7 +81,6 @@ def _checked_goal(episodes: Sequence[Episode], algorithm: Algorithm, *, labelled
     """Look at the episodes; what they are follows from their targets."""
     for index, episode in enumerate(episodes):
         require_episode(episode, f"episode {index}", queries=algorithm.uses_queries)
-        require_finite(episode, f"episode {index}")
     kinds = {episode.support.y.is_floating_point() or episode.support.y.is_complex() for episode in episodes}
     if len(kinds) > 1:
         raise DataError("some episodes have floating targets, others whole ones: give one kind in a call")
@@ -121,6 +120,9 @@ def _group_sum(
 ) -> Params:
     """Float64 sum over episodes of equal shapes; their positions in the list are their keys."""
     batch = stack_episodes([episode for _, episode in group])
+    if not is_finite(batch):
+        for index, episode in group:
+            require_finite(episode, f"episode {index}")
     keys = [TaskKey(0, "train", 0, index) for index, _ in group]
     phase = Phase(training=True)
     noise = {n: v.to(batch.support.x.device) for n, v in algorithm.noise(problem, keys, batch.support, phase).items()}

@@ -111,8 +111,14 @@ def _require_side(side: Examples, where: str, *, may_be_empty: bool) -> None:
         _refuse(where, "there are no examples", "at least one")
 
 
+def is_finite(episode: Episode) -> bool:
+    """Whether an episode, or a batch of them, is free of NaN and infinity."""
+    values = [value for side in episode for value in (side.x, side.y)]
+    return all(bool(v.isfinite().all()) for v in values if v.is_floating_point() or v.is_complex())
+
+
 def require_finite(episode: Episode, where: str) -> None:
-    """Raise `DataError` for NaN and infinity in an episode, or in a batch of them."""
+    """Raise `DataError` for NaN and infinity."""
     for name, side in zip(_SIDES, episode, strict=True):
         for part, value in (("x", side.x), ("y", side.y)):
             if (value.is_floating_point() or value.is_complex()) and not bool(value.isfinite().all()):
