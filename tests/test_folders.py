@@ -21,6 +21,9 @@ from raymeta.tasks.listing import image_suffixes
 from raymeta.train import main as train
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* switches ")
+
+
 def picture(path: Path, side: int = 6, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)

@@ -28,6 +28,8 @@ from raymeta.tasks.manifest import DATA, Manifest, contents_of_files
 from raymeta.tasks.sinusoid import Sinusoid
 from raymeta.train import main as train
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* switches ")
+
 NAMES = [f"c{i:02d}" for i in range(20)]
 SMALL: dict[str, Any] = {"steps": 2, "meta_batch_size": 2, "validate_every": 0, "test_episodes": 12, "model.width": 4}
 SMALL |= {"algorithm": "protonet", "tasks.way": 2, "tasks.shot": 1, "checkpoint_every": 1}
@@ -211,6 +213,21 @@ def test_other_data_come_in_the_side_that_was_trained_at(run: Run, tmp_path: Pat
         raymeta.meta_test(run, episodes=2, **{"tasks.root": str(other)})
     with pytest.warns(RaymetaWarning, match="side 20, channels 3, where the run had side 16, channels 3"):
         raymeta.meta_test(run, episodes=2, **{"tasks.side": 20})
+
+
+def test_other_data_may_be_a_test_folder_alone(run: Run, tmp_path: Path) -> None:
+    other = pictures(tmp_path / "other" / "test", ["x", "y", "z"], seed=3).parent
+    pictures(other / "valid", ["v", "w"], seed=4)
+    with pytest.warns(RaymetaWarning, match=r"test 3 classes, 12 images"):
+        assert len(raymeta.meta_test(run, episodes=4, **{"tasks.root": str(other)}).to_json()["values"]) == 4
+
+
+def test_a_moved_folder_that_grew_is_scored_as_it_was(run: Run, photos: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    photos.rename(moved)
+    pictures(moved, ["a_new_class"], seed=5)
+    with pytest.warns(RaymetaWarning, match="classes that it recorded are used"):
+        assert values(run, **{"tasks.root": str(moved)}) == own_values(run)
 
 
 @pytest.mark.parametrize("named", ["as they were", "otherwise"])

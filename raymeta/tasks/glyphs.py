@@ -58,14 +58,14 @@ class Glyphs(ImageTaskSet):
         hands = _hands(self.glyph_seed, self.drawers)
         return {split: _draw_split(self.glyph_seed, split, counts[split], hands) for split in SPLITS}
 
-    def require(self, splits: Sequence[Split]) -> None:
+    def _require(self, splits: Sequence[Split]) -> None:
         needed = max((self.size(split).shot + self.size(split).query_shot for split in splits), default=0)
         if self.drawers < needed:
             raise DataError(
                 f"every glyph has {self.drawers} images, one per drawer, but an episode needs {needed} of a class "
                 f"(shot + query_shot): raise tasks.drawers to {needed} or lower tasks.shot or tasks.query_shot"
             )
-        super().require(splits)
+        super()._require(splits)
 
 
 class Written(NamedTuple):

@@ -290,9 +290,15 @@ class ImageTaskSet(TaskSet):
         return class_id, picks, class_id // num_base
 
     def check(self) -> None:
-        self.require(SPLITS)
+        self._require(SPLITS)
 
     def require(self, splits: Sequence[Split]) -> None:
+        if type(self).check is not ImageTaskSet.check:  # a subclass knows more, and asks it of all splits
+            self.check()
+        else:
+            self._require(splits)
+
+    def _require(self, splits: Sequence[Split]) -> None:
         """Look at the files again; raises `DataError` unless each of `splits` has the classes and images it needs."""
         if "_received" not in self.__dict__:
             self._look()

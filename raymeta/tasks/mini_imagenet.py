@@ -39,9 +39,9 @@ class MiniImagenet(ImageTaskSet):
 
     def find(self) -> Found:
         files = self._files()
-        return Found(
-            stamp_of_paths([path for split in SPLITS for some in files[split].values() for path in some]), files
-        )
+        lists = [data_folder(self.root, "mini_imagenet") / f"{split}.csv" for split in SPLITS]
+        images = [path for split in SPLITS for some in files[split].values() for path in some]
+        return Found(stamp_of_paths([*lists, *images]), files)
 
     def read(self, found: Found) -> Data:
         return Data({split: read_classes(found.files[split], side=SIDE, channels=3, fit="squash") for split in SPLITS})
