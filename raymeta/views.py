@@ -63,7 +63,7 @@ class RunView(Run):
         Parameters of an algorithm beside the model's own (Meta-SGD's rates) are not part of it; `raymeta.meta_test`
         adapts with them.
         """
-        built, checkpoint = build(run_config(self, {}), rehearsed=()), best_checkpoint(self)
+        built, checkpoint = build(run_config(self, {}), ()), best_checkpoint(self)
         take_fixed_tensors(built, checkpoint)
         return built.blueprint.problem().exported(checkpoint.learned)
 

@@ -52,6 +52,8 @@ class Algorithm(ABC):
     """whether training needs query examples"""
     splits_model: ClassVar[bool] = False
     """whether the model is taken apart into a body and a head"""
+    uses_class_ids: ClassVar[bool] = False
+    """whether training needs `Examples.class_id`"""
     outer: ClassVar[Mapping[str, Any]] = {}
     """outer-optimiser settings that replace the general defaults for this method"""
 

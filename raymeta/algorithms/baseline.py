@@ -39,6 +39,7 @@ class Baseline(Algorithm):
     goals: ClassVar[tuple[Goal, ...]] = ("classification",)
     uses_queries: ClassVar[bool] = False
     splits_model: ClassVar[bool] = True
+    uses_class_ids: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3}
 
     head: Literal["linear", "cosine"] = "linear"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 import torch
@@ -131,6 +132,16 @@ class Descent(NamedTuple):
         return Adaptation(self.predictors(values, trajectory.params), trajectory.first_loss)
 
 
+def _require_matches(patterns: tuple[str, ...], names: Collection[str]) -> None:
+    """Each of the patterns must match some parameter: one that is misspelt would adapt less than was meant."""
+    if patterns == ("*",) and names:
+        return
+    idle = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+    if idle or not patterns:
+        told = ", ".join(idle) or "[]"
+        raise ConfigError(f"algorithm.adapt_only {told} matches no parameter; the model has {', '.join(sorted(names))}")
+
+
 def full_descent(
     problem: Problem,
     learned: Learned,
@@ -146,12 +157,10 @@ def full_descent(
 ) -> Descent:
     """Gradient descent on the support loss of the whole model.
 
-    Raises `ConfigError` where `adapt_only` matches no parameter.
+    Raises `ConfigError` where a pattern of `adapt_only` matches no parameter.
     """
+    _require_matches(adapt_only, problem.param_names)
     adapted = tuple(select({n: p for n, p in learned.params.items() if n in problem.param_names}, adapt_only))
-    if not adapted:
-        names = ", ".join(sorted(problem.param_names))
-        raise ConfigError(f"algorithm.adapt_only {list(adapt_only)} matches no parameter; the model has {names}")
     scale = loss_scale(reduction, phase)
 
     def support_loss(values: Params) -> Tensor:

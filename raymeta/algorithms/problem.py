@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from raymeta.errors import ConfigError
 from raymeta.models.habits import ONLY_COMPUTES, Habits
@@ -19,6 +18,7 @@ from raymeta.models.norm import BatchNorm, reference_rows, running_statistics
 from raymeta.models.own_state import OwnState
 from raymeta.models.surroundings import Surroundings
 from raymeta.tasks.base import Episode, Examples, Goal, one_task
+from raymeta.tasks.border import IGNORED, cross_entropy, squared_error
 from raymeta.tree import Params
 
 BatchNormPolicy = Literal["transductive", "support", "running"]
@@ -48,7 +48,7 @@ class Learned(NamedTuple):
 
 def default_loss(goal: Goal) -> Loss:
     """Mean cross-entropy of class ids, or mean squared error of values."""
-    return F.cross_entropy if goal == "classification" else F.mse_loss
+    return cross_entropy if goal == "classification" else squared_error
 
 
 class Problem:
@@ -242,7 +242,8 @@ class Problem:
         """Loss of a prediction, with accuracy for classification under the default loss."""
         values = {"loss": self.loss(outputs, y)}
         if self.has_accuracy:
-            values["accuracy"] = (outputs.argmax(1) == y).to(outputs.dtype).mean()  # of [n, way, ...]
+            right = (outputs.argmax(1) == y).to(outputs.dtype)  # of [n, way, ...]
+            values["accuracy"] = right.mean() if y.dim() == 1 else right.sum() / (y != IGNORED).sum()
         return values
 
     def map_over_tasks(self, function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:
@@ -264,15 +265,21 @@ class Problem:
             total = result if total is None else tree_map(torch.add, total, result)
         return total
 
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Inside, the model may write into itself; afterwards it is as it was."""
+        try:
+            yield
+        finally:
+            for own in self._own_states:
+                own.restore()
+
     def _alone(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function(*args)`, after which the model is as it was before."""
         if not self._own_states:
             return function(*args)
-        try:
+        with self.undisturbed():
             return function(*args)
-        finally:
-            for own in self._own_states:
-                own.restore()
 
 
 def tasks_of(episodes: Episode, noise: dict[str, Tensor]) -> Iterator[tuple[Episode, dict[str, Tensor]]]:

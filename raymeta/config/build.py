@@ -32,6 +32,7 @@ from raymeta.models.custom import Custom
 from raymeta.models.habits import ONLY_COMPUTES, Habits, habits_of
 from raymeta.models.shapes import type_of
 from raymeta.models.surroundings import seeded_by
+from raymeta.tasks.border import require_declared, require_sound
 from raymeta.tree import Layout, Params, outer_type
 
 
@@ -46,18 +47,33 @@ class Built:
     fixed: Params  # the model's tensors that are not learned, as it holds them
 
 
-def build(config: RunConfig, *, rehearsed: Sequence[Split] | None = None) -> Built:
+def splits_in_use(config: RunConfig) -> tuple[Split, ...]:
+    """The splits that a run draws episodes of."""
+    return ("train", "val", "test") if config.validate_every else ("train", "test")
+
+
+def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
     """Check the data and build model, algorithm and initial parameters, all from `config.seed`.
 
-    A small task of each of the splits `rehearsed` is computed, by default of those that a run computes.
-
-    Raises `DataError`, `ConfigError` and `NotTwiceDifferentiable` before anything is started.
+    Data and first episodes are checked of `splits`, by default of those that a run of `config` uses, and small tasks of
+    each are computed. Raises `DataError`, `ConfigError` and `NotTwiceDifferentiable` before anything is started.
     """
-    config.tasks.check()
+    splits = splits_in_use(config) if splits is None else splits
+    config.tasks.require(splits)
+    require_declared(config.tasks, dict.fromkeys(("train", "test", *splits)))
     if config.algorithm.uses_queries and config.tasks.size("train").query_shot == 0:
         raise ConfigError(
             f"{name_of(config.algorithm)} learns from query examples, but tasks.train_query_shot is 0: raise it"
         )
+    require_sound(
+        config.tasks,
+        splits,
+        seed=config.seed,
+        num_episodes=min(config.shard_size, config.meta_batch_size),
+        class_ids=config.algorithm.uses_class_ids,
+        queries=config.algorithm.uses_queries,
+        places="regression" in config.algorithm.goals,  # methods of any loss take labels of any shape
+    )
     num_outputs = config.algorithm.num_outputs(config.tasks)
     with seeded_by(config.seed):
         model = convert(config.model.build(config.tasks.input_shape, num_outputs))
@@ -71,7 +87,6 @@ def build(config: RunConfig, *, rehearsed: Sequence[Split] | None = None) -> Bui
 
     def rehearsal(vectorize: Vectorize) -> None:
         problem.vectorize = vectorize
-        splits = _computed(config) if rehearsed is None else rehearsed
         rehearse(config.algorithm, problem, initial, config.tasks, seed=config.seed, splits=splits)
 
     choice = _vectorize(config, model, rehearsal)
@@ -133,10 +148,6 @@ def _habits(config: RunConfig, model: nn.Module) -> Habits:
 def _example(config: RunConfig, model: nn.Module) -> Tensor:
     episode = config.tasks.episode(TaskKey(config.seed, "train", 0, 0))
     return in_type(type_of(model), few_of_each_class(episode)).support.x
-
-
-def _computed(config: RunConfig) -> list[Split]:
-    return ["train", *(["val"] if config.validate_every else []), "test"]  # type: ignore[list-item]
 
 
 def _vectorize(config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectorize], None]) -> Choice:

@@ -42,7 +42,7 @@ def rehearse(
         episodes = [in_type(type_of(problem.model), few_of_each_class(tasks.episode(key))) for key in keys]
         with seeded_by(seed), exact_attention(), whole_graphs():
             if split == "train":
-                require_sound(algorithm, problem, learned, episodes[0])
+                require_computable(algorithm, problem, learned, episodes[0])
             _compute(algorithm, problem, learned, keys, episodes)
 
 
@@ -63,7 +63,7 @@ def _compute(
         problem.set_training(True)
 
 
-def require_sound(algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:
+def require_computable(algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:
     """Raise `ConfigError` where one task would be computed without an error and yet be wrong."""
     problem.set_training(True)
     x = episode.support.x
@@ -73,8 +73,34 @@ def require_sound(algorithm: Algorithm, problem: Problem, learned: Learned, epis
             require_head(problem, learned, x)
         if problem.batch_norm == "support" and any(isinstance(m, BatchNorm) for m in problem.model.modules()):
             _require_own_rows(problem, learned, x)
+        _require_outputs_like_targets(algorithm, problem, learned, episode)
     except (RuntimeError, TypeError) as error:
         raise algorithm.explained(problem, episode, error) from error
+
+
+def _require_outputs_like_targets(algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:
+    """Where the loss is the default one, which would broadcast shapes that differ."""
+    if problem.own_loss is not None or not len(episode.query.x):
+        return
+    key, support, query = TaskKey(0, "test", 0, 0), episode.support, episode.query
+    batch = stack_episodes([episode])
+    phase = Phase(training=False, inner_steps=0, way=problem.way_of(batch))
+    noise = {name: value[0] for name, value in algorithm.noise(problem, [key], batch.support, phase).items()}
+    with torch.no_grad(), problem.undisturbed():
+        adaptation = algorithm.adapt(problem, learned, support, noise=noise, phase=phase)
+        outputs, y = adaptation.predictors[-1](query.x), query.y
+    given, targets = list(outputs.shape), list(y.shape)
+    if problem.goal == "regression" and given != targets:
+        raise ConfigError(
+            f"the model gives outputs {given} for targets {targets}: they must have the same shape, [n, d] for d values"
+        )
+    if problem.goal == "classification" and given[:1] + given[2:] != targets:
+        raise ConfigError(
+            f"the model gives outputs {given} for labels {targets}: outputs are [n, classes], with the dimensions of "
+            "the labels after them where there is one for every pixel or token"
+        )
+    if problem.goal == "classification" and int(y.max()) >= given[1]:
+        raise ConfigError(f"the model gives {given[1]} outputs, and labels go up to {int(y.max())}: it needs more")
 
 
 def require_connected(problem: Problem, learned: Learned, episode: Episode) -> None:

@@ -141,7 +141,7 @@ class Worker:
 
     def ready(self) -> int:
         """Load the data; answers with the process id."""
-        self.blueprint.tasks.check()
+        self.blueprint.tasks.require(())  # the driver has checked the splits that it uses
         return os.getpid()
 
     def run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:

@@ -2,6 +2,7 @@
 
     run.json        {id, name, status, attempt, pid, host, created, updated, step, steps, tags, raymeta, reason}
     config.yaml  command.txt  env.json
+    data.json       what the data are: classes of each split, counts, side, channels, hashes (`raymeta.tasks.manifest`)
     metrics.jsonl   {step, attempt, time, metric: value, ...}         one row a step, thinned in long runs
     workers.jsonl   {time, attempt, step, workers: [...]}             snapshots
     events.jsonl    {time, attempt, step, kind, message, ...}
@@ -34,6 +35,7 @@ from raymeta.runs.claim import Claim
 from raymeta.runs.environment import environment, package_version
 from raymeta.runs.rows import JsonLines, count_rows, keeps_row, row_stride
 from raymeta.runs.tracker import Scores, WorkerRow, score_text
+from raymeta.tasks.manifest import DATA, Manifest
 
 HEARTBEAT_S = 5.0
 _SAVE_EVERY_S = 10.0
@@ -161,6 +163,10 @@ class RunWriter:
         path = self.directory / "command.txt"
         before = path.read_text(encoding="utf-8") if path.is_file() else ""
         write_whole(path, before + shlex.join(argv) + "\n")
+
+    def write_data(self, manifest: Manifest) -> None:
+        """`data.json`: what the data are."""
+        write_json(self.directory / DATA, manifest.to_json())
 
     def write_environment(self) -> None:
         """`env.json`: versions, devices, commit."""
