@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from raymeta.algorithms.problem import Learned
 from raymeta.config.build import Built, build, initial_state, open_executor, schedule_of
 from raymeta.config.load import dump, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
-from raymeta.engine.books import RunState
 from raymeta.engine.checkpoint import CheckpointStore, checkpoint_name
 from raymeta.engine.driver import StopReason, train_loop
 from raymeta.engine.executors.base import Executor
@@ -174,24 +174,12 @@ class Training:
             if signalled.is_set() or self.reason == "signal":  # also one that came when no step was left
                 self._stop(writer, tracker)
                 return
-            evaluation = self._evaluate(state, store, executor, tracker, writer)
+            learned, step = self._scored(store, tracker)
+            evaluation = self._evaluate(learned, step, executor, tracker, writer)
+            self._record(evaluation, writer, wall_s=self._spent_s + time.perf_counter() - began)
         finally:
             executor.close()
-        writer.write_evaluation("test", evaluation.to_json())
-        writer.write_summary(
-            evaluation.headline,
-            params_sha256=params_sha256(state.outer.learned.params),
-            tasks_per_s=state.tasks / state.train_s if state.train_s else 0.0,
-            wall_s=self._spent_s + time.perf_counter() - began,
-            steps=state.step,
-            best_step=None if state.best is None else state.best["step"],
-            stopped_by=self.reason,
-            scored_checkpoint=evaluation.settings["checkpoint_step"],
-            by_inner_step=evaluation.summary.per_step,
-            batch_norm=self.built.batch_norm,
-            inner_steps=evaluation.settings["inner_steps"],
-            precision=self.config.precision,
-        )
+        self._illustrate(evaluation, learned, tracker, writer)
         writer.finish("finished", self.reason)
         tracker.event("finished", f"finished after {state.step} steps", step=state.step)
 
@@ -237,18 +225,22 @@ class Training:
             return f"{steps} steps {where}"
         return f"continues at step {done} of {steps} {where}" + (": only the test is left" if done == steps else "")
 
-    def _evaluate(
-        self, state: RunState, store: CheckpointStore, executor: Executor, tracker: Trackers, writer: RunWriter
-    ) -> Evaluation:
-        """Score the checkpoint best on validation; without validation, the final parameters."""
-        learned, step = state.outer.learned, state.step
+    def _scored(self, store: CheckpointStore, tracker: Trackers) -> tuple[Learned, int]:
+        """What is tested: the checkpoint best on validation; without validation, the final parameters."""
+        state = self.state
         if state.best is not None and state.best["step"] != state.step:
             try:
                 best = store.load(checkpoint_name(state.best["step"]))
-                learned, step = best.learned, best.step
+                return best.learned, best.step
             except CheckpointError as error:
-                tracker.event("warning", f"{error}: the parameters of step {step} are tested in place of the best")
-        evaluation = evaluate_learned(
+                text = f"{error}: the parameters of step {state.step} are tested in place of the best"
+                tracker.event("warning", text)
+        return state.outer.learned, state.step
+
+    def _evaluate(
+        self, learned: Learned, step: int, executor: Executor, tracker: Trackers, writer: RunWriter
+    ) -> Evaluation:
+        return evaluate_learned(
             self.config,
             self.built,
             learned,
@@ -256,15 +248,41 @@ class Training:
             run=writer.id,
             step=step,
             split="test",
-            chunks=state.chunks,
+            chunks=self.state.chunks,
             notify=tracker.event,
         )
+
+    def _record(self, evaluation: Evaluation, writer: RunWriter, *, wall_s: float) -> None:
+        """The score on the disk, before anything else that could fail."""
+        state = self.state
+        writer.write_evaluation("test", evaluation.to_json())
+        writer.write_summary(
+            evaluation.headline,
+            params_sha256=params_sha256(state.outer.learned.params),
+            tasks_per_s=state.tasks / state.train_s if state.train_s else 0.0,
+            wall_s=wall_s,
+            steps=state.step,
+            best_step=None if state.best is None else state.best["step"],
+            stopped_by=self.reason,
+            scored_checkpoint=evaluation.settings["checkpoint_step"],
+            by_inner_step=evaluation.summary.per_step,
+            batch_norm=self.built.batch_norm,
+            inner_steps=evaluation.settings["inner_steps"],
+            precision=self.config.precision,
+        )
+
+    def _illustrate(self, evaluation: Evaluation, learned: Learned, tracker: Trackers, writer: RunWriter) -> None:
+        """Write a few test episodes out. The run has its score: what cannot be drawn, or is interrupted, is told."""
         ranked = evaluation.scores.ranked()
         kept = sorted({*range(min(WORST_KEPT, len(ranked))), len(ranked) // 2, len(ranked) - 1})
         ranks = {ranked[place]: place + 1 for place in kept}
         folder = writer.directory / "eval" / "episodes"
-        write_episodes(folder, self.built.blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
-        return evaluation
+        try:
+            problems = write_episodes(folder, self.built.blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
+        except KeyboardInterrupt:
+            problems = ["test episodes are left out: interrupted"]
+        for problem in problems:
+            tracker.event("warning", problem)
 
 
 def run_name(config: RunConfig) -> str:
