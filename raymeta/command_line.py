@@ -49,10 +49,15 @@ def run_command(name: str, command: Callable[[], int], *, verbose: bool) -> int:
     return code
 
 
+def say(text: str) -> None:
+    """Print text on stdout in which names and values of a run may stand: none of them can steer the terminal."""
+    print("".join(c if c.isprintable() or c == "\n" else " " if c == "\t" else "" for c in text))
+
+
 def print_result(name: str, text: str, kept: str) -> None:
     """Print what is `kept` in a file, too: a stdout that is full or closed costs a word, not the work that was done."""
     try:
-        print(text)
+        say(text)
         sys.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()

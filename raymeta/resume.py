@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raymeta.config.load import Override, load_config
+from raymeta.config.load import Loaded, Override, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
 from raymeta.errors import CheckpointError, ConfigError
+from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.rows import read_rows
+from raymeta.seals import require_recorded
 from raymeta.storage.fetch import restore
 from raymeta.storage.remote import is_uri
 
@@ -46,13 +48,20 @@ def run_to_resume(reference: str, output: str = DEFAULT_OUTPUT) -> Resumed:
     return Resumed(Run.open(path), {"mirror": found.mirror.parent.uri}, notes)
 
 
-def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override], files: Sequence[Path] = ()) -> RunConfig:
+def resumed_config(
+    run: Run, options: Mapping[str, Any] | Sequence[Override], files: Sequence[Path] = (), *, trust: bool = False
+) -> Loaded:
     """A run's configuration with the options that may change; raises `ConfigError` for the others.
 
-    Files and options that the run was started with may be given again: they change nothing.
+    Files and options that the run was started with may be given again: they change nothing. Where work happens and what
+    is written where they have to say again, and import paths of the run that they do not give need `trust`.
     """
-    before = load_config(files=[run.path / "config.yaml"]).config
-    after = load_config(files=[run.path / "config.yaml", *files], overrides=options).config
+    if not trust:
+        require_no_way_out(run.path)
+    require_recorded(run.path, run.info.get("sha256"))
+    own = run.path / "config.yaml"
+    loaded = load_config(files=[own, *files], overrides=options, trust=trust)
+    before, after = load_config(files=[own], trust=trust).config, loaded.config
     changed = [key for key in type(after).model_fields if getattr(before, key) != getattr(after, key)]
     if refused := [key for key in changed if key not in FREE_ON_RESUME]:
         raise ConfigError(
@@ -60,7 +69,8 @@ def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override], fi
             f"start a new run with -c {run.path / 'config.yaml'}. A resumed run may change "
             f"{', '.join(sorted(FREE_ON_RESUME))}"
         )
-    return after
+    loaded.left_out.pop("output", None)  # a run goes on where it is
+    return loaded._replace(config=after.model_copy(update={"output": str(run.path.parent)}))
 
 
 def last_checkpoint(run: Run, steps: int) -> tuple[Checkpoint | None, list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from raymeta.algorithms.problem import Learned
 from raymeta.config.build import Built, build, initial_state, open_executor, schedule_of
-from raymeta.config.load import dump, load_config
+from raymeta.config.load import Loaded, dump, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.checkpoint import CheckpointStore, checkpoint_name
@@ -36,7 +36,12 @@ from raymeta.tree import params_sha256
 
 
 def meta_train(
-    preset: str | None = None, *, file: str | Path | None = None, resume: str | Path | None = None, **options: Any
+    preset: str | None = None,
+    *,
+    file: str | Path | None = None,
+    resume: str | Path | None = None,
+    trust: bool = False,
+    **options: Any,
 ) -> Run:
     """Train, evaluate, and return the run; what `raymeta train` does, without its terminal.
 
@@ -45,6 +50,8 @@ def meta_train(
         file: a configuration file on top of it.
         resume: a run to continue, a folder or a URI, instead of starting one; then only options that keep its
             result are taken.
+        trust: import the code that the configuration of a run (`resume`, or `file` in its folder) names. Paths that
+            were given in this process are trusted.
         options: configuration keys; dotted ones as `**{"algorithm.inner_lr": 0.1}`, and instances as they are:
             `algorithm=raymeta.MAML(inner_lr=0.1)`, `tasks=MyTasks()`.
 
@@ -53,11 +60,13 @@ def meta_train(
     """
     if resume is not None:
         resumed = run_to_resume(str(resume))
-        config, notes = resumed_config(resumed.run, resumed.mirror | options), resumed.notes
-        return Training(config, resume=resumed.run, notes=notes, trackers=lambda title: [PythonWarnings()]).execute()
-    files = [] if file is None else [Path(file)]
-    config, notes = load_config(preset=preset, files=files, overrides=options)
-    return Training(config, notes=notes, trackers=lambda title: [PythonWarnings()]).execute()
+        loaded = resumed_config(resumed.run, resumed.mirror | options, trust=trust)
+        loaded = loaded._replace(notes=resumed.notes)
+    else:
+        files = [] if file is None else [Path(file)]
+        loaded = load_config(preset=preset, files=files, overrides=options, trust=trust)
+    run = None if resume is None else resumed.run
+    return Training.of(loaded, resume=run, trackers=lambda title: [PythonWarnings()]).execute()
 
 
 WORST_KEPT = 4
@@ -105,6 +114,13 @@ class Training:
             self._restore(resume)
         if self.store is not None:
             self.store.check()
+
+    @classmethod
+    def of(cls, loaded: Loaded, **options: Any) -> Training:
+        """The training of a configuration that was loaded, with what a person should know about that."""
+        training = cls(loaded.config, notes=loaded.notes, **options)
+        training.warnings = [*loaded.left_out.values(), *training.warnings]
+        return training
 
     def execute(self) -> Run:
         """Train and evaluate; the run directory says how it ended, whatever happens."""

@@ -143,7 +143,7 @@ def test_two_that_resume_at_the_same_instant_do_not_both_write(run: Run) -> None
     code = (
         "import sys, raymeta\nfrom raymeta.resume import resumed_config\nfrom raymeta.training import Training\n"
         "run = raymeta.load_run(sys.argv[1])\n"
-        "training = Training(resumed_config(run, {'steps': 12}), resume=run)\n"
+        "training = Training(resumed_config(run, {'steps': 12}).config, resume=run)\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "try:\n    training.execute()\nexcept raymeta.RaymetaError as error:\n    sys.exit(str(error))\n"
     )

@@ -18,10 +18,12 @@ from raymeta.config.describe import all_keys, run_options, section_options, vari
 from raymeta.config.layers import Layer, Layers, Override, override_layer, read_layer
 from raymeta.config.preset_files import DEFAULT, preset_names, preset_path
 from raymeta.config.schema import RunConfig, RunOptions
-from raymeta.config.variants import SECTIONS, name_of, section_of, variant_class
+from raymeta.config.strangers import give, is_of_a_run, left_to_the_person, refusal, untrusted
+from raymeta.config.variants import SECTIONS, name_of, registry, section_of, variant_class
 from raymeta.config.yaml_lines import KeyPath
 from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
+from raymeta.options import OF_THE_PERSON, marked
 from raymeta.redact import without_secrets
 
 __all__ = ["Loaded", "Override", "dump", "load_config"]
@@ -32,6 +34,7 @@ class Loaded(NamedTuple):
 
     config: RunConfig
     notes: list[str]
+    left_out: dict[str, str]  # by option: of a run's folder, where nobody else said it
 
 
 def load_config(
@@ -39,6 +42,8 @@ def load_config(
     preset: str | None = None,
     files: Sequence[Path] = (),
     overrides: Mapping[str, Any] | Sequence[Override] = (),
+    foreign: bool = False,
+    trust: bool = False,
 ) -> Loaded:
     """Merge the layers and check everything.
 
@@ -46,11 +51,17 @@ def load_config(
     variant starts from the new variant's own defaults; what is dropped is told in the notes. A mapping of overrides
     holds dotted keys; its values may be instances of algorithms, task sets and model specifications.
 
+    Files that lie in a run's folder, or all of them where they are `foreign`, do not decide what is left to the person,
+    and name code to import only where they are trusted, see `strangers`.
+
     Raises `ConfigError` with all mistakes at once, each with its origin, the option's meaning and its range.
     """
     layers = Layers()
-    from_files = _read_all(files)
+    from_files = _read_all(files, foreign)
     listed = _as_overrides(overrides)
+    for layer in [*from_files, *map(override_layer, listed)]:
+        if not layer.foreign:
+            _give(layer)
     presets = [layer.content.pop("preset") for layer in from_files if "preset" in layer.content]
     presets += [preset] if preset is not None else [DEFAULT] if not files else []
     presets += [o.value for o in listed if o.key == "preset"]
@@ -61,20 +72,39 @@ def load_config(
         layers.add(read_layer(preset_path(name), f"preset {name}"))
         layers.values["preset"] = name
     for layer in from_files:
-        layers.add(layer)
+        _add(layers, layer, trust)
     # Variants first, so that the order of options on a command line does not matter.
     for override in sorted(listed, key=lambda o: o.key not in SECTIONS and not o.key.endswith(".name")):
         if override.key != "preset":
-            layers.add(override_layer(override))
-    return Loaded(_checked(layers), layers.notes)
+            _add(layers, override_layer(override), trust)
+    left_out = {key: text for key, text in layers.left_out.items() if key not in layers.values}
+    return Loaded(_checked(layers), layers.notes, left_out)
 
 
-def _read_all(files: Sequence[Path]) -> list[Layer]:
+def _add(layers: Layers, layer: Layer, trust: bool) -> None:
+    if layer.foreign:
+        content, notes = left_to_the_person(layer.content, marked(RunOptions, OF_THE_PERSON))
+        layer = layer._replace(content=content)
+        layers.left_out |= notes
+        layers.guarded |= not trust
+    layers.add(layer)
+
+
+def _give(layer: Layer) -> None:
+    """Import paths that the person gave, as text or as instances of classes, are trusted in this process."""
+    give(layer.content)
+    for section in SECTIONS:
+        value = layer.content.get(section)
+        if section_of(value) == section:
+            give([name_of(value), *vars(value).values()])
+
+
+def _read_all(files: Sequence[Path], foreign: bool) -> list[Layer]:
     """The layers of all files, or one `ConfigError` for all that cannot be read."""
     layers, errors = [], []
     for path in files:
         try:
-            layers.append(read_layer(path))
+            layers.append(read_layer(path)._replace(foreign=foreign or is_of_a_run(path)))
         except ConfigError as error:
             errors.append(str(error))
     if errors:
@@ -170,6 +200,9 @@ def _variant(layers: Layers, section: str, value: Any) -> Any:
     if not isinstance(name, str):
         layers.errors.append(f"{layers.origin((section,))}: {section}.name is missing")
         return None
+    if layers.guarded and name not in registry(section) and (text := refusal(section, name)):
+        layers.errors.append(f"{layers.origin((section, 'name'))}: {text}")
+        return None
     try:
         cls = variant_class(section, name)  # type: ignore[arg-type]
     except ConfigError as error:
@@ -183,6 +216,9 @@ _EXAMPLES = {"tasks": "glyphs", "model": "conv4", "algorithm": "maml"}
 
 def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: str | None, name: str | None) -> Any:
     """An instance of `cls`, or None after noting every mistake."""
+    if layers.guarded and (refused := untrusted(cls, section, values)):
+        layers.errors += [f"{layers.origin((section,) if section else ())}: {text}" for text in refused]
+        return None
     options = section_options(section, name) if section else run_options()
     prefix: KeyPath = (section,) if section else ()
     good, sound = {}, True

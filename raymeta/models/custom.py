@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -16,7 +16,7 @@ from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
 from raymeta.models.norm import convert
 from raymeta.models.shapes import require_outputs
-from raymeta.options import STRICT
+from raymeta.options import IMPORTED, STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -27,7 +27,7 @@ class Custom(ModelSpec):
     linear layer.
     """
 
-    path: str
+    path: Annotated[str, IMPORTED]
     """`package.module:function` (or a class), importable where training runs; it returns an nn.Module"""
     options: dict[str, Any] = Field(default_factory=dict)
     """further keyword arguments"""

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from raymeta.command_line import add_verbose, run_command
+from raymeta.command_line import add_verbose, run_command, say
 from raymeta.errors import ConfigError, DataError
 from raymeta.files import json_text
 from raymeta.redact import without_secrets
@@ -91,9 +91,9 @@ def _ls(arguments: argparse.Namespace) -> int:
     elif rows:
         _table(rows)
     elif runs:
-        print(f"none of the {len(runs)} runs in {without_secrets(arguments.directory)}/ matches")
+        say(f"none of the {len(runs)} runs in {without_secrets(arguments.directory)}/ matches")
     else:
-        print(f"no runs in {without_secrets(arguments.directory)}/: start one with python -m raymeta.train")
+        say(f"no runs in {without_secrets(arguments.directory)}/: start one with python -m raymeta.train")
     return 0
 
 
@@ -182,7 +182,7 @@ def _print_table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
         return
     widths = [max(len(line[i]) for line in (titles, *lines)) for i in range(len(titles))]
     for line in (titles, *lines):
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _local(created: object) -> str:
@@ -280,7 +280,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     lines = [(row["id"], row["status"], _headline_text(row["headline"])) for row in found["runs"]]
     _print_table(("run", "status", "headline"), [tuple(clean(cell) for cell in line) for line in lines])
     if found["paired"] is not None:
-        print("\n" + "\n".join(_paired_lines(found["paired"])))
+        say("\n" + "\n".join(_paired_lines(found["paired"])))
     cells = [
         tuple(clean("-" if cell is None else _yaml(cell)) for cell in row["values"].values())
         for row in found["differences"]
@@ -309,7 +309,7 @@ def _export(arguments: argparse.Namespace) -> int:
     runs = without_repetition([resolve_run(reference, arguments.output) for reference in arguments.references])
     for run, name in zip(runs, told_apart(runs), strict=True):
         for path in export(run, arguments.format, arguments.out, name=name):
-            print(path)
+            say(str(path))
     return 0
 
 

@@ -2,8 +2,9 @@
 
 Object stores neither append nor rename, so a file that changed is sent whole, at most every few seconds and for at most
 a tenth of the time. A pass sends, in this order: the files, so that the rows of a step are there before its checkpoint;
-new checkpoints, each ending with the `state.json` that makes it one; their index; events and `run.json` as they were
-before, which so tell of no checkpoint that is not there. Then it deletes the checkpoints that the run no longer keeps.
+new checkpoints, each ending with the `state.json` that makes it one; their index; events, configuration and `run.json`
+as they were before, which so tell of no checkpoint that is not there. Then it deletes the checkpoints that the run no
+longer keeps.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ PATIENCE_S = 30.0
 """Seconds for which the end of a run goes on trying a store that does not answer."""
 
 _INDEX = f"{CHECKPOINTS}index.json"
-_TELLING = ("events.jsonl", "run.json")  # of checkpoints, among other things
+_TELLING = ("config.yaml", "events.jsonl", "run.json")
+"""Read in this order; in the store, a `run.json` then always has a `config.yaml` beside it whose hash it knows."""
 
 
 class Stamp(NamedTuple):
@@ -59,6 +61,7 @@ class Mirror:
         self._sent: dict[str, Stamp] = {}
         self._not_before: dict[str, float] = {}
         self._in_store: set[str] = set()  # checkpoints, whole or torn
+        self._begun = False  # whether the store has a `run.json`
         self._certain = False  # whether `_sent` and `_in_store` were compared with the store since the last trouble
         self._trouble: Exception | None = None
         self._notices: SimpleQueue[str] = SimpleQueue()
@@ -125,8 +128,9 @@ class Mirror:
         for step in checkpoints:
             self._send_checkpoint(step, files)
         self._send_index(files)
-        for name, stamp, data in telling:
+        for name, stamp, data in reversed(telling) if self._begun else telling:
             self._send(name, stamp, at_once=last, data=data)
+        self._begun = True
         self._prune()
 
     def _version(self, name: str) -> tuple[Stamp, bytes] | None:
@@ -156,6 +160,7 @@ class Mirror:
     def _compare(self, files: Mapping[str, Stamp]) -> None:
         """Look at what is in the store: after trouble it may have less than was sent, on resume it has a lot."""
         there = self.remote.files()
+        self._begun = "run.json" in there
         self._in_store = {step for name in there if (step := checkpoint_of(name))}
         self._sent = {n: stamp for n, stamp in self._sent.items() if n in there and there[n].size == stamp.size}
         for step in self._in_store:
@@ -192,8 +197,8 @@ class Mirror:
         """The index follows the checkpoints it names; where one was written just now, it waits for the next pass."""
         if _INDEX not in files:
             return
-        named = json.loads((self._directory / _INDEX).read_bytes()).values()
-        states = [f"{CHECKPOINTS}{name}/{STATE}" for name in named]
+        named = json.loads((self._directory / _INDEX).read_bytes())
+        states = [f"{CHECKPOINTS}{named[key]}/{STATE}" for key in ("last", "best") if key in named]
         if all(state in self._sent or not (self._directory / state).exists() for state in states):
             self._send(_INDEX, files[_INDEX], at_once=True)
 
@@ -217,7 +222,7 @@ class Mirror:
         return EnvironmentProblem(
             f"{len(unsent)} files of {self._directory} are not in its mirror: {listing}. "
             f"{self._trouble or 'They changed meanwhile'}. Nothing is lost here: once the store answers, "
-            f"raymeta train --resume {self._directory} sends them"
+            f"raymeta train --resume {self._directory} --mirror {self.remote.parent} sends them"
         )
 
 

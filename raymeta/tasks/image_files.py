@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from pydantic import AfterValidator, BeforeValidator
 
 from raymeta.errors import DataError
+from raymeta.reading import open_regular
 from raymeta.tasks.image_classes import ClassImages
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -83,7 +84,7 @@ def for_each_file(paths: Sequence[Path], do: Callable[[int, Image.Image], None])
 
     def visit(index: int) -> str | None:
         try:
-            with Image.open(paths[index]) as image:
+            with open_regular(paths[index]) as file, Image.open(file) as image:
                 do(index, image)
         except UNREADABLE as error:
             return str(error) or type(error).__name__
