@@ -98,7 +98,7 @@ def parse_json(data: str | bytes) -> Any:
 
 def _require_shallow(value: Any) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for part in level:
             below += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()

@@ -18,7 +18,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # Lowest first; a module may import from its own layer and from those below.
 LAYERS = [
-    {"errors", "options", "keys", "tree", "redact", "files", "signals", "figures"},
+    {"errors", "options", "keys", "tree", "redact", "files", "reading", "seals", "yaml_bounds", "signals", "figures"},
     {"storage"},
     {"tasks", "models"},
     {"algorithms"},

@@ -167,7 +167,7 @@ def naming(run: Run, what: str, module: str) -> Run:
         "algorithm": ("name: maml\n", f"name: {module}:Method\n"),
         "model": ("name: mlp\n", f"name: {module}:Spec\n"),
         "model.path": (
-            text[text.index("model:") : text.index("algorithm:")],
+            model,
             f"model: {{name: custom, path: {module}:net}}\n",
         ),
     }[what]
@@ -265,7 +265,9 @@ def test_every_text_among_the_options_is_plain_or_marked() -> None:
             cls = variant_class(section, name)
             texts = {f.name for f in dataclasses.fields(cls) if "str" in str(f.type) and "Literal" not in str(f.type)}
             unknown = texts - plain - {*marked(cls, IMPORTED)}
-            assert unknown <= {"options", "train_classes", "val_classes", "test_classes"}, f"{section} {name}"
+            assert unknown <= {"options", "adapt_only", "train_classes", "val_classes", "test_classes"}, (
+                f"{section} {name}"
+            )
     texts = {n for n, f in RunOptions.model_fields.items() if f.annotation in (str, str | None)}
     assert texts <= plain | {*marked(RunOptions, IMPORTED)}
 
