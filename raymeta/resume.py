@@ -69,8 +69,26 @@ def resumed_config(
             f"start a new run with -c {run.path / 'config.yaml'}. A resumed run may change "
             f"{', '.join(sorted(FREE_ON_RESUME))}"
         )
+    _require_same_rates(run, before, after)
     loaded.left_out.pop("output", None)  # a run goes on where it is
     return loaded._replace(config=after.model_copy(update={"output": str(run.path.parent)}))
+
+
+def _require_same_rates(run: Run, before: RunConfig, after: RunConfig) -> None:
+    """Raise `ConfigError` where steps that are done would have had other rates in a run of as many steps as asked.
+
+    The rate of a falling schedule is a function of all steps: it would jump, and the result be that of no single run.
+    """
+    done = [int(name.removeprefix("step-")) for name in CheckpointStore(run.path / "checkpoints").names()[:1]]
+    samples = {step for last in done for step in (0, 1, last // 2, last - 1) if 0 <= step < last}
+    if all(before.outer.lr_at(step, before.steps) == after.outer.lr_at(step, after.steps) for step in samples):
+        return
+    raise ConfigError(
+        f"--resume {run.id} cannot change steps from {before.steps} to {after.steps}: outer.schedule "
+        f"{before.outer.schedule} moves the rate over all steps, so that the {done[0]} that are done had other rates "
+        f"than in a run of {after.steps}. Leave steps out, or start a new run with -c {run.path / 'config.yaml'} "
+        f"--steps {after.steps}"
+    )
 
 
 def last_checkpoint(run: Run, steps: int) -> tuple[Checkpoint | None, list[str]]:
