@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from typing import Any, get_args
 
-from raymeta.command_line import add_verbose, dashed, print_result, run_command, say
+from raymeta.command_line import Parser, add_verbose, dashed, print_result, run_command, say
 from raymeta.errors import EnvironmentProblem
 from raymeta.evaluation import TEST_SEED, Evaluation, meta_test, paired_difference
 from raymeta.files import json_text, require_writable, write_json
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raymeta evaluate", description=__doc__)
+    parser = Parser(prog="raymeta evaluate", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, URI or id, or `latest`")
     parser.add_argument("--episodes", type=int, default=600, help="episodes to score [600]")
     parser.add_argument("--split", choices=get_args(Split), default="test", help="split of the classes [test]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,7 +72,8 @@ def resumed_config(
         )
     _require_same_rates(run, before, after)
     loaded.left_out.pop("output", None)  # a run goes on where it is
-    return loaded._replace(config=after.model_copy(update={"output": str(run.path.parent)}))
+    output = os.fsencode(run.path.parent).decode(errors="replace")
+    return loaded._replace(config=after.model_copy(update={"output": output}))
 
 
 def _require_same_rates(run: Run, before: RunConfig, after: RunConfig) -> None:

@@ -20,7 +20,7 @@ from raymeta.engine.driver import StopReason, train_loop
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.ray_actors import RayMetrics
 from raymeta.engine.profile import Profile
-from raymeta.errors import CheckpointError, EnvironmentProblem
+from raymeta.errors import CheckpointError, EnvironmentProblem, RaymetaError, RunFailed, shortened
 from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, require_same_shapes
 from raymeta.inspection import write_episodes
 from raymeta.resume import last_checkpoint, resumed_config, run_to_resume, spent_s
@@ -32,6 +32,7 @@ from raymeta.runs.tracker import TOGETHER_S, PythonWarnings, Tracker, Trackers
 from raymeta.runs.write import RunWriter, new_run_directory
 from raymeta.signals import first_signal, termination_interrupts
 from raymeta.storage.remote import Remote
+from raymeta.their_code import described
 from raymeta.tree import params_sha256
 
 
@@ -156,9 +157,11 @@ class Training:
             store.save(self.state.checkpoint())
             self._stop(writer, tracker)
         except BaseException as error:
-            message = f"{type(error).__name__}: {error}"
+            message = told(error)
             tracker.event("failed", message)
             writer.finish("failed", message)
+            if isinstance(error, SystemExit):  # a person's own code, which would end the process as if all were well
+                raise RunFailed(message) from error
             raise
         finally:
             tracker.close()
@@ -299,6 +302,12 @@ class Training:
             problems = ["test episodes are left out: interrupted"]
         for problem in problems:
             tracker.event("warning", problem)
+
+
+def told(error: BaseException) -> str:
+    """How a run failed, for its files: the error, and the line of a person's own code that it came from."""
+    text = described(error)
+    return shortened(f"{type(error).__name__}: {text}" if isinstance(error, RaymetaError) else text)
 
 
 def run_name(config: RunConfig) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from raymeta.command_line import add_verbose, run_command, say
+from raymeta.command_line import Parser, add_verbose, run_command, say
 from raymeta.config.describe import REQUIRED, Option, all_keys, run_options, schema_of, section_options
 from raymeta.config.layers import read_layer
 from raymeta.config.load import dump, load_config
@@ -24,7 +23,7 @@ from raymeta.options import OF_THE_PERSON, marked
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="raymeta config", description=__doc__)
+    parser = Parser(prog="raymeta config", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     check = commands.add_parser("check", help="check configuration files, presets or runs")
     check.add_argument("sources", nargs="+", metavar="FILE|PRESET|RUN")

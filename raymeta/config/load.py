@@ -25,6 +25,7 @@ from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
 from raymeta.options import OF_THE_PERSON, marked
 from raymeta.redact import without_secrets
+from raymeta.their_code import described
 
 __all__ = ["Loaded", "Override", "dump", "load_config"]
 
@@ -74,6 +75,8 @@ def load_config(
     for layer in from_files:
         _add(layers, layer, trust)
     # Variants first, so that the order of options on a command line does not matter.
+    unnamed = [o for o in listed if o.key in SECTIONS and o.value is None]
+    layers.errors += [f"{o.origin}: {o.key} needs a name: one of {', '.join(registry(o.key))}" for o in unnamed]
     for override in sorted(listed, key=lambda o: o.key not in SECTIONS and not o.key.endswith(".name")):
         if override.key != "preset":
             _add(layers, override_layer(override), trust)
@@ -235,6 +238,13 @@ def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: 
             layers.errors.append(f"{where}: {dotted} {value} should be a finite number. It is {options[key].text()}")
             sound = False
             continue
+        if (text := _no_utf8(value)) is not None:
+            layers.errors.append(
+                f"{layers.origin(path)}: {'.'.join(path)} {text!r} is no UTF-8, in which a run records its options: "
+                "rename it, or make a link to it with another name (ln -s) and give that"
+            )
+            sound = False
+            continue
         good[key] = value
     try:
         instance = _strictly(cls, good)
@@ -243,8 +253,26 @@ def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: 
             layers.errors.append(_explained(layers, problem, prefix, options, good))
     except ConfigError as error:
         layers.errors.append(f"{layers.origin(prefix)}: {error}")
+    except (Exception, SystemExit) as error:  # of a person's own class
+        layers.errors.append(f"{layers.origin(prefix)}: {section} {name} cannot be made: {described(error)}")
     else:
         return instance if sound else None
+    return None
+
+
+def _no_utf8(value: Any) -> str | None:
+    """A text in `value` that cannot be written; Python holds bytes of other encodings in lone surrogates."""
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple):
+        return next((found for item in value if (found := _no_utf8(item)) is not None), None)
+    if not isinstance(value, str | os.PathLike):
+        return None
+    text = os.fspath(value)
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        return str(text)
     return None
 
 

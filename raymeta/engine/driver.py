@@ -85,7 +85,7 @@ def _steps(
             raise
         if total.non_finite:
             books.stop(validate=False)
-            raise _non_finite(total, state.step, books.store)
+            raise _non_finite(total, state.step, books)
         phases.begin(OUTER)
         metrics = outer_step(state, blueprint, total, schedule)
         phases.begin(METRICS)
@@ -172,10 +172,11 @@ def outer_step(state: RunState, blueprint: Blueprint, total: Total, schedule: Sc
     return metrics | {names.OUTER_GRAD_NORM: norm, names.OUTER_LR: lr}
 
 
-def _non_finite(total: Total, step: int, store: BackgroundStore) -> NonFiniteGradient:
+def _non_finite(total: Total, step: int, books: Books) -> NonFiniteGradient:
     keys = ", ".join(f"(seed {k.seed}, {k.split}, step {k.step}, index {k.index})" for k in total.non_finite[:4])
     more = f" and {len(total.non_finite) - 4} more" if len(total.non_finite) > 4 else ""
+    rates = "algorithm.inner_lr or outer.lr" if hasattr(books.blueprint.algorithm, "inner_lr") else "outer.lr"
     return NonFiniteGradient(
         f"the meta-gradient of step {step} is not finite; it comes from the tasks {keys}{more}. The parameters before "
-        f"it are saved as {store.index().get('last')}. Lower algorithm.inner_lr or outer.lr, or set outer.clip_norm"
+        f"it are saved as {books.store.index().get('last')}. Lower {rates}, or set outer.clip_norm"
     )

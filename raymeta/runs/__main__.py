@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from raymeta.command_line import add_verbose, run_command, say
+from raymeta.command_line import Parser, add_verbose, run_command, say
 from raymeta.errors import ConfigError, DataError
 from raymeta.files import json_text
 from raymeta.redact import without_secrets
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raymeta runs", description="List, show, compare and export runs.")
+    parser = Parser(prog="raymeta runs", description="List, show, compare and export runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     ls = commands.add_parser("ls", help="list the runs of a folder, newest first")
     ls.add_argument("directory", nargs="?", default="results", metavar="DIR", help="folder, or URI of a store")

@@ -174,8 +174,9 @@ class RunWriter:
     def write_command(self, argv: Sequence[str]) -> None:
         """`command.txt`: one shell line an attempt."""
         path = self.directory / "command.txt"
-        before = read_regular(path).decode(errors="replace") if path.is_file() else ""
-        write_whole(path, before + shlex.join(argv) + "\n")
+        before = read_regular(path).decode(errors="surrogateescape") if path.is_file() else ""
+        text = without_secrets(before + shlex.join(argv) + "\n")
+        write_whole(path, text.encode(errors="surrogateescape"))  # as given, be it UTF-8 or not
 
     def write_environment(self) -> None:
         """`env.json`: versions, devices, commit."""
