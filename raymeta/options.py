@@ -6,11 +6,12 @@ must be known of an option is a mark in its annotation: `path: Annotated[str, IM
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import ConfigDict
+if TYPE_CHECKING:
+    from pydantic import ConfigDict
 
-STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
+STRICT: ConfigDict = {"extra": "forbid", "use_attribute_docstrings": True, "arbitrary_types_allowed": True}
 """Pass to `pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)`."""
 
 

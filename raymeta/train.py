@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from raymeta.command_line import print_result, run_command, say
 from raymeta.config.arguments import Arguments, Flag, split_arguments
@@ -15,14 +15,13 @@ from raymeta.config.describe import run_options, section_options
 from raymeta.config.load import Loaded, Override, dump, load_config
 from raymeta.config.preset_files import DEFAULT, preset_names
 from raymeta.config.variants import SECTIONS, registry
-from raymeta.engine.driver import StopReason
-from raymeta.engine.profile import profile_text
 from raymeta.errors import ConfigError
-from raymeta.resume import DEFAULT_OUTPUT, resumed_config, run_to_resume
-from raymeta.runs.read import Run
 from raymeta.runs.terminal import Mode, clean, open_terminal
 from raymeta.runs.tracker import Tracker, score_text
-from raymeta.training import Training, run_name, without_effect
+
+if TYPE_CHECKING:  # torch comes with them, which a mistyped option does not wait for
+    from raymeta.engine.driver import StopReason
+    from raymeta.runs.read import Run
 
 TRACED_STEPS = 10
 
@@ -57,6 +56,9 @@ def _train(argv: Sequence[str]) -> int:
     if (mode := flags.get("log_format", "auto")) not in get_args(Mode):
         raise ConfigError(f"--log-format {mode} is none of {', '.join(get_args(Mode))}")
     loaded, resume = _configuration(arguments)
+
+    from raymeta.training import Training, run_name, without_effect
+
     config, notes = loaded.config, loaded.notes
     if flags.get("print_config"):
         _tell([] if flags.get("quiet") else notes, [*loaded.left_out.values(), *without_effect(config)])
@@ -80,6 +82,8 @@ def _train(argv: Sequence[str]) -> int:
     mirror = None if training.store is None else str(training.store / run.id)
     text = result_text(run, training.reason, mirror=mirror, address=config.address)
     if training.profile is not None and training.profile.num_steps:
+        from raymeta.engine.profile import profile_text
+
         text += f"\n\n{profile_text(training.profile.table())}"
     print_result("train", text, str(run.path))
     return 130 if training.reason == "signal" else 0
@@ -90,6 +94,9 @@ def _configuration(arguments: Arguments) -> tuple[Loaded, Run | None]:
     files, trust = [Path(f) for f in flags.get("config", [])], bool(flags.get("trust"))
     if "resume" not in flags:
         return load_config(files=files, overrides=overrides, trust=trust), None
+
+    from raymeta.resume import DEFAULT_OUTPUT, resumed_config, run_to_resume
+
     reference = "latest" if flags["resume"] is True else flags["resume"]
     output = next((o.value for o in reversed(overrides) if o.key == "output"), DEFAULT_OUTPUT)
     resumed = run_to_resume(reference, str(output))

@@ -20,6 +20,7 @@ from raymeta.engine.driver import StopReason, train_loop
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.ray_actors import RayMetrics
 from raymeta.engine.profile import Profile
+from raymeta.engine.worker import choose_device
 from raymeta.errors import CheckpointError, EnvironmentProblem, RaymetaError, RunFailed, shortened
 from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, require_same_shapes
 from raymeta.inspection import write_episodes
@@ -105,6 +106,8 @@ class Training:
         self._spent_s = 0.0
         if resume is not None:
             require_no_writer(resume.path)
+        if config.device == "cuda" and config.address is None:  # workers are started on this machine
+            choose_device("cuda")
         self.store = None if config.mirror is None else Remote.open(config.mirror)
         self.built: Built = build(config)
         # A resumed run keeps what was chosen, since its bits depend on it.

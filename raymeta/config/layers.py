@@ -178,7 +178,7 @@ def _variant_name(value: Any) -> str | None:
     if isinstance(value, dict):
         name = value.get("name")
         return None if name is None else str(name)
-    return name_of(value) if section_of(value) else None
+    return name_of(value) if value is not None and section_of(value) else None
 
 
 def _deep(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -9,23 +9,22 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
-
-from raymeta.config import yaml_lines
-from raymeta.config.describe import all_keys, run_options, section_options, variants_with
+from raymeta.config import light, yaml_lines
+from raymeta.config.describe import all_keys, known_entry, run_options, section_options, variants_with
 from raymeta.config.layers import Layer, Layers, Override, override_layer, read_layer
 from raymeta.config.preset_files import DEFAULT, preset_names, preset_path
-from raymeta.config.schema import RunConfig, RunOptions
 from raymeta.config.strangers import give, is_of_a_run, left_to_the_person, refusal, untrusted
-from raymeta.config.variants import SECTIONS, name_of, registry, section_of, variant_class
+from raymeta.config.variants import SECTIONS, name_of, registry, require_name, section_of, variant_class
 from raymeta.config.yaml_lines import KeyPath
-from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
 from raymeta.options import OF_THE_PERSON, marked
 from raymeta.redact import without_secrets
 from raymeta.their_code import described
+
+if TYPE_CHECKING:
+    from raymeta.config.schema import RunConfig
 
 __all__ = ["Loaded", "Override", "dump", "load_config"]
 
@@ -86,6 +85,8 @@ def load_config(
 
 def _add(layers: Layers, layer: Layer, trust: bool) -> None:
     if layer.foreign:
+        from raymeta.config.schema import RunOptions
+
         content, notes = left_to_the_person(layer.content, marked(RunOptions, OF_THE_PERSON))
         layer = layer._replace(content=content)
         layers.left_out |= notes
@@ -98,7 +99,7 @@ def _give(layer: Layer) -> None:
     give(layer.content)
     for section in SECTIONS:
         value = layer.content.get(section)
-        if section_of(value) == section:
+        if not isinstance(value, str | dict | None) and section_of(value) == section:
             give([name_of(value), *vars(value).values()])
 
 
@@ -123,7 +124,7 @@ def _as_overrides(overrides: Mapping[str, Any] | Sequence[Override]) -> list[Ove
 
 def dump(config: RunConfig) -> str:
     """The configuration as YAML that loads to an equal one, except for credentials, which are left out."""
-    content: dict[str, Any] = {name: getattr(config, name) for name in RunOptions.model_fields}
+    content: dict[str, Any] = {name: getattr(config, name) for name in run_options()}
     for section in SECTIONS:
         instance = getattr(config, section)
         content[section] = {"name": name_of(instance)} | _fields(instance)
@@ -143,7 +144,48 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
+def _look(layers: Layers) -> None:
+    """Note what can be known without importing torch: unknown options, wrong types, bad choices, missing sections."""
+    values = dict(layers.values)
+    if known_entry("run", None) is None:  # then nothing is
+        return
+    for section in SECTIONS:
+        value = values.pop(section, None)
+        if value is None:
+            _missing(layers, section)
+        elif isinstance(value, dict) and isinstance(name := value.get("name"), str):
+            try:
+                require_name(section, name)
+            except ConfigError as error:
+                layers.errors.append(f"{layers.origin((section, 'name'))}: {error}")
+                continue
+            _look_at(layers, {k: v for k, v in value.items() if k != "name"}, section, name)
+    outer = values.pop("outer", {})
+    if isinstance(outer, dict):
+        _look_at(layers, outer, "outer", None)
+    _look_at(layers, {key: value for key, value in values.items() if _known(layers, key)}, None, None)
+
+
+def _look_at(layers: Layers, values: dict[str, Any], section: str | None, name: str | None) -> None:
+    entry = known_entry(section or "run", name)
+    if entry is None:
+        return
+    good, _ = _good(layers, values, section, name)
+    options, prefix = section_options(section, name) if section else run_options(), (section,) if section else ()
+    for problem in _one_for_a_choice(light.problems(entry, good)):
+        layers.errors.append(_explained(layers, problem, prefix, options, good))
+
+
 def _checked(layers: Layers) -> RunConfig:
+    _look(layers)
+    if layers.errors:
+        raise ConfigError("\n".join(dict.fromkeys(layers.errors)))
+
+    from pydantic import ValidationError
+
+    from raymeta.config.schema import RunConfig, RunOptions
+    from raymeta.engine.outer import OuterOptions
+
     values = dict(layers.values)
     parts: dict[str, Any] = {}
     for section in SECTIONS:
@@ -167,7 +209,7 @@ def _checked(layers: Layers) -> RunConfig:
 
 
 def _known(layers: Layers, key: str) -> bool:
-    if key in RunOptions.model_fields:
+    if key in run_options():
         return True
     keys = all_keys()
     same_end = [k for k in keys if k.rpartition(".")[2] == key]
@@ -183,8 +225,7 @@ def _known(layers: Layers, key: str) -> bool:
 
 def _variant(layers: Layers, section: str, value: Any) -> Any:
     if value is None:
-        example = f"`{section}: {_EXAMPLES[section]}`"
-        layers.errors.append(f"{section} is missing: name one, for instance {example}, or a preset that has it")
+        _missing(layers, section)
         return None
     if section_of(value) == section:
         if not dataclasses.is_dataclass(value):
@@ -214,6 +255,11 @@ def _variant(layers: Layers, section: str, value: Any) -> Any:
     return _validated(layers, cls, options, section, name)
 
 
+def _missing(layers: Layers, section: str) -> None:
+    example = f"`{section}: {_EXAMPLES[section]}`"
+    layers.errors.append(f"{section} is missing: name one, for instance {example}, or a preset that has it")
+
+
 _EXAMPLES = {"tasks": "glyphs", "model": "conv4", "algorithm": "maml"}
 
 
@@ -222,6 +268,27 @@ def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: 
     if layers.guarded and (refused := untrusted(cls, section, values)):
         layers.errors += [f"{layers.origin((section,) if section else ())}: {text}" for text in refused]
         return None
+    from pydantic import ValidationError
+
+    options = section_options(section, name) if section else run_options()
+    prefix: KeyPath = (section,) if section else ()
+    good, sound = _good(layers, values, section, name)
+    try:
+        instance = _strictly(cls, good)
+    except ValidationError as error:
+        for problem in _one_for_a_choice(error.errors()):
+            layers.errors.append(_explained(layers, problem, prefix, options, good))
+    except ConfigError as error:
+        layers.errors.append(f"{layers.origin(prefix)}: {error}")
+    except (Exception, SystemExit) as error:  # of a person's own class
+        layers.errors.append(f"{layers.origin(prefix)}: {section} {name} cannot be made: {described(error)}")
+    else:
+        return instance if sound else None
+    return None
+
+
+def _good(layers: Layers, values: dict[str, Any], section: str | None, name: str | None) -> tuple[dict[str, Any], bool]:
+    """The values that can be looked at, and whether those are all; of the others the mistakes are noted."""
     options = section_options(section, name) if section else run_options()
     prefix: KeyPath = (section,) if section else ()
     good, sound = {}, True
@@ -246,18 +313,7 @@ def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: 
             sound = False
             continue
         good[key] = value
-    try:
-        instance = _strictly(cls, good)
-    except ValidationError as error:
-        for problem in _one_for_a_choice(error.errors()):
-            layers.errors.append(_explained(layers, problem, prefix, options, good))
-    except ConfigError as error:
-        layers.errors.append(f"{layers.origin(prefix)}: {error}")
-    except (Exception, SystemExit) as error:  # of a person's own class
-        layers.errors.append(f"{layers.origin(prefix)}: {section} {name} cannot be made: {described(error)}")
-    else:
-        return instance if sound else None
-    return None
+    return good, sound
 
 
 def _no_utf8(value: Any) -> str | None:
@@ -281,6 +337,8 @@ def _strictly(cls: type[Any], values: dict[str, Any]) -> Any:
 
     JSON is the mode of pydantic that is strict about types and still takes a list for a tuple.
     """
+    from pydantic import TypeAdapter
+
     try:
         text = json.dumps(values, default=os.fspath)
     except TypeError:  # a Python caller's objects, which mean what they are

@@ -91,14 +91,8 @@ def variant_class(section: Section, name: str) -> type[Any]:
 
     Raises `ConfigError` for an unknown name, a path that cannot be imported, or a class of another kind.
     """
+    require_name(section, name)
     path = import_path(section, name)
-    if not all(path.partition(":")):
-        close = difflib.get_close_matches(name.replace("-", "_"), registry(section), n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ConfigError(
-            f"there is no {section} called {name}: {hint}choose one of {', '.join(registry(section))}, "
-            "or give an import path such as mypackage.module:MyClass"
-        )
     cls = imported(path, section)
     if not (isinstance(cls, type) and issubclass(cls, base_class(section)) and dataclasses.is_dataclass(cls)):
         raise ConfigError(
@@ -106,6 +100,17 @@ def variant_class(section: Section, name: str) -> type[Any]:
         )
     result: type[Any] = cls
     return result
+
+
+def require_name(section: Section, name: str) -> None:
+    """Raise `ConfigError` for what is neither a name nor an import path; nothing is imported."""
+    if not all(import_path(section, name).partition(":")):
+        close = difflib.get_close_matches(name.replace("-", "_"), registry(section), n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(
+            f"there is no {section} called {name}: {hint}choose one of {', '.join(registry(section))}, "
+            "or give an import path such as mypackage.module:MyClass"
+        )
 
 
 def section_of(instance: object) -> Section | None:

@@ -98,6 +98,11 @@ class Run:
         return "running" if status == "running" and is_being_written(self.path, self.info) else "lost"
 
     @property
+    def began(self) -> bool:
+        """Whether it is more than a start that failed."""
+        return self.info.get("status") != "failed" or bool(self.info.get("step"))
+
+    @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration; empty when the run died before it was written. Raises `DataError`."""
         path = self.path / "config.yaml"
@@ -226,6 +231,8 @@ def _copy(remote: Remote, names: frozenset[str] | None = None) -> Run:
 def resolve_run(reference: str, output: str | Path) -> Run:
     """The run a person means: `latest`, a path, a URI, a run's id, or the unique beginning of one.
 
+    A run that failed before its first step is not the latest while there are others.
+
     Raises `ConfigError` for an unknown or ambiguous reference, `DataError` if there are no runs at all.
     """
     if is_uri(reference):
@@ -244,7 +251,7 @@ def _find(reference: str, output: str | Path) -> Run:
     if not runs:
         raise DataError(f"no runs in {place}: start one with python -m raymeta.train, or name another --output")
     if reference == "latest":
-        return runs[0]
+        return next((run for run in runs if run.began), runs[0])
     exact = [run for run in runs if run.id == reference]
     matches = exact or [run for run in runs if reference and run.id.startswith(reference)]
     if len(matches) == 1:
