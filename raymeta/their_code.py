@@ -21,7 +21,6 @@ _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _PATH = re.compile(rf"({_DOTTED}):({_DOTTED})")
 _OURS = Path(__file__).parent
 _STANDARD = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
-_LIBRARIES = ("torch", "torchvision", "functorch", "numpy", "ray", "pydantic", "PIL", "safetensors", "tensorboardX")
 _SITE = {"site-packages", "dist-packages"}
 
 
@@ -130,13 +129,9 @@ def own_place(error: BaseException) -> str:
 
 
 def _is_theirs(filename: str) -> bool:
+    """Whether it is neither raymeta's, nor Python's, nor of a package that was installed."""
     if filename.startswith("<") and not filename.startswith("<ipython"):
         return False
     path = Path(filename)
-    parts = path.parts
-    if path.is_relative_to(_OURS):
-        return False
-    site = next((i for i, part in enumerate(parts) if part in _SITE), None)
-    if site is not None:
-        return site + 1 < len(parts) and parts[site + 1] not in _LIBRARIES
-    return not any(path.is_relative_to(folder) for folder in _STANDARD)
+    inside = (path.is_relative_to(folder) for folder in (_OURS, *_STANDARD))
+    return not (_SITE.intersection(path.parts) or any(inside))

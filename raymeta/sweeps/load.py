@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from raymeta.config.preset_files import DEFAULT, preset_names
 from raymeta.config.schema import RunConfig
 from raymeta.config.strangers import give, is_of_a_run, require_trusted
 from raymeta.config.yaml_lines import Parsed
-from raymeta.errors import ConfigError, DataError
+from raymeta.errors import ConfigError, DataError, RaymetaWarning
 from raymeta.reading import first_line, read_text
 from raymeta.sweeps.agree import disagreements
 from raymeta.sweeps.parse import SpaceParser
@@ -146,7 +147,11 @@ def load_sweep(
     options = [Override(k, v, _at(parsed, where, ("options", k)), foreign=foreign) for k, v in file.options.items()]
     listed = (*options, *overrides)
     base = _base(file, path, _at(parsed, where, ("base",)))
-    bare = load_config(preset=base[0], files=base[1], overrides=listed, foreign=foreign, trust=trust).config
+    loaded = load_config(preset=base[0], files=base[1], overrides=listed, foreign=foreign, trust=trust)
+    for key, text in loaded.left_out.items():
+        if key == "mirror":  # the others are never those of the base
+            warnings.warn(text, RaymetaWarning, stacklevel=2)
+    bare = loaded.config
     if file.report_every is None and bare.validate_every == 0:
         raise ConfigError(f"{where}: the base never validates (validate_every 0): write report_every")
     sweep = Sweep(file, space, file.name or path.stem, base, listed, bare, foreign, trust)

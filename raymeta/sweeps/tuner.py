@@ -21,6 +21,7 @@ from raymeta.engine.executors.ray_actors.cluster import Cluster
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.files import write_whole
 from raymeta.runs.claim import DirectoryLock
+from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.read import find_runs
 from raymeta.runs.terminal import Mode
 from raymeta.runs.write import new_run_directory
@@ -111,6 +112,8 @@ def run_sweep(
     on the sweep.
     """
     resumed = changes is not None
+    if resumed and not trust:
+        require_no_way_out(directory)
     sweep = load_sweep(
         directory / "sweep.yaml", overrides=overrides, changes=changes, check=False, foreign=resumed, trust=trust
     )
