@@ -55,7 +55,10 @@ def _tune(argv: Sequence[str]) -> int:
         raise ConfigError(f"--log-format {mode} is none of {', '.join(get_args(Mode))}")
     if flags.get("no_color"):
         os.environ["NO_COLOR"] = "1"
-    from raymeta.sweeps import tuner
+    if "resume" not in flags:
+        _require_file(flags.get("config", []))
+
+    from raymeta.sweeps import tuner  # with torch, which these mistakes do not wait for
 
     directory = _directory(arguments)
     if directory is None:
@@ -93,8 +96,6 @@ def _directory(arguments: Arguments) -> Path | None:
             say(to_go_on_text(directory, _changes(flags), trust=bool(flags.get("trust"))))
             return None
         return directory
-    if len(files) != 1:
-        raise ConfigError("a sweep needs its file, one: raymeta tune -c tune_configs/smoke.yaml")
     trust = bool(flags.get("trust"))
     sweep = load_sweep(Path(files[0]), overrides=overrides, changes=_changes(flags), trust=trust)
     if "address" in flags:
@@ -105,6 +106,13 @@ def _directory(arguments: Arguments) -> Path | None:
         return None
     tuner.require_machine(sweep, flags.get("address"))  # before anything is written, too
     return tuner.new_directory(sweep, output)
+
+
+def _require_file(files: Sequence[str]) -> None:
+    if len(files) != 1:
+        raise ConfigError("a sweep needs its file, one: raymeta tune -c tune_configs/smoke.yaml")
+    if not os.path.lexists(files[0]):
+        raise ConfigError(f"{files[0]}: there is no such sweep file")
 
 
 def _misfits(sweep: Any) -> list[str]:

@@ -14,6 +14,7 @@ from raymeta.evaluate import main as evaluate
 from raymeta.runs.read import Run
 from raymeta.runs.write import RunWriter
 from raymeta.seals import require_recorded, sealed, unsealed
+from raymeta.storage.remote import Remote
 from raymeta.train import main as train
 
 SMALL: dict[str, Any] = {"model.hidden": [8], "meta_batch_size": 2, "shard_size": 1, "steps": 4, "test_episodes": 4}
@@ -125,3 +126,22 @@ def test_a_seal_knows_what_was_sealed(value: dict[str, Any]) -> None:
         unsealed(sealed(value) | {"a": 2})
     with pytest.raises(ValueError, match="was changed"):
         unsealed(sealed(value) | {"new": 2})
+
+
+def test_in_a_mirror_a_run_always_knows_its_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the moment at which the driver dies, what was copied until then can be resumed."""
+    store, seen = tmp_path / "store", []
+    write = Remote.write
+
+    def watched(self: Remote, name: str, data: Any) -> None:
+        write(self, name, data)
+        for info in store.glob("*/run.json"):
+            require_recorded(info.parent, Run.open(info.parent).info["sha256"])
+            seen.append(name)
+
+    monkeypatch.setattr(Remote, "write", watched)
+    mirror = store.as_uri()
+    run = raymeta.meta_train("sinusoid-maml", output=str(tmp_path / "runs"), mirror=mirror, **SMALL)
+    for steps in (6, 8):
+        raymeta.meta_train(resume=run.path, steps=steps, mirror=mirror)
+    assert {"run.json", "config.yaml"} <= set(seen)

@@ -260,6 +260,7 @@ def test_a_folder_whose_name_is_no_utf8_is_named(tmp_path: Path, capsys: pytest.
     told = capsys.readouterr().err
     assert "command line --tasks.root: tasks.root" in told
     assert "is no UTF-8" in told
+    assert "missing" not in told
     assert train(["--output", str(folder), "--dry-run"]) == 2
     (tmp_path / "link").symlink_to(folder)  # as the text says
     assert train([*options[:3], str(tmp_path / "link"), *options[4:]]) in (2, 3)

@@ -173,7 +173,7 @@ def _look_at(layers: Layers, values: dict[str, Any], section: str | None, name: 
     good, _ = _good(layers, values, section, name)
     options, prefix = section_options(section, name) if section else run_options(), (section,) if section else ()
     for problem in _one_for_a_choice(light.problems(entry, good)):
-        layers.errors.append(_explained(layers, problem, prefix, options, good))
+        _note(layers, problem, prefix, options, good, values)
 
 
 def _checked(layers: Layers) -> RunConfig:
@@ -277,7 +277,7 @@ def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: 
         instance = _strictly(cls, good)
     except ValidationError as error:
         for problem in _one_for_a_choice(error.errors()):
-            layers.errors.append(_explained(layers, problem, prefix, options, good))
+            _note(layers, problem, prefix, options, good, values)
     except ConfigError as error:
         layers.errors.append(f"{layers.origin(prefix)}: {error}")
     except (Exception, SystemExit) as error:  # of a person's own class
@@ -357,6 +357,19 @@ def _one_for_a_choice(problems: Sequence[Any]) -> list[dict[str, Any]]:
         else:
             told[key] = dict(problem)
     return list(told.values())
+
+
+def _note(
+    layers: Layers,
+    problem: Any,
+    prefix: KeyPath,
+    options: Mapping[str, Any],
+    good: dict[str, Any],
+    given: Mapping[str, Any],
+) -> None:
+    """Note a mistake, unless it is that something is missing which was given and has a mistake of its own."""
+    if not (problem["type"].startswith("missing") and problem["loc"] and problem["loc"][0] in given):
+        layers.errors.append(_explained(layers, problem, prefix, options, good))
 
 
 def _explained(

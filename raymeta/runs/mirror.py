@@ -61,7 +61,7 @@ class Mirror:
         self._sent: dict[str, Stamp] = {}
         self._not_before: dict[str, float] = {}
         self._in_store: set[str] = set()  # checkpoints, whole or torn
-        self._begun = False  # whether the store has a `run.json`
+        self._configured = False  # whether the store has a `config.yaml`
         self._certain = False  # whether `_sent` and `_in_store` were compared with the store since the last trouble
         self._trouble: Exception | None = None
         self._notices: SimpleQueue[str] = SimpleQueue()
@@ -116,7 +116,7 @@ class Mirror:
         return True
 
     def _pass(self, last: bool) -> None:
-        telling = [(name, *version) for name in _TELLING if (version := self._version(name)) is not None]
+        telling = self._telling()
         files = self._local()
         if not self._certain:
             self._compare(files)
@@ -128,10 +128,17 @@ class Mirror:
         for step in checkpoints:
             self._send_checkpoint(step, files)
         self._send_index(files)
-        for name, stamp, data in reversed(telling) if self._begun else telling:
+        for name, stamp, data in reversed(telling) if self._configured else telling:
             self._send(name, stamp, at_once=last, data=data)
-        self._begun = True
+        self._configured |= _TELLING[0] in self._sent
         self._prune()
+
+    def _telling(self) -> list[tuple[str, Stamp, bytes]]:
+        """Files that tell of others; none in the moment in which `run.json` has a hash of what is not there yet."""
+        found = [(name, *version) for name in _TELLING if (version := self._version(name)) is not None]
+        first = _TELLING[0]
+        told = any(f'"{first}"'.encode() in data for name, _, data in found if name != first)
+        return [] if told and found[0][0] != first else found
 
     def _version(self, name: str) -> tuple[Stamp, bytes] | None:
         """A file's content, and a stamp that is no newer."""
@@ -160,7 +167,7 @@ class Mirror:
     def _compare(self, files: Mapping[str, Stamp]) -> None:
         """Look at what is in the store: after trouble it may have less than was sent, on resume it has a lot."""
         there = self.remote.files()
-        self._begun = "run.json" in there
+        self._configured = _TELLING[0] in there
         self._in_store = {step for name in there if (step := checkpoint_of(name))}
         self._sent = {n: stamp for n, stamp in self._sent.items() if n in there and there[n].size == stamp.size}
         for step in self._in_store:

@@ -24,7 +24,7 @@ from raymeta.sweeps.load import load_sweep
 from raymeta.sweeps.records import Record, Report, reports_of
 from raymeta.sweeps.schedulers import result_of
 from raymeta.sweeps.summary import trial_config
-from raymeta.training import Training
+from raymeta.training import Training, told
 
 STOP_FILE = ".stop"
 """While this file lies in a sweep's folder, its trials stop after their current step; it holds the reason."""
@@ -138,7 +138,7 @@ class Session:
                 ended = {"params_sha256": run.summary["params_sha256"], "headline": run.summary["headline"]}
             self._results.put({**(_result(last) if last else {}), **ended, "done": True})
         except BaseException as error:  # told to the sweep, which shows it; a thread's own death would be silent
-            self._results.put({"failed": f"{type(error).__name__}: {error}", "done": True})
+            self._results.put({"failed": told(error), "done": True})
 
 
 class Reporter:
