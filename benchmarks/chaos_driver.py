@@ -91,8 +91,8 @@ def main() -> int:
         resume = load_run(rest[1])
         rest = rest[2:]
     options = {key: yaml.safe_load(value) for key, value in (text.split("=", 1) for text in rest[1:])}
-    config = resumed_config(resume, options) if resume else load_config(preset=rest[0], overrides=options).config
-    training = Training(config, resume=resume, trackers=lambda title: log)
+    loaded = resumed_config(resume, options) if resume else load_config(preset=rest[0], overrides=options)
+    training = Training(loaded.config, resume=resume, trackers=lambda title: log)
     try:
         training.execute()
     except RaymetaError as error:

@@ -24,7 +24,7 @@ class Ridge(raymeta.Algorithm):
         return Adaptation([lambda x: 10 * problem.forward(learned, x, phase, support_x=support.x) @ z_SD.T @ solved_SW])
 
 
-if __name__ == "__main__":  # named by its import path, so that `raymeta evaluate` finds it again
+if __name__ == "__main__":  # named by its import path, so that `raymeta evaluate --trust` finds it
     options = {"name": "glyphs-ridge", "algorithm": "own_algorithm:Ridge"}
     run = raymeta.meta_train(**options, steps=10, validate_every=0, test_episodes=50)
     print(run.summary["headline"])

@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 from raymeta import __version__
+from raymeta.errors import shortened
 from raymeta.signals import unwrapped_interrupts
 
 COMMANDS = {
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f": did you mean {close[0]}?" if close else f"; commands are {', '.join(COMMANDS)}"
-        print(f"raymeta: there is no command {name}{hint}", file=sys.stderr)
+        print(shortened(f"raymeta: there is no command {name!r}{hint}"), file=sys.stderr)
         return 2
     try:
         with unwrapped_interrupts():

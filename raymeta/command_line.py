@@ -9,56 +9,75 @@ import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
-from raymeta.errors import EnvironmentProblem, RaymetaError, RaymetaWarning
+from raymeta.errors import EnvironmentProblem, RaymetaError, RaymetaWarning, shortened
 from raymeta.redact import without_secrets
 from raymeta.runs.terminal import clean
-from raymeta.signals import unwrapped_interrupts
+from raymeta.signals import termination_interrupts
+from raymeta.their_code import described, own_place, place
 
 
 def run_command(name: str, command: Callable[[], int], *, verbose: bool) -> int:
     """Call `command` and turn what it raises into a message on stderr and an exit code.
 
-    2 configuration, 3 environment or data, 1 a failed run, 130 interrupted; a closed stdout (`| head`) is calm.
+    2 configuration, 3 environment or data, 1 a failed run, 130 interrupted, by SIGTERM too; a closed stdout (`| head`)
+    is calm.
     """
     _occupy_standard_streams()
     try:
-        with _warnings_told(name), unwrapped_interrupts():
+        with _warnings_told(name), termination_interrupts():
             code = command()
         sys.stdout.flush()
     except RaymetaError as error:
-        _tell(name, clean("\n".join([str(error), *getattr(error, "__notes__", [])])), verbose)
+        _tell(name, clean(described(error)), verbose)
         return error.exit_code
     except BrokenPipeError:
         _silence_stdout()
         return 0
-    except KeyboardInterrupt:
-        _tell(name, "interrupted", False)
+    except KeyboardInterrupt as error:
+        _tell(name, " ".join(["interrupted", own_place(error)]).strip(), False)
         return 130
+    except SystemExit as error:  # only a person's own code does that
+        _tell(name, clean(f"something ended the process: {described(error)}"), verbose)
+        return 1
     except OSError as error:
         _give_up_unprinted()
         where = error.filename or "a stream such as stdout"
-        _tell(name, f"cannot read or write {clean(str(where))}: {error.strerror or error}", verbose)
+        text = f"cannot read or write {where}: {error.strerror or error}"
+        _tell(name, clean(shortened("\n".join(part for part in (text, place(error)) if part))), verbose)
         return EnvironmentProblem.exit_code
     except Exception as error:
         hint = "" if verbose else " (run again with -v for the traceback)"
-        _tell(name, f"{type(error).__name__}: {clean(str(error))}{hint}", verbose)
+        _tell(name, clean(shortened(described(error))) + hint, verbose)
         return 1
     finally:
         _forget_interrupts()
     return code
 
 
+def say(text: str) -> None:
+    """Print text on stdout in which names and values of a run may stand: none of them can steer the terminal."""
+    print("".join(c if c.isprintable() or c == "\n" else " " if c == "\t" else "" for c in text))
+
+
 def print_result(name: str, text: str, kept: str) -> None:
     """Print what is `kept` in a file, too: a stdout that is full or closed costs a word, not the work that was done."""
     try:
-        print(text)
+        say(text)
         sys.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()
     except OSError as error:
         _silence_stdout()
         _tell(name, f"the result could not be printed ({error.strerror}); it is in {kept}", False)
+
+
+class Parser(ArgumentParser):
+    """One whose errors are as short as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(clean(shortened(message)))
 
 
 def add_verbose(*parsers: ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from raymeta.command_line import add_verbose, run_command
+from raymeta.command_line import Parser, add_verbose, run_command
 from raymeta.signals import raise_if_interrupt
 
 
@@ -27,7 +27,7 @@ class Finding(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 where nothing stands in the way of training, else 3."""
-    parser = argparse.ArgumentParser(prog="raymeta doctor", description=__doc__)
+    parser = Parser(prog="raymeta doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder that runs go to [results]")
     add_verbose(parser)

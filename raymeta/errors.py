@@ -20,6 +20,27 @@ class RaymetaError(Exception):
 
     exit_code = 1
 
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(shortened(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+LONGEST_LINE, MOST_LINES = 2_000, 60
+
+
+def shortened(text: str) -> str:
+    """A text for people: a value of a megabyte, or a thousand mistakes, tell no more than their beginning and end."""
+    lines = text.split("\n")
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} lines more"]
+    return "\n".join(map(_shortened_line, lines))
+
+
+def _shortened_line(line: str) -> str:
+    if len(line) <= LONGEST_LINE:
+        return line
+    head, tail = line[: LONGEST_LINE * 2 // 3], line[-LONGEST_LINE // 4 :]
+    return f"{head} … ({len(line) - len(head) - len(tail):,} characters are left out) … {tail}"
+
 
 class ConfigError(RaymetaError):
     """One or more mistakes in the configuration; all of them are listed at once."""

@@ -7,11 +7,12 @@ import sys
 from dataclasses import replace
 from typing import Any, get_args
 
-from raymeta.command_line import add_verbose, dashed, print_result, run_command
+from raymeta.command_line import Parser, add_verbose, dashed, print_result, run_command, say
 from raymeta.errors import EnvironmentProblem
 from raymeta.evaluation import TEST_SEED, Evaluation, meta_test, paired_difference, same_episodes
 from raymeta.files import json_text, require_writable, write_json
 from raymeta.keys import Split
+from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.tracker import score_text
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raymeta evaluate", description=__doc__)
+    parser = Parser(prog="raymeta evaluate", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, URI or id, or `latest`")
     parser.add_argument("--episodes", type=int, default=600, help="episodes to score [600]")
     parser.add_argument("--split", choices=get_args(Split), default="test", help="split of the classes [test]")
@@ -34,8 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shot", type=int, help="support examples per class, in place of the run's own")
     parser.add_argument("--query-shot", type=int, help="query examples per class, in place of the run's own")
     parser.add_argument("--workers", type=int, default=0, help="Ray workers; 0 is this process [0]")
-    parser.add_argument("--address", metavar="A", help="Ray cluster to join, in place of the run's own; none starts "
-                        "Ray on this machine")  # fmt: skip
+    parser.add_argument("--address", metavar="A", help="Ray cluster to join, auto or HOST:PORT; unless given, workers "
+                        "are started on this machine")  # fmt: skip
     parser.add_argument("--device", help="auto, cpu or cuda, in place of the run's own")
     parser.add_argument("--tasks.root", dest="root", help="where the data is, in place of the run's own: the same, or "
                         "classes that it never saw")  # fmt: skip
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
                         "classes that it learned from are refused all the same")  # fmt: skip
     parser.add_argument("--output", default="results", help="folder or URI of runs given by id [results]")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--trust", action="store_true", help="import the code that the runs name")
     parser.add_argument("--no-save", action="store_true", help="print only, and write nothing into the runs")
     add_verbose(parser)
     return parser
@@ -52,7 +54,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     runs = [resolve_run(reference, arguments.output) for reference in arguments.runs]
     if not arguments.no_save:
         for run in runs:
-            _require_writable(run)
+            _require_writable(run, trust=arguments.trust)
     scored = [_score(run, arguments) for run in runs]
     evaluations = [replace(e, run=name) for e, name in zip(scored, told_apart(runs), strict=True)]
     first, *others = evaluations
@@ -69,14 +71,16 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         lines = [*map(_text, evaluations), *(_pair_text(a, b, d, c) for a, b, (d, c) in pairs)]
         text = "\n".join([*lines, *(f"{run}: scored on other episodes than {first.run}, not paired" for run in apart)])
     if arguments.no_save:
-        print(text)
+        say(text)
     else:
         print_result("evaluate", text, " and ".join(str(run.path / "eval") for run in runs))
     return 0
 
 
-def _require_writable(run: Run) -> None:
+def _require_writable(run: Run, *, trust: bool) -> None:
     """Before anything is computed."""
+    if not trust:
+        require_no_way_out(run.path)
     try:
         require_writable(run.path / "eval")
     except EnvironmentProblem as error:
@@ -109,6 +113,7 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
         inner_steps=arguments.inner_steps,
         workers=arguments.workers,
         changed_data=arguments.changed_data,
+        trust=arguments.trust,
         **overrides,
     )
     s = evaluation.settings

@@ -28,6 +28,7 @@ from raymeta.runs.read import Run, load_run
 from raymeta.runs.tracker import PythonWarnings, Scores
 from raymeta.runs.write import Headline
 from raymeta.same_data import on_held_out_data
+from raymeta.seals import require_recorded
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.manifest import sha256_of
 
@@ -131,6 +132,7 @@ def meta_test(
     inner_steps: int | None = None,
     workers: int = 0,
     changed_data: bool = False,
+    trust: bool = False,
     **overrides: Any,
 ) -> Evaluation:
     """Score a run's best checkpoint on `episodes` episodes of `split`; the run's files are only read.
@@ -142,6 +144,7 @@ def meta_test(
         run: a run, its folder, or its id under `results/`.
         changed_data: score what is there where the run's data changed. Without it this is refused, unless `overrides`
             name other data; a class that the run learned from is refused in any case.
+        trust: import the code that the run's configuration names; needed unless it was named in this process before.
         overrides: configuration keys that may differ at test, `tasks.way=20` as `**{"tasks.way": 20}`.
 
     Raises:
@@ -154,8 +157,10 @@ def meta_test(
     if inner_steps is not None:
         _require_whole("inner_steps", inner_steps, 0)
     opened = run if isinstance(run, Run) else load_run(run)
+    trust = trust or opened.trusted
     # How many workers the training could do with says nothing about a test.
-    config = run_config(opened, {"min_workers": None, "max_workers": None, **overrides, "workers": workers})
+    chosen = {"min_workers": None, "max_workers": None, **overrides, "workers": workers}
+    config = run_config(opened, chosen, trust=trust)
     config = _on_held_out_data(opened, config, overrides, split, changed_data)
     built = build(config, [split])
     checkpoint = best_checkpoint(opened)
@@ -199,9 +204,13 @@ def _require_whole(name: str, value: int, least: int, most: float = math.inf) ->
         raise ConfigError(f"{name} {value} is out of range: it is a whole number {limit}")
 
 
-def run_config(run: Run, overrides: Mapping[str, Any]) -> RunConfig:
-    """The configuration of a run with some keys replaced."""
-    return load_config(files=[run.path / "config.yaml"], overrides=overrides).config
+def run_config(run: Run, overrides: Mapping[str, Any], *, trust: bool = False) -> RunConfig:
+    """The configuration of a run with some keys replaced; where work happens is not the run's to say."""
+    require_recorded(run.path, run.info.get("sha256"))
+    loaded = load_config(files=[run.path / "config.yaml"], overrides=overrides, foreign=True, trust=trust)
+    if loaded.config.workers and (text := loaded.left_out.get("address")):
+        warnings.warn(text, RaymetaWarning, stacklevel=2)
+    return loaded.config
 
 
 def best_checkpoint(run: Run) -> Checkpoint:

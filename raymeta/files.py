@@ -1,7 +1,7 @@
 """Whole files that are either the old version or the new one, whatever kills the writer, and JSON for them.
 
-JSON has no NaN and no infinity: `json_text` writes null in their place, and `nan_for_null` reads it back as NaN.
-`open_regular` and `parse_json` read what somebody else may have put there.
+JSON has no NaN and no infinity: `json_text` writes null in their place, and `nan_for_null` reads it back as NaN. What
+reads files is in `reading`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import json
 import math
 import os
 import secrets
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from raymeta.errors import EnvironmentProblem
 from raymeta.redact import redactor, without_secrets
@@ -88,16 +87,6 @@ def write_problem(path: Path, error: OSError) -> EnvironmentProblem:
     return EnvironmentProblem(f"cannot write {path}: {cause}; {remedy}")
 
 
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a file to read its bytes; raises `OSError` for pipes and devices too, which might never answer."""
-    waiting = getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to would wait for ever
-    descriptor = os.open(path, os.O_RDONLY | waiting | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return os.fdopen(descriptor, "rb")
-
-
 def write_json(path: Path, value: object) -> None:
     """`write_whole` of indented JSON."""
     write_whole(path, json_text(value, indent=2) + "\n")
@@ -131,28 +120,3 @@ def nan_for_null(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: nan_for_null(item) for key, item in value.items()}
     return [nan_for_null(item) for item in value] if isinstance(value, list) else value
-
-
-def read_regular(path: Path) -> bytes:
-    """All bytes of a file, see `open_regular`."""
-    with open_regular(path) as file:
-        return file.read()
-
-
-_LONGEST_INT = 18
-"""Digits of a whole number that every program can hold; nothing that we count has more."""
-
-
-def parse_json(data: str | bytes) -> Any:
-    """The value in `data`; a whole number of hundreds of digits comes as a float, infinite if need be.
-
-    Raises `ValueError`, also for lists nested so deeply that they would end the process.
-    """
-    try:
-        return json.loads(data, parse_int=_bounded)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def _bounded(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _LONGEST_INT else float(digits)

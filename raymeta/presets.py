@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from raymeta.command_line import add_verbose, run_command
+from raymeta.command_line import Parser, add_verbose, run_command
 from raymeta.config.preset_files import DEFAULT, description, preset_names, preset_path
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="raymeta presets", description=__doc__)
+    parser = Parser(prog="raymeta presets", description=__doc__)
     parser.add_argument("name", nargs="?", help="preset to print")
     add_verbose(parser)
     arguments = parser.parse_args(argv)

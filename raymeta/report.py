@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raymeta.command_line import add_verbose, dashed, run_command
+from raymeta.command_line import Parser, add_verbose, dashed, run_command, say
 from raymeta.dashboard.assets import PLOTLY, SCRIPTS, asset
 from raymeta.dashboard.library import SWEEP_FILES
 from raymeta.errors import ConfigError, DataError
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raymeta report", description=__doc__)
+    parser = Parser(prog="raymeta report", description=__doc__)
     parser.add_argument("references", nargs="+", metavar="RUN|SWEEP", help="folders, ids, or `latest`")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="[report.html in the folder of the first]")
     parser.add_argument("--output", default="results", help="folder or URI of runs given by id [results]")
@@ -58,7 +58,7 @@ def _report(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"there is no folder {out.parent}: make it, or choose another -o")
     text = report_html(sources)
     write_whole(out, text.encode())  # bytes: looking for credentials would change scripts, which the policy names
-    print(f"{out} ({len(text.encode()) / 1e6:.1f} MB)")
+    say(f"{out} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raymeta.config.load import Override, load_config
+from raymeta.config.load import Loaded, Override, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.engine.checkpoint import Checkpoint, CheckpointStore
 from raymeta.errors import CheckpointError, ConfigError
+from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.rows import read_rows
+from raymeta.seals import require_recorded
 from raymeta.storage.fetch import restore
 from raymeta.storage.remote import is_uri
 
@@ -46,13 +49,20 @@ def run_to_resume(reference: str, output: str = DEFAULT_OUTPUT) -> Resumed:
     return Resumed(Run.open(path), {"mirror": found.mirror.parent.uri}, notes)
 
 
-def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override], files: Sequence[Path] = ()) -> RunConfig:
+def resumed_config(
+    run: Run, options: Mapping[str, Any] | Sequence[Override], files: Sequence[Path] = (), *, trust: bool = False
+) -> Loaded:
     """A run's configuration with the options that may change; raises `ConfigError` for the others.
 
-    Files and options that the run was started with may be given again: they change nothing.
+    Files and options that the run was started with may be given again: they change nothing. Where work happens and what
+    is written where they have to say again, and import paths of the run that they do not give need `trust`.
     """
-    before = load_config(files=[run.path / "config.yaml"]).config
-    after = load_config(files=[run.path / "config.yaml", *files], overrides=options).config
+    if not trust:
+        require_no_way_out(run.path)
+    require_recorded(run.path, run.info.get("sha256"))
+    own = run.path / "config.yaml"
+    loaded = load_config(files=[own, *files], overrides=options, trust=trust)
+    before, after = load_config(files=[own], trust=trust).config, loaded.config
     changed = [key for key in type(after).model_fields if getattr(before, key) != getattr(after, key)]
     if refused := [key for key in changed if key not in FREE_ON_RESUME]:
         raise ConfigError(
@@ -60,7 +70,27 @@ def resumed_config(run: Run, options: Mapping[str, Any] | Sequence[Override], fi
             f"start a new run with -c {run.path / 'config.yaml'}. A resumed run may change "
             f"{', '.join(sorted(FREE_ON_RESUME))}"
         )
-    return after
+    _require_same_rates(run, before, after)
+    loaded.left_out.pop("output", None)  # a run goes on where it is
+    output = os.fsencode(run.path.parent).decode(errors="replace")
+    return loaded._replace(config=after.model_copy(update={"output": output}))
+
+
+def _require_same_rates(run: Run, before: RunConfig, after: RunConfig) -> None:
+    """Raise `ConfigError` where steps that are done would have had other rates in a run of as many steps as asked.
+
+    The rate of a falling schedule is a function of all steps: it would jump, and the result be that of no single run.
+    """
+    done = [int(name.removeprefix("step-")) for name in CheckpointStore(run.path / "checkpoints").names()[:1]]
+    samples = {step for last in done for step in (0, 1, last // 2, last - 1) if 0 <= step < last}
+    if all(before.outer.lr_at(step, before.steps) == after.outer.lr_at(step, after.steps) for step in samples):
+        return
+    raise ConfigError(
+        f"--resume {run.id} cannot change steps from {before.steps} to {after.steps}: outer.schedule "
+        f"{before.outer.schedule} moves the rate over all steps, so that the {done[0]} that are done had other rates "
+        f"than in a run of {after.steps}. Leave steps out, or start a new run with -c {run.path / 'config.yaml'} "
+        f"--steps {after.steps}"
+    )
 
 
 def last_checkpoint(run: Run, steps: int) -> tuple[Checkpoint | None, list[str]]:

@@ -36,6 +36,26 @@ def termination_interrupts() -> Iterator[None]:
 
 
 @contextmanager
+def handlers_kept() -> Iterator[None]:
+    """What handles SIGINT and SIGTERM now does so afterwards, whatever is installed in between.
+
+    A library's own handler that ends the process raises `SystemExit`: in here that is an interrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that was not installed from Python cannot be put back
+                signal.signal(number, handler)
+
+
+@contextmanager
 def unwrapped_interrupts() -> Iterator[None]:
     """An interrupt leaves this as `KeyboardInterrupt`, whatever Python made of it."""
     try:

@@ -7,29 +7,28 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from raymeta.command_line import print_result, run_command
+from raymeta.command_line import print_result, run_command, say
 from raymeta.config.arguments import Arguments, Flag, split_arguments
 from raymeta.config.describe import run_options, section_options
-from raymeta.config.load import Override, dump, load_config
+from raymeta.config.load import Loaded, Override, dump, load_config
 from raymeta.config.preset_files import DEFAULT, preset_names
-from raymeta.config.schema import RunConfig
 from raymeta.config.variants import SECTIONS, registry
-from raymeta.engine.driver import StopReason
-from raymeta.engine.profile import profile_text
 from raymeta.errors import ConfigError
-from raymeta.resume import DEFAULT_OUTPUT, resumed_config, run_to_resume
-from raymeta.runs.read import Run
-from raymeta.runs.terminal import Mode, open_terminal
+from raymeta.runs.terminal import Mode, clean, open_terminal
 from raymeta.runs.tracker import Tracker, score_text
-from raymeta.training import Training, run_name, without_effect
+
+if TYPE_CHECKING:  # torch comes with them, which a mistyped option does not wait for
+    from raymeta.engine.driver import StopReason
+    from raymeta.runs.read import Run
 
 TRACED_STEPS = 10
 
 FLAGS = (
     Flag(("-c", "--config"), "many", "configuration file on top of the preset; may be repeated", "FILE"),
     Flag(("--resume",), "maybe", "continue a run (a path, a URI, an id, or `latest`)", "[RUN]"),
+    Flag(("--trust",), "nothing", "import the code that a run's folder names (--resume, or -c of a file in it)"),
     Flag(("--dry-run",), "nothing", "check configuration and data, build the model, and stop"),
     Flag(("--print-config",), "nothing", "print the resolved configuration as YAML, and stop"),
     Flag(("--profile",), "maybe", f"tell where time goes; record a trace of STEPS steps [{TRACED_STEPS}]", "[STEPS]"),
@@ -56,22 +55,25 @@ def _train(argv: Sequence[str]) -> int:
         return 0
     if (mode := flags.get("log_format", "auto")) not in get_args(Mode):
         raise ConfigError(f"--log-format {mode} is none of {', '.join(get_args(Mode))}")
-    config, notes, resume = _configuration(arguments)
+    loaded, resume = _configuration(arguments)
+
+    from raymeta.training import Training, run_name, without_effect
+
+    config, notes = loaded.config, loaded.notes
     if flags.get("print_config"):
-        _tell([] if flags.get("quiet") else notes, without_effect(config))
+        _tell([] if flags.get("quiet") else notes, [*loaded.left_out.values(), *without_effect(config)])
         print(dump(config), end="")
         return 0
-    training = Training(
-        config,
+    training = Training.of(
+        loaded,
         resume=resume,
-        notes=notes,
         command=["raymeta", "train", *argv],
         trackers=lambda title: [_terminal(flags, title, config.steps)],
         profiled_steps=_profiled_steps(flags),
     )
     if flags.get("dry_run"):
         _tell([] if flags.get("quiet") else notes, training.warnings)
-        print(
+        say(
             f"{run_name(config)}: configuration and data are good: {training.plan()}, "
             f"{training.built.blueprint.layout.size:,} parameters\n"
             + "\n".join(f"{title}: {text}" for title, text in training.data_lines())
@@ -79,25 +81,30 @@ def _train(argv: Sequence[str]) -> int:
         return 0
     run = training.execute()
     mirror = None if training.store is None else str(training.store / run.id)
-    text = result_text(run, training.reason, mirror=mirror)
+    text = result_text(run, training.reason, mirror=mirror, address=config.address)
     if training.profile is not None and training.profile.num_steps:
+        from raymeta.engine.profile import profile_text
+
         text += f"\n\n{profile_text(training.profile.table())}"
     print_result("train", text, str(run.path))
     return 130 if training.reason == "signal" else 0
 
 
-def _configuration(arguments: Arguments) -> tuple[RunConfig, list[str], Run | None]:
+def _configuration(arguments: Arguments) -> tuple[Loaded, Run | None]:
     flags, overrides = arguments
+    files, trust = [Path(f) for f in flags.get("config", [])], bool(flags.get("trust"))
     if "resume" not in flags:
-        loaded = load_config(files=[Path(f) for f in flags.get("config", [])], overrides=overrides)
-        return loaded.config, loaded.notes, None
+        return load_config(files=files, overrides=overrides, trust=trust), None
+
+    from raymeta.resume import DEFAULT_OUTPUT, resumed_config, run_to_resume
+
     reference = "latest" if flags["resume"] is True else flags["resume"]
     output = next((o.value for o in reversed(overrides) if o.key == "output"), DEFAULT_OUTPUT)
     resumed = run_to_resume(reference, str(output))
     mirror = [Override(key, value, "--resume") for key, value in resumed.mirror.items()]
     kept = [o for o in overrides if o.key != "output"]  # it only says where to look
-    files = [Path(f) for f in flags.get("config", [])]
-    return resumed_config(resumed.run, [*mirror, *kept], files), resumed.notes, resumed.run
+    loaded = resumed_config(resumed.run, [*mirror, *kept], files, trust=trust)
+    return loaded._replace(notes=resumed.notes), resumed.run
 
 
 def _profiled_steps(flags: Mapping[str, Any]) -> int | None:
@@ -114,7 +121,7 @@ def _tell(notes: Sequence[str], warnings: Sequence[str]) -> None:
     """What the terminal of a run would have told."""
     for kind, texts in (("note", notes), ("warning", warnings)):
         for text in texts:
-            print(f"{kind}: {text}", file=sys.stderr)
+            print(f"{kind}: {clean(text)}", file=sys.stderr)
 
 
 def _terminal(flags: Mapping[str, Any], title: str, steps: int) -> Tracker:
@@ -123,11 +130,16 @@ def _terminal(flags: Mapping[str, Any], title: str, steps: int) -> Tracker:
     return open_terminal(flags.get("log_format", "auto"), quiet=bool(flags.get("quiet")), title=title, steps=steps)
 
 
-def result_text(run: Run, reason: StopReason, *, mirror: str | None = None) -> str:
-    """The end of a run for people: the headline, where the run is, and what to do next."""
+def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, address: str | None = None) -> str:
+    """The end of a run for people: the headline, where the run is, and what to do next.
+
+    A resumed run goes on where its command line says, so `mirror` and `address` have to be given again.
+    """
     path = shlex.quote(str(run.path))
     if reason == "signal":
-        text = f"stopped with a checkpoint saved in {path}\ncontinue with:  raymeta train --resume {path}"
+        there = f" --address {shlex.quote(address)}" if address else ""
+        copy = f" --mirror {shlex.quote(mirror.rpartition('/')[0])}" if mirror else ""
+        text = f"stopped with a checkpoint saved in {path}\ncontinue with:  raymeta train --resume {path}{there}{copy}"
         return f"{text}\nor elsewhere:   raymeta train --resume {shlex.quote(mirror)}" if mirror else text
     summary = run.summary or {}
     headline, steps = summary["headline"], summary["by_inner_step"]

@@ -11,17 +11,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from raymeta.algorithms.problem import Learned
 from raymeta.config.build import Built, build, initial_state, open_executor, schedule_of, splits_in_use
-from raymeta.config.load import dump, load_config
+from raymeta.config.load import Loaded, dump, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
-from raymeta.engine.books import RunState
 from raymeta.engine.checkpoint import CheckpointStore, checkpoint_name
 from raymeta.engine.driver import StopReason, train_loop
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.ray_actors import RayMetrics
 from raymeta.engine.profile import Profile
-from raymeta.errors import CheckpointError, EnvironmentProblem
+from raymeta.engine.worker import choose_device
+from raymeta.errors import CheckpointError, EnvironmentProblem, RaymetaError, RunFailed, shortened
 from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, take_fixed_tensors
 from raymeta.inspection import write_episodes
 from raymeta.resume import last_checkpoint, resumed_config, run_to_resume, spent_s
@@ -36,11 +37,17 @@ from raymeta.same_data import on_recorded_data
 from raymeta.signals import first_signal, termination_interrupts
 from raymeta.storage.remote import Remote
 from raymeta.tasks.manifest import Manifest
+from raymeta.their_code import described
 from raymeta.tree import params_sha256
 
 
 def meta_train(
-    preset: str | None = None, *, file: str | Path | None = None, resume: str | Path | None = None, **options: Any
+    preset: str | None = None,
+    *,
+    file: str | Path | None = None,
+    resume: str | Path | None = None,
+    trust: bool = False,
+    **options: Any,
 ) -> Run:
     """Train, evaluate, and return the run; what `raymeta train` does, without its terminal.
 
@@ -49,6 +56,8 @@ def meta_train(
         file: a configuration file on top of it.
         resume: a run to continue, a folder or a URI, instead of starting one; then only options that keep its
             result are taken.
+        trust: import the code that the configuration of a run (`resume`, or `file` in its folder) names. Paths that
+            were given in this process are trusted.
         options: configuration keys; dotted ones as `**{"algorithm.inner_lr": 0.1}`, and instances as they are:
             `algorithm=raymeta.MAML(inner_lr=0.1)`, `tasks=MyTasks()`.
 
@@ -57,11 +66,13 @@ def meta_train(
     """
     if resume is not None:
         resumed = run_to_resume(str(resume))
-        config, notes = resumed_config(resumed.run, resumed.mirror | options), resumed.notes
-        return Training(config, resume=resumed.run, notes=notes, trackers=lambda title: [PythonWarnings()]).execute()
-    files = [] if file is None else [Path(file)]
-    config, notes = load_config(preset=preset, files=files, overrides=options)
-    return Training(config, notes=notes, trackers=lambda title: [PythonWarnings()]).execute()
+        loaded = resumed_config(resumed.run, resumed.mirror | options, trust=trust)
+        loaded = loaded._replace(notes=resumed.notes)
+    else:
+        files = [] if file is None else [Path(file)]
+        loaded = load_config(preset=preset, files=files, overrides=options, trust=trust)
+    run = None if resume is None else resumed.run
+    return Training.of(loaded, resume=run, trackers=lambda title: [PythonWarnings()]).execute()
 
 
 WORST_KEPT = 4
@@ -101,6 +112,8 @@ class Training:
             require_no_writer(resume.path)
             config, told = on_recorded_data(resume, config)
             self._notes = [*self._notes, *told]
+        if config.device == "cuda" and config.address is None:  # workers are started on this machine
+            choose_device("cuda")
         self.store = None if config.mirror is None else Remote.open(config.mirror)
         self.built: Built = build(config)
         self.manifest = config.tasks.manifest(splits_in_use(config))
@@ -113,6 +126,13 @@ class Training:
             self._restore(resume)
         if self.store is not None:
             self.store.check()
+
+    @classmethod
+    def of(cls, loaded: Loaded, **options: Any) -> Training:
+        """The training of a configuration that was loaded, with what a person should know about that."""
+        training = cls(loaded.config, notes=loaded.notes, **options)
+        training.warnings = [*loaded.left_out.values(), *training.warnings]
+        return training
 
     def execute(self) -> Run:
         """Train and evaluate; the run directory says how it ended, whatever happens."""
@@ -150,9 +170,11 @@ class Training:
             store.save(self.state.checkpoint())
             self._stop(writer, tracker)
         except BaseException as error:
-            message = f"{type(error).__name__}: {error}"
+            message = told(error)
             tracker.event("failed", message)
             writer.finish("failed", message)
+            if isinstance(error, SystemExit):  # a person's own code, which would end the process as if all were well
+                raise RunFailed(message) from error
             raise
         finally:
             tracker.close()
@@ -184,24 +206,12 @@ class Training:
             if signalled.is_set() or self.reason == "signal":  # also one that came when no step was left
                 self._stop(writer, tracker)
                 return
-            evaluation = self._evaluate(state, store, executor, tracker, writer)
+            learned, step = self._scored(store, tracker)
+            evaluation = self._evaluate(learned, step, executor, tracker, writer)
+            self._record(evaluation, writer, wall_s=self._spent_s + time.perf_counter() - began)
         finally:
             executor.close()
-        writer.write_evaluation("test", evaluation.to_json())
-        writer.write_summary(
-            evaluation.headline,
-            params_sha256=params_sha256(state.outer.learned.params),
-            tasks_per_s=state.tasks / state.train_s if state.train_s else 0.0,
-            wall_s=self._spent_s + time.perf_counter() - began,
-            steps=state.step,
-            best_step=None if state.best is None else state.best["step"],
-            stopped_by=self.reason,
-            scored_checkpoint=evaluation.settings["checkpoint_step"],
-            by_inner_step=evaluation.summary.per_step,
-            batch_norm=self.built.batch_norm,
-            inner_steps=evaluation.settings["inner_steps"],
-            precision=self.config.precision,
-        )
+        self._illustrate(evaluation, learned, tracker, writer)
         writer.finish("finished", self.reason)
         tracker.event("finished", f"finished after {state.step} steps", step=state.step)
 
@@ -259,18 +269,22 @@ class Training:
             return f"{steps} steps {where}"
         return f"continues at step {done} of {steps} {where}" + (": only the test is left" if done == steps else "")
 
-    def _evaluate(
-        self, state: RunState, store: CheckpointStore, executor: Executor, tracker: Trackers, writer: RunWriter
-    ) -> Evaluation:
-        """Score the checkpoint best on validation; without validation, the final parameters."""
-        learned, step = state.outer.learned, state.step
+    def _scored(self, store: CheckpointStore, tracker: Trackers) -> tuple[Learned, int]:
+        """What is tested: the checkpoint best on validation; without validation, the final parameters."""
+        state = self.state
         if state.best is not None and state.best["step"] != state.step:
             try:
                 best = store.load(checkpoint_name(state.best["step"]))
-                learned, step = best.learned, best.step
+                return best.learned, best.step
             except CheckpointError as error:
-                tracker.event("warning", f"{error}: the parameters of step {step} are tested in place of the best")
-        evaluation = evaluate_learned(
+                text = f"{error}: the parameters of step {state.step} are tested in place of the best"
+                tracker.event("warning", text)
+        return state.outer.learned, state.step
+
+    def _evaluate(
+        self, learned: Learned, step: int, executor: Executor, tracker: Trackers, writer: RunWriter
+    ) -> Evaluation:
+        return evaluate_learned(
             self.config,
             self.built,
             learned,
@@ -278,15 +292,47 @@ class Training:
             run=writer.id,
             step=step,
             split="test",
-            chunks=state.chunks,
+            chunks=self.state.chunks,
             notify=tracker.event,
         )
+
+    def _record(self, evaluation: Evaluation, writer: RunWriter, *, wall_s: float) -> None:
+        """The score on the disk, before anything else that could fail."""
+        state = self.state
+        writer.write_evaluation("test", evaluation.to_json())
+        writer.write_summary(
+            evaluation.headline,
+            params_sha256=params_sha256(state.outer.learned.params),
+            tasks_per_s=state.tasks / state.train_s if state.train_s else 0.0,
+            wall_s=wall_s,
+            steps=state.step,
+            best_step=None if state.best is None else state.best["step"],
+            stopped_by=self.reason,
+            scored_checkpoint=evaluation.settings["checkpoint_step"],
+            by_inner_step=evaluation.summary.per_step,
+            batch_norm=self.built.batch_norm,
+            inner_steps=evaluation.settings["inner_steps"],
+            precision=self.config.precision,
+        )
+
+    def _illustrate(self, evaluation: Evaluation, learned: Learned, tracker: Trackers, writer: RunWriter) -> None:
+        """Write a few test episodes out. The run has its score: what cannot be drawn, or is interrupted, is told."""
         ranked = evaluation.scores.ranked()
         kept = sorted({*range(min(WORST_KEPT, len(ranked))), len(ranked) // 2, len(ranked) - 1})
         ranks = {ranked[place]: place + 1 for place in kept}
         folder = writer.directory / "eval" / "episodes"
-        write_episodes(folder, self.built.blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
-        return evaluation
+        try:
+            problems = write_episodes(folder, self.built.blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
+        except KeyboardInterrupt:
+            problems = ["test episodes are left out: interrupted"]
+        for problem in problems:
+            tracker.event("warning", problem)
+
+
+def told(error: BaseException) -> str:
+    """How a run failed, for its files: the error, and the line of a person's own code that it came from."""
+    text = described(error)
+    return shortened(f"{type(error).__name__}: {text}" if isinstance(error, RaymetaError) else text)
 
 
 def run_name(config: RunConfig) -> str:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raymeta.command_line import add_verbose, dashed, run_command
+from raymeta.command_line import Parser, add_verbose, dashed, run_command
 from raymeta.engine.worker import choose_device
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.files import write_json
@@ -66,9 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="raymeta transfer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="raymeta transfer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder of cifar-10-batches-py and cifar-100-python")
     parser.add_argument("--arch", choices=("resnet18", "resnet12"), default="resnet18", help="network [resnet18]")
     parser.add_argument("--width", type=_count, default=64, help="channels of resnet12's first block [64]")

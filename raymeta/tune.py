@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from raymeta.command_line import print_result, run_command
+from raymeta.command_line import print_result, run_command, say
 from raymeta.config.arguments import Arguments, Flag, split_arguments
 from raymeta.engine.executors.placement import require_known_address
 from raymeta.errors import ConfigError, EnvironmentProblem
@@ -25,6 +25,7 @@ FLAGS = (
     Flag(("--output",), "one", "the sweep lies under DIR/sweeps", "DIR"),
     Flag(("--address",), "one", "Ray cluster to join: auto or HOST:PORT; starts Ray on this machine unless given", "A"),
     Flag(("--resume",), "maybe", "go on with a sweep (a path, an id, or `latest`)", "[SWEEP]"),
+    Flag(("--trust",), "nothing", "import the code that the folder of a resumed sweep names"),
     Flag(("--dry-run",), "nothing", "print the first trials and what they take, and stop"),
     Flag(("-q", "--quiet"), "nothing", "only failed trials and the result"),
     Flag(("-v", "--verbose"), "nothing", "show tracebacks"),
@@ -54,7 +55,10 @@ def _tune(argv: Sequence[str]) -> int:
         raise ConfigError(f"--log-format {mode} is none of {', '.join(get_args(Mode))}")
     if flags.get("no_color"):
         os.environ["NO_COLOR"] = "1"
-    from raymeta.sweeps import tuner
+    if "resume" not in flags:
+        _require_file(flags.get("config", []))
+
+    from raymeta.sweeps import tuner  # with torch, which these mistakes do not wait for
 
     directory = _directory(arguments)
     if directory is None:
@@ -63,6 +67,8 @@ def _tune(argv: Sequence[str]) -> int:
         directory,
         address=flags.get("address"),
         changes=_changes(flags) if "resume" in flags else None,
+        overrides=arguments.overrides if "resume" in flags else (),
+        trust=bool(flags.get("trust")),
         mode=mode,
         quiet=bool(flags.get("quiet")),
     )
@@ -83,25 +89,30 @@ def _directory(arguments: Arguments) -> Path | None:
     output = Path(_local(flags.get("output", "results")))
     files = flags.get("config", [])
     if "resume" in flags:
-        if files or overrides:
-            given = "-c" if files else overrides[0].key
-            raise ConfigError(f"--resume goes on with a sweep as it is: leave {given} out")
+        if given := ["-c"] * bool(files) + [o.key for o in overrides if o.key != "mirror"]:
+            raise ConfigError(f"--resume goes on with a sweep as it is: leave {given[0]} out")
         directory = tuner.find_sweep("latest" if flags["resume"] is True else flags["resume"], output)
         if flags.get("dry_run"):
-            print(to_go_on_text(directory, _changes(flags)))
+            say(to_go_on_text(directory, _changes(flags), trust=bool(flags.get("trust"))))
             return None
         return directory
-    if len(files) != 1:
-        raise ConfigError("a sweep needs its file, one: raymeta tune -c tune_configs/smoke.yaml")
-    sweep = load_sweep(Path(files[0]), overrides=overrides, changes=_changes(flags))
+    trust = bool(flags.get("trust"))
+    sweep = load_sweep(Path(files[0]), overrides=overrides, changes=_changes(flags), trust=trust)
     if "address" in flags:
         require_known_address(flags["address"])
     proposer(sweep)  # before anything is written: its package may be missing
     if flags.get("dry_run"):
-        print("\n".join([dry_run_text(sweep), *([] if flags.get("address") else _misfits(sweep))]))
+        say("\n".join([dry_run_text(sweep), *([] if flags.get("address") else _misfits(sweep))]))
         return None
     tuner.require_machine(sweep, flags.get("address"))  # before anything is written, too
     return tuner.new_directory(sweep, output)
+
+
+def _require_file(files: Sequence[str]) -> None:
+    if len(files) != 1:
+        raise ConfigError("a sweep needs its file, one: raymeta tune -c tune_configs/smoke.yaml")
+    if not os.path.lexists(files[0]):
+        raise ConfigError(f"{files[0]}: there is no such sweep file")
 
 
 def _misfits(sweep: Any) -> list[str]:
@@ -160,13 +171,13 @@ def dry_run_text(sweep: Any) -> str:
     return "\n".join(lines)
 
 
-def to_go_on_text(directory: Path, changes: Mapping[str, Any]) -> str:
+def to_go_on_text(directory: Path, changes: Mapping[str, Any], *, trust: bool = False) -> str:
     """What `--resume` would do with a sweep."""
     from raymeta.sweeps.load import load_sweep
     from raymeta.sweeps.records import ENDED, Records
     from raymeta.sweeps.search import proposer
 
-    sweep = load_sweep(directory / "sweep.yaml", changes=changes, check=False)
+    sweep = load_sweep(directory / "sweep.yaml", changes=changes, check=False, foreign=True, trust=trust)
     records = Records.load(directory / "records", sweep.file.repeats)
     total, ended = proposer(sweep).total * sweep.file.repeats, records.count(*ENDED)
     begun = len(records.by_id) - ended

@@ -54,16 +54,19 @@ class RunView(Run):
                 found[f"episode {item['index']}"] = figure_of(sheet(content))
         return found
 
-    def model(self) -> nn.Module:
+    def model(self, *, trust: bool = False) -> nn.Module:
         """The model of the run's best checkpoint, all of its tensors. Raises `CheckpointError` without any.
 
         With `batch_norm: running` it uses the running statistics in eval mode, as any module does. Under the other
         policies there are none: batch norm uses the batch that it is given in both modes.
 
+        With `trust`, code that the run's configuration names is imported; needed unless it was named in this process.
+
         Parameters of an algorithm beside the model's own (Meta-SGD's rates) are not part of it; `raymeta.meta_test`
         adapts with them.
         """
-        built, checkpoint = build(run_config(self, {}), ()), best_checkpoint(self)
+        config = run_config(self, {}, trust=trust or self.trusted)
+        built, checkpoint = build(config, ()), best_checkpoint(self)
         take_fixed_tensors(built, checkpoint)
         return built.blueprint.problem().exported(checkpoint.learned)
 
@@ -102,13 +105,15 @@ class SweepView:
         return notebook_html(sweep_page(source), list(sweep_figures(source)))
 
 
-def load_run(reference: str | Path, *, output: str | Path = "results") -> RunView:
+def load_run(reference: str | Path, *, output: str | Path = "results", trust: bool = False) -> RunView:
     """The run in a folder, or the one that `raymeta runs show` would find in `output`: `load_run("latest").figures()`.
+
+    With `trust`, code that the run names may be imported, for `model()` and `meta_test`.
 
     Raises `ConfigError` for an unknown or ambiguous reference, `DataError` if there are no runs at all.
     """
     found = resolve_run(str(reference), Path(output))
-    return RunView(found.path, found.info)
+    return RunView(found.path, found.info, trusted=trust)
 
 
 def figure_of(spec: dict[str, Any]) -> go.Figure:

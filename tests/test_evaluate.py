@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded import rewrite
 
 import raymeta
 from raymeta import evaluate, evaluation
@@ -123,10 +123,7 @@ def test_what_a_cluster_run_could_do_with_does_not_bind_its_test(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run of four to eight workers on a GPU cluster that is gone is tested on two workers of this machine."""
-    text = (run.path / "config.yaml").read_text()
-    for key, value in {"workers": 4, "min_workers": 4, "max_workers": 8, "address": "10.0.0.1:6379"}.items():
-        text = re.sub(rf"^{key}: .*$", f"{key}: {value}", text, flags=re.MULTILINE)
-    (run.path / "config.yaml").write_text(text)
+    rewrite(run, workers=4, min_workers=4, max_workers=8, address="10.0.0.1:6379")
     asked: list[RunConfig] = []
 
     def note(config: RunConfig, blueprint: Blueprint) -> LocalExecutor:
@@ -137,5 +134,8 @@ def test_what_a_cluster_run_could_do_with_does_not_bind_its_test(
     assert main([str(run.path), "--episodes", "2", "--workers", "2", "--address", "none", "--device", "cpu"]) == 0
     assert main([str(run.path), "--episodes", "2", "--workers", "2"]) == 0
     assert [(c.workers, c.min_workers, c.max_workers) for c in asked] == [(2, None, None)] * 2
-    assert [(c.address, c.device) for c in asked] == [(None, "cpu"), ("10.0.0.1:6379", "auto")]
+    assert [(c.address, c.device) for c in asked] == [(None, "cpu"), (None, "auto")], "not the run's to say"
+    assert "address '10.0.0.1:6379' of the run's folder is not taken over" in capsys.readouterr().err
+    assert main([str(run.path), "--episodes", "2", "--workers", "2", "--address", "auto"]) == 0
+    assert asked[-1].address == "auto"
     assert main([str(run.path), "--device", "tpu"]) == 2

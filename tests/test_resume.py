@@ -143,7 +143,7 @@ def test_two_that_resume_at_the_same_instant_do_not_both_write(run: Run) -> None
     code = (
         "import sys, raymeta\nfrom raymeta.resume import resumed_config\nfrom raymeta.training import Training\n"
         "run = raymeta.load_run(sys.argv[1])\n"
-        "training = Training(resumed_config(run, {'steps': 12}), resume=run)\n"
+        "training = Training(resumed_config(run, {'steps': 12}).config, resume=run)\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "try:\n    training.execute()\nexcept raymeta.RaymetaError as error:\n    sys.exit(str(error))\n"
     )
@@ -181,6 +181,50 @@ def test_a_torn_run_json_is_told_and_costs_no_attempt(run: Run, capsys: pytest.C
     assert resumed(run, "--steps", "8") == 0
     assert "warning: run.json cannot be read" in capsys.readouterr().err
     assert Run.open(run.path).info["attempt"] == 2
+
+
+# Rates
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "code"),
+    [
+        ({"outer.schedule": "cosine"}, "12", 2),
+        ({"outer.schedule": "linear"}, "12", 2),
+        ({"outer.schedule": "linear", "algorithm": "reptile"}, "7", 2),
+        ({"algorithm": "reptile"}, "12", 2),
+        ({"outer.schedule": "linear", "outer.final_lr": 0.01, "outer.lr": 0.01}, "12", 0),
+        ({"outer.schedule": "step", "outer.step_every": 2}, "12", 0),
+        ({"outer.schedule": "constant"}, "12", 0),
+        ({"outer.schedule": "cosine"}, "6", 0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:option algorithm switches")
+def test_more_steps_where_the_rate_falls_over_all_of_them_are_refused(
+    tmp_path: Path, schedule: dict[str, Any], steps: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is allowed has the bits of a run that had so many steps from its beginning."""
+    run = raymeta.meta_train(output=str(tmp_path / "short"), **SMALL | schedule)
+    assert resumed(run, "-q", "--steps", steps) == code
+    told = capsys.readouterr().err
+    if code:
+        assert f"cannot change steps from 6 to {steps}" in told
+        assert f"--steps {steps}" in told
+        assert resumed(run, "-q") == 0, "with its own steps it goes on"
+        return
+    longer = raymeta.meta_train(output=str(tmp_path / "long"), **SMALL | schedule | {"steps": int(steps)})
+    assert (run.summary or {})["params_sha256"] == (longer.summary or {})["params_sha256"]
+
+
+def test_fewer_steps_of_a_falling_rate_are_refused_once_a_rate_was_another(tmp_path: Path) -> None:
+    run = raymeta.meta_train(output=str(tmp_path), **SMALL | {"outer.schedule": "cosine"})
+    for step in (6, 4):
+        shutil.rmtree(run.path / "checkpoints" / f"step-{step:08d}")
+    assert resumed(run, "-q", "--steps", "5") == 2
+    shutil.rmtree(run.path / "checkpoints")
+    for name in ("events.jsonl", "run.json"):  # as if it had been killed before its first checkpoint
+        (run.path / name).write_text("{}" if name == "run.json" else "")
+    assert resumed(run, "-q", "--steps", "5") == 0
 
 
 # Signals

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic.dataclasses import dataclass
+from recorded import replace_config
 
 import raymeta
 from raymeta.errors import ConfigError, DataError, RaymetaWarning
@@ -67,8 +68,7 @@ def photos(original: tuple[Path, Run], tmp_path: Path) -> Path:
 def run(original: tuple[Path, Run], photos: Path, tmp_path: Path) -> Run:
     folder = Path(shutil.copytree(original[1].path, tmp_path / "runs" / original[1].id))
     text = (folder / "config.yaml").read_text().replace(str(original[0]), str(photos))
-    (folder / "config.yaml").write_text(text)
-    return Run.open(folder)
+    return replace_config(folder, text)
 
 
 def values(run: Run, **options: Any) -> list[float]:

@@ -191,3 +191,31 @@ def test_grids_are_crossed_with_what_lies_under_them(tmp_path: Path) -> None:
     assert {(p["algorithm"], p["outer.lr"]) for p in sweep.space.crossed()} == {
         (a, lr) for a in ("maml", "anil", "protonet") for lr in (0.1, 0.2)
     }
+
+
+@pytest.mark.parametrize(
+    ("nested", "dotted"),
+    [
+        ("model: {width: {choice: [8, 16]}}", "model.width: {choice: [8, 16]}"),
+        ("outer: {lr: {loguniform: [0.001, 0.1]}}", "outer.lr: {loguniform: [0.001, 0.1]}"),
+        ("model: {width: 8, depth: {randint: [2, 4]}}", "model.width: 8\n  model.depth: {randint: [2, 4]}"),
+        (
+            "algorithm: {name: {choice: {maml: {algorithm: {inner_lr: {uniform: [0.1, 1]}}}, protonet: {}}}}",
+            "algorithm: {choice: {maml: {algorithm.inner_lr: {uniform: [0.1, 1]}}, protonet: {}}}",
+        ),
+    ],
+)
+def test_a_nested_space_is_the_dotted_one(tmp_path: Path, nested: str, dotted: str) -> None:
+    """As in a configuration, where both mean the same."""
+    spaces = []
+    for text in (nested, dotted):
+        (tmp_path / "s.yaml").write_text(f"base: glyphs-5w1s-maml\nspace:\n  {text}\nsamples: 1\n")
+        spaces.append([(d.key, d.domain) for d in load_sweep(tmp_path / "s.yaml", check=False).space.all()])
+    assert [key for key, _ in spaces[0]] == [key for key, _ in spaces[1]]
+    assert len(spaces[0]) > 0
+
+
+def test_a_mistake_in_a_nested_space_has_its_line(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("space:\n  model:\n    width: {chioce: [8]}\n    model.width: 3\nsamples: 1\n")
+    with pytest.raises(ConfigError, match=r"s\.yaml:3: model\.width is given chioce"):
+        load_sweep(tmp_path / "s.yaml", check=False)

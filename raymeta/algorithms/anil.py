@@ -46,7 +46,7 @@ class ANIL(DescentAlgorithm):
 
     def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
         names = tuple(name for name in learned.params if name in problem.param_names)
-        head = tuple(select(dict(learned.params), (f"{problem.head_name}.*",)))
+        head = tuple(select({name: learned.params[name] for name in names}, (f"{problem.head_prefix}*",)))
         scale = loss_scale(self.inner_loss_reduction, phase)
 
         def features(values: Params) -> Params:

@@ -85,7 +85,7 @@ class Baseline(Algorithm):
         if self.head == "linear":
             logits = problem.forward(learned, x, phase)
         else:
-            weight = learned.params[f"{problem.head_name}.weight"]
+            weight = learned.params[f"{problem.head_prefix}weight"]
             logits = self._logits({"weight": weight}, problem.features(learned, x, phase))
         loss = problem.loss(logits, class_id)
         return loss, training_metrics(problem, loss, logits, class_id, None)

@@ -64,9 +64,9 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 
 def _not_a_head(problem: Problem, reason: str) -> ConfigError:
-    head = problem.head_name
+    head = problem.head_name or "the model"
     return ConfigError(
         f"{head} cannot be adapted or replaced as the model's head: {reason}. Let the model end with its head, used "
         f"once and by itself, or name another layer with model.head, or use --algorithm maml with "
-        f"--algorithm.adapt_only '[\"{head}.*\"]', which takes any model"
+        f"--algorithm.adapt_only '[\"{problem.head_prefix}*\"]', which takes any model"
     )

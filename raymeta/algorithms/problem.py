@@ -163,10 +163,15 @@ class Problem:
         """Inputs of the head [n, d]: the model without its last linear layer."""
         return self._apply(self._body, learned, x, phase, support_x)
 
+    @property
+    def head_prefix(self) -> str:
+        """What names of the head's parameters begin with; nothing where the model is its own head."""
+        return f"{self.head_name}." if self.head_name else ""
+
     def classify(self, params: Params, z: Tensor) -> Tensor:
         """All outputs of the head for features z [n, d], with the head's parameters under their full names."""
-        prefix = f"{self.head_name}."
-        own = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix)}
+        prefix = self.head_prefix
+        own = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix) and n in self.param_names}
         result: Tensor = functional_call(self.model.get_submodule(self.head_name), own, (z,))
         return result
 
@@ -228,6 +233,8 @@ class Problem:
 
     @cached_property
     def _body(self) -> nn.Module:
+        if not self.head_name:
+            return nn.Identity()
         body = copy.deepcopy(self.model)
         parent, _, child = self.head_name.rpartition(".")
         setattr(body.get_submodule(parent), child, nn.Identity())

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raymeta.command_line import add_verbose, run_command
+from raymeta.command_line import Parser, add_verbose, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="raymeta bench", description=__doc__)
+    parser = Parser(prog="raymeta bench", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="cases; all unless given (see --list)")
     parser.add_argument("--list", action="store_true", help="list the cases and the peers that are installed")
     parser.add_argument("--rounds", type=int, default=9, help="times that each path is measured in turn [9]")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from raymeta.command_line import add_verbose, run_command
+from raymeta.command_line import Parser, add_verbose, run_command, say
 from raymeta.config.describe import REQUIRED, Option, all_keys, run_options, schema_of, section_options
+from raymeta.config.layers import read_layer
 from raymeta.config.load import dump, load_config
 from raymeta.config.preset_files import preset_names
 from raymeta.config.schema import RunOptions
@@ -18,11 +18,12 @@ from raymeta.config.variants import SECTIONS, registry, variant_class
 from raymeta.config.yaml_lines import parse
 from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
+from raymeta.options import OF_THE_PERSON, marked
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="raymeta config", description=__doc__)
+    parser = Parser(prog="raymeta config", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     check = commands.add_parser("check", help="check configuration files, presets or runs")
     check.add_argument("sources", nargs="+", metavar="FILE|PRESET|RUN")
@@ -30,26 +31,30 @@ def main(argv: list[str] | None = None) -> int:
     explain.add_argument("key", nargs="?")
     diff = commands.add_parser("diff", help="options in which two configurations differ")
     diff.add_argument("sources", nargs=2, metavar="FILE|PRESET|RUN")
+    for command in (check, diff):
+        command.add_argument("--trust", action="store_true", help="import the code that a run's folder names")
     schema = commands.add_parser("schema", help="print a JSON schema for editors")
     add_verbose(check, explain, diff, schema)
     arguments = parser.parse_args(argv)
     actions = {
-        "check": lambda: _check(arguments.sources),
+        "check": lambda: _check(arguments.sources, arguments.trust),
         "explain": lambda: _explain(arguments.key),
-        "diff": lambda: _diff(*arguments.sources),
+        "diff": lambda: _diff(*arguments.sources, trust=arguments.trust),
         "schema": _schema,
     }
     return run_command("config", actions[arguments.command], verbose=arguments.verbose)
 
 
-def _resolved(source: str) -> dict[str, Any]:
+def _resolved(source: str, trust: bool) -> dict[str, Any]:
     """The resolved, flattened configuration of a file, a run's folder or a preset."""
     path = Path(source)
     if path.is_dir():
         path = path / "config.yaml"
     is_preset = not path.exists() and source in preset_names()
-    loaded = load_config(preset=source) if is_preset else load_config(files=[path])
-    return _flat(parse(dump(loaded.config), source).value)
+    loaded = load_config(preset=source) if is_preset else load_config(files=[path], trust=trust)
+    said = {} if is_preset else read_layer(path).content  # also what a run's folder does not decide
+    own = {key: said[key] for key in marked(RunOptions, OF_THE_PERSON) if key in said}
+    return _flat(parse(dump(loaded.config), source).value | own)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -59,12 +64,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check(sources: list[str]) -> int:
+def _check(sources: list[str], trust: bool) -> int:
     problems = []
     for source in sources:
         try:
-            _resolved(source)
-            print(f"{source}: good")
+            _resolved(source, trust)
+            say(f"{source}: good")
         except ConfigError as error:
             problems.append(str(error))
     if problems:
@@ -103,11 +108,11 @@ def _options_named(key: str) -> list[tuple[str, Option]]:
     return [(variant, options[name]) for variant, options in variants if name in options]
 
 
-def _diff(first: str, second: str) -> int:
-    a, b = _resolved(first), _resolved(second)
+def _diff(first: str, second: str, *, trust: bool) -> int:
+    a, b = _resolved(first, trust), _resolved(second, trust)
     keys = [key for key in {**a, **b} if a.get(key, "absent") != b.get(key, "absent")]
     for key in keys:
-        print(f"{key}: {a.get(key, '(absent)')} -> {b.get(key, '(absent)')}")
+        say(f"{key}: {a.get(key, '(absent)')} -> {b.get(key, '(absent)')}")
     if not keys:
         print("no difference")
     return 0

@@ -6,11 +6,8 @@ import dataclasses
 from functools import cache
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, TypeAdapter
-
-from raymeta.config.schema import RunOptions
+from raymeta.config.known import Entry, known
 from raymeta.config.variants import SECTIONS, Section, registry, variant_class
-from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
 
 
@@ -32,6 +29,8 @@ REQUIRED = object()
 @cache
 def schema_of(cls: Any) -> dict[str, Any]:
     """JSON schema of an option class."""
+    from pydantic import BaseModel, TypeAdapter
+
     schema = cls.model_json_schema() if issubclass(cls, BaseModel) else TypeAdapter(cls).json_schema()
     for name, piece in schema.get("properties", {}).items():
         if "description" not in piece and (meaning := _inherited_meaning(cls, name)):
@@ -48,11 +47,17 @@ def _inherited_meaning(cls: type[Any], name: str) -> str | None:
 @cache
 def options_of(cls: Any, prefix: str = "") -> dict[str, Option]:
     """The options of a class by their name in it."""
+    from pydantic import BaseModel
+
     if issubclass(cls, BaseModel):
         defaults = {n: f.get_default(call_default_factory=True) for n, f in cls.model_fields.items()}
     else:
         defaults = {f.name: _default(f) for f in dataclasses.fields(cls)}
-    properties = schema_of(cls).get("properties", {})
+    return _options(schema_of(cls), defaults, prefix)
+
+
+def _options(schema: dict[str, Any], defaults: dict[str, Any], prefix: str) -> dict[str, Option]:
+    properties = schema.get("properties", {})
     return {
         name: Option(
             prefix + name, properties.get(name, {}).get("description", ""), _range(properties.get(name, {})), d
@@ -96,7 +101,11 @@ def _range(schema: dict[str, Any]) -> str:
 
 def section_options(section: str, name: str | None = None) -> dict[str, Option]:
     """Options under a section of the configuration; a variant's where the section has variants."""
+    if known_entry(section, name) is not None:
+        return _of_entry(section, name or "")
     if section == "outer":
+        from raymeta.engine.outer import OuterOptions
+
         return options_of(OuterOptions, "outer.")
     if section in SECTIONS and name is not None:
         return options_of(variant_class(section, name), f"{section}.")  # type: ignore[arg-type]
@@ -105,7 +114,23 @@ def section_options(section: str, name: str | None = None) -> dict[str, Option]:
 
 def run_options() -> dict[str, Option]:
     """Options outside any section."""
+    if known_entry("run", None) is not None:
+        return _of_entry("run", "")
+    from raymeta.config.schema import RunOptions
+
     return options_of(RunOptions)
+
+
+def known_entry(section: str, name: str | None) -> Entry | None:
+    """What is known of a class that comes with raymeta, without the class; `run` is what is outside any section."""
+    return known().get(section, {}).get(name or "")
+
+
+@cache
+def _of_entry(section: str, name: str) -> dict[str, Option]:
+    entry = known()[section][name]
+    defaults = {key: REQUIRED if default is None else default for key, default in entry["defaults"].items()}
+    return _options(entry["schema"], defaults, "" if section == "run" else f"{section}.")
 
 
 def variants_with(section: Section, key: str) -> list[str]:

@@ -11,6 +11,7 @@ from raymeta.config import yaml_lines
 from raymeta.config.variants import SECTIONS, import_path, name_of, section_of
 from raymeta.config.yaml_lines import KeyPath
 from raymeta.errors import ConfigError
+from raymeta.reading import first_line, read_text
 
 
 class Override(NamedTuple):
@@ -20,6 +21,11 @@ class Override(NamedTuple):
     value: Any
     origin: str
     text: str | None = None
+    foreign: bool = False  # of a run's folder, see `strangers`
+
+
+MAX_DOTS = 8
+"""More levels than any option has."""
 
 
 class Layer(NamedTuple):
@@ -30,6 +36,7 @@ class Layer(NamedTuple):
     lines: Mapping[KeyPath, int] = {}
     texts: Mapping[KeyPath, str] = {}
     problems: Sequence[str] = ()
+    foreign: bool = False  # of a run's folder, see `strangers`
 
 
 def read_layer(path: Path, where: str | None = None) -> Layer:
@@ -39,11 +46,11 @@ def read_layer(path: Path, where: str | None = None) -> Layer:
     """
     where = where or str(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; presets are named with --preset") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        raise ConfigError(f"{path} cannot be read: {first_line(error)}") from error
     parsed = yaml_lines.parse(text, where)
     if parsed.value is None:
         return Layer(where, {})
@@ -57,6 +64,9 @@ def _undotted(layer: Layer) -> Layer:
     content: dict[str, Any] = {}
     lines, texts, problems = dict(layer.lines), dict(layer.texts), list(layer.problems)
     for key, value in sorted(layer.content.items(), key=lambda item: "." in item[0]):
+        if key.count(".") > MAX_DOTS:
+            problems.append(f"{layer.where}:{layer.lines[(key,)]}: there is no option {key}")
+            continue
         *above, last = path = tuple(key.split("."))
         below = content
         for i, part in enumerate(above):
@@ -78,11 +88,14 @@ def _undotted(layer: Layer) -> Layer:
 
 def override_layer(override: Override) -> Layer:
     """The layer of one override."""
+    if override.key.count(".") > MAX_DOTS:
+        return Layer(override.origin, {}, problems=[f"{override.origin}: there is no option {override.key}"])
     path = tuple(override.key.split("."))
     value = override.value
     for key in reversed(path):
         value = {key: value}
-    return Layer(override.origin, value, texts={} if override.text is None else {path: override.text})
+    texts = {} if override.text is None else {path: override.text}
+    return Layer(override.origin, value, texts=texts, foreign=override.foreign)
 
 
 @dataclasses.dataclass
@@ -94,6 +107,9 @@ class Layers:
     texts: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     errors: list[str] = dataclasses.field(default_factory=list)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    guarded: bool = False
+    """Whether something of a run's folder that is not trusted is among them."""
 
     def origin(self, path: KeyPath) -> str:
         """Where the value at `path`, or what is around it, was written."""
@@ -162,7 +178,7 @@ def _variant_name(value: Any) -> str | None:
     if isinstance(value, dict):
         name = value.get("name")
         return None if name is None else str(name)
-    return name_of(value) if section_of(value) else None
+    return name_of(value) if value is not None and section_of(value) else None
 
 
 def _deep(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

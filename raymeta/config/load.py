@@ -9,20 +9,22 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
-
-from raymeta.config import yaml_lines
-from raymeta.config.describe import all_keys, run_options, section_options, variants_with
+from raymeta.config import light, yaml_lines
+from raymeta.config.describe import all_keys, known_entry, run_options, section_options, variants_with
 from raymeta.config.layers import Layer, Layers, Override, override_layer, read_layer
 from raymeta.config.preset_files import DEFAULT, preset_names, preset_path
-from raymeta.config.schema import RunConfig, RunOptions
-from raymeta.config.variants import SECTIONS, name_of, section_of, variant_class
+from raymeta.config.strangers import give, is_of_a_run, left_to_the_person, refusal, untrusted
+from raymeta.config.variants import SECTIONS, name_of, registry, require_name, section_of, variant_class
 from raymeta.config.yaml_lines import KeyPath
-from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
+from raymeta.options import OF_THE_PERSON, marked
 from raymeta.redact import without_secrets
+from raymeta.their_code import described
+
+if TYPE_CHECKING:
+    from raymeta.config.schema import RunConfig
 
 __all__ = ["Loaded", "Override", "dump", "load_config"]
 
@@ -32,6 +34,7 @@ class Loaded(NamedTuple):
 
     config: RunConfig
     notes: list[str]
+    left_out: dict[str, str]  # by option: of a run's folder, where nobody else said it
 
 
 def load_config(
@@ -39,6 +42,8 @@ def load_config(
     preset: str | None = None,
     files: Sequence[Path] = (),
     overrides: Mapping[str, Any] | Sequence[Override] = (),
+    foreign: bool = False,
+    trust: bool = False,
 ) -> Loaded:
     """Merge the layers and check everything.
 
@@ -46,11 +51,17 @@ def load_config(
     variant starts from the new variant's own defaults; what is dropped is told in the notes. A mapping of overrides
     holds dotted keys; its values may be instances of algorithms, task sets and model specifications.
 
+    Files that lie in a run's folder, or all of them where they are `foreign`, do not decide what is left to the person,
+    and name code to import only where they are trusted, see `strangers`.
+
     Raises `ConfigError` with all mistakes at once, each with its origin, the option's meaning and its range.
     """
     layers = Layers()
-    from_files = _read_all(files)
+    from_files = _read_all(files, foreign)
     listed = _as_overrides(overrides)
+    for layer in [*from_files, *map(override_layer, listed)]:
+        if not layer.foreign:
+            _give(layer)
     presets = [layer.content.pop("preset") for layer in from_files if "preset" in layer.content]
     presets += [preset] if preset is not None else [DEFAULT] if not files else []
     presets += [o.value for o in listed if o.key == "preset"]
@@ -61,20 +72,43 @@ def load_config(
         layers.add(read_layer(preset_path(name), f"preset {name}"))
         layers.values["preset"] = name
     for layer in from_files:
-        layers.add(layer)
+        _add(layers, layer, trust)
     # Variants first, so that the order of options on a command line does not matter.
+    unnamed = [o for o in listed if o.key in SECTIONS and o.value is None]
+    layers.errors += [f"{o.origin}: {o.key} needs a name: one of {', '.join(registry(o.key))}" for o in unnamed]
     for override in sorted(listed, key=lambda o: o.key not in SECTIONS and not o.key.endswith(".name")):
         if override.key != "preset":
-            layers.add(override_layer(override))
-    return Loaded(_checked(layers), layers.notes)
+            _add(layers, override_layer(override), trust)
+    left_out = {key: text for key, text in layers.left_out.items() if key not in layers.values}
+    return Loaded(_checked(layers), layers.notes, left_out)
 
 
-def _read_all(files: Sequence[Path]) -> list[Layer]:
+def _add(layers: Layers, layer: Layer, trust: bool) -> None:
+    if layer.foreign:
+        from raymeta.config.schema import RunOptions
+
+        content, notes = left_to_the_person(layer.content, marked(RunOptions, OF_THE_PERSON))
+        layer = layer._replace(content=content)
+        layers.left_out |= notes
+        layers.guarded |= not trust
+    layers.add(layer)
+
+
+def _give(layer: Layer) -> None:
+    """Import paths that the person gave, as text or as instances of classes, are trusted in this process."""
+    give(layer.content)
+    for section in SECTIONS:
+        value = layer.content.get(section)
+        if not isinstance(value, str | dict | None) and section_of(value) == section:
+            give([name_of(value), *vars(value).values()])
+
+
+def _read_all(files: Sequence[Path], foreign: bool) -> list[Layer]:
     """The layers of all files, or one `ConfigError` for all that cannot be read."""
     layers, errors = [], []
     for path in files:
         try:
-            layers.append(read_layer(path))
+            layers.append(read_layer(path)._replace(foreign=foreign or is_of_a_run(path)))
         except ConfigError as error:
             errors.append(str(error))
     if errors:
@@ -90,7 +124,7 @@ def _as_overrides(overrides: Mapping[str, Any] | Sequence[Override]) -> list[Ove
 
 def dump(config: RunConfig) -> str:
     """The configuration as YAML that loads to an equal one, except for credentials, which are left out."""
-    content: dict[str, Any] = {name: getattr(config, name) for name in RunOptions.model_fields}
+    content: dict[str, Any] = {name: getattr(config, name) for name in run_options()}
     for section in SECTIONS:
         instance = getattr(config, section)
         content[section] = {"name": name_of(instance)} | _fields(instance)
@@ -110,7 +144,48 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
+def _look(layers: Layers) -> None:
+    """Note what can be known without importing torch: unknown options, wrong types, bad choices, missing sections."""
+    values = dict(layers.values)
+    if known_entry("run", None) is None:  # then nothing is
+        return
+    for section in SECTIONS:
+        value = values.pop(section, None)
+        if value is None:
+            _missing(layers, section)
+        elif isinstance(value, dict) and isinstance(name := value.get("name"), str):
+            try:
+                require_name(section, name)
+            except ConfigError as error:
+                layers.errors.append(f"{layers.origin((section, 'name'))}: {error}")
+                continue
+            _look_at(layers, {k: v for k, v in value.items() if k != "name"}, section, name)
+    outer = values.pop("outer", {})
+    if isinstance(outer, dict):
+        _look_at(layers, outer, "outer", None)
+    _look_at(layers, {key: value for key, value in values.items() if _known(layers, key)}, None, None)
+
+
+def _look_at(layers: Layers, values: dict[str, Any], section: str | None, name: str | None) -> None:
+    entry = known_entry(section or "run", name)
+    if entry is None:
+        return
+    good, _ = _good(layers, values, section, name)
+    options, prefix = section_options(section, name) if section else run_options(), (section,) if section else ()
+    for problem in _one_for_a_choice(light.problems(entry, good)):
+        _note(layers, problem, prefix, options, good, values)
+
+
 def _checked(layers: Layers) -> RunConfig:
+    _look(layers)
+    if layers.errors:
+        raise ConfigError("\n".join(dict.fromkeys(layers.errors)))
+
+    from pydantic import ValidationError
+
+    from raymeta.config.schema import RunConfig, RunOptions
+    from raymeta.engine.outer import OuterOptions
+
     values = dict(layers.values)
     parts: dict[str, Any] = {}
     for section in SECTIONS:
@@ -134,7 +209,7 @@ def _checked(layers: Layers) -> RunConfig:
 
 
 def _known(layers: Layers, key: str) -> bool:
-    if key in RunOptions.model_fields:
+    if key in run_options():
         return True
     keys = all_keys()
     same_end = [k for k in keys if k.rpartition(".")[2] == key]
@@ -150,8 +225,7 @@ def _known(layers: Layers, key: str) -> bool:
 
 def _variant(layers: Layers, section: str, value: Any) -> Any:
     if value is None:
-        example = f"`{section}: {_EXAMPLES[section]}`"
-        layers.errors.append(f"{section} is missing: name one, for instance {example}, or a preset that has it")
+        _missing(layers, section)
         return None
     if section_of(value) == section:
         if not dataclasses.is_dataclass(value):
@@ -170,6 +244,9 @@ def _variant(layers: Layers, section: str, value: Any) -> Any:
     if not isinstance(name, str):
         layers.errors.append(f"{layers.origin((section,))}: {section}.name is missing")
         return None
+    if layers.guarded and name not in registry(section) and (text := refusal(section, name)):
+        layers.errors.append(f"{layers.origin((section, 'name'))}: {text}")
+        return None
     try:
         cls = variant_class(section, name)  # type: ignore[arg-type]
     except ConfigError as error:
@@ -178,11 +255,40 @@ def _variant(layers: Layers, section: str, value: Any) -> Any:
     return _validated(layers, cls, options, section, name)
 
 
+def _missing(layers: Layers, section: str) -> None:
+    example = f"`{section}: {_EXAMPLES[section]}`"
+    layers.errors.append(f"{section} is missing: name one, for instance {example}, or a preset that has it")
+
+
 _EXAMPLES = {"tasks": "glyphs", "model": "conv4", "algorithm": "maml"}
 
 
 def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: str | None, name: str | None) -> Any:
     """An instance of `cls`, or None after noting every mistake."""
+    if layers.guarded and (refused := untrusted(cls, section, values)):
+        layers.errors += [f"{layers.origin((section,) if section else ())}: {text}" for text in refused]
+        return None
+    from pydantic import ValidationError
+
+    options = section_options(section, name) if section else run_options()
+    prefix: KeyPath = (section,) if section else ()
+    good, sound = _good(layers, values, section, name)
+    try:
+        instance = _strictly(cls, good)
+    except ValidationError as error:
+        for problem in _one_for_a_choice(error.errors()):
+            _note(layers, problem, prefix, options, good, values)
+    except ConfigError as error:
+        layers.errors.append(f"{layers.origin(prefix)}: {error}")
+    except (Exception, SystemExit) as error:  # of a person's own class
+        layers.errors.append(f"{layers.origin(prefix)}: {section} {name} cannot be made: {described(error)}")
+    else:
+        return instance if sound else None
+    return None
+
+
+def _good(layers: Layers, values: dict[str, Any], section: str | None, name: str | None) -> tuple[dict[str, Any], bool]:
+    """The values that can be looked at, and whether those are all; of the others the mistakes are noted."""
     options = section_options(section, name) if section else run_options()
     prefix: KeyPath = (section,) if section else ()
     good, sound = {}, True
@@ -199,16 +305,30 @@ def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: 
             layers.errors.append(f"{where}: {dotted} {value} should be a finite number. It is {options[key].text()}")
             sound = False
             continue
+        if (text := _no_utf8(value)) is not None:
+            layers.errors.append(
+                f"{layers.origin(path)}: {'.'.join(path)} {text!r} is no UTF-8, in which a run records its options: "
+                "rename it, or make a link to it with another name (ln -s) and give that"
+            )
+            sound = False
+            continue
         good[key] = value
+    return good, sound
+
+
+def _no_utf8(value: Any) -> str | None:
+    """A text in `value` that cannot be written; Python holds bytes of other encodings in lone surrogates."""
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple):
+        return next((found for item in value if (found := _no_utf8(item)) is not None), None)
+    if not isinstance(value, str | os.PathLike):
+        return None
+    text = os.fspath(value)
     try:
-        instance = _strictly(cls, good)
-    except ValidationError as error:
-        for problem in _one_for_a_choice(error.errors()):
-            layers.errors.append(_explained(layers, problem, prefix, options, good))
-    except ConfigError as error:
-        layers.errors.append(f"{layers.origin(prefix)}: {error}")
-    else:
-        return instance if sound else None
+        str(text).encode()
+    except UnicodeEncodeError:
+        return str(text)
     return None
 
 
@@ -217,6 +337,8 @@ def _strictly(cls: type[Any], values: dict[str, Any]) -> Any:
 
     JSON is the mode of pydantic that is strict about types and still takes a list for a tuple.
     """
+    from pydantic import TypeAdapter
+
     try:
         text = json.dumps(values, default=os.fspath)
     except TypeError:  # a Python caller's objects, which mean what they are
@@ -235,6 +357,19 @@ def _one_for_a_choice(problems: Sequence[Any]) -> list[dict[str, Any]]:
         else:
             told[key] = dict(problem)
     return list(told.values())
+
+
+def _note(
+    layers: Layers,
+    problem: Any,
+    prefix: KeyPath,
+    options: Mapping[str, Any],
+    good: dict[str, Any],
+    given: Mapping[str, Any],
+) -> None:
+    """Note a mistake, unless it is that something is missing which was given and has a mistake of its own."""
+    if not (problem["type"].startswith("missing") and problem["loc"] and problem["loc"][0] in given):
+        layers.errors.append(_explained(layers, problem, prefix, options, good))
 
 
 def _explained(

@@ -30,6 +30,7 @@ from raymeta.engine.numerics import Precision
 from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
+from raymeta.options import OF_THE_PERSON
 from raymeta.storage.remote import is_uri
 from raymeta.tasks.base import TaskSet
 
@@ -137,15 +138,15 @@ class RunOptions(BaseModel):
     """precision of products: float32; tf32 (faster on a GPU, 10-bit factors); bfloat16 (autocast)"""
     deterministic: bool = False
     """equal bits on a GPU too, run by run; costs speed, and an operation without such a kernel raises"""
-    address: str | None = None
+    address: Annotated[str | None, OF_THE_PERSON] = None
     """Ray cluster to join from one of its hosts: `auto` or HOST:PORT; starts Ray on this machine unless given"""
     autoscaling: bool = False
     """the cluster grows by itself: wait for nodes where workers do not fit, instead of failing at once"""
     overlap_validation: bool = True
     """validate on Ray workers while training goes on; changes no result"""
-    output: str = Field(default="results", min_length=1)
+    output: Annotated[str, OF_THE_PERSON] = Field(default="results", min_length=1)
     """folder that receives the run's own folder; a URI such as s3://BUCKET/PREFIX stands for `mirror`, and results/"""
-    mirror: str | None = None
+    mirror: Annotated[str | None, OF_THE_PERSON] = None
     """URI of a store (s3, gs, hdfs, abfs, file) that gets a copy of the run's folder, kept up to date"""
     time_limit: Seconds | None = None
     """seconds after which the run saves and stops"""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from functools import cache
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, get_args
 
 from raymeta.errors import ConfigError
+from raymeta.their_code import imported
 
 Section = Literal["tasks", "model", "algorithm"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
@@ -82,7 +82,7 @@ def import_path(section: Section, name: str) -> str:
 
 def base_class(section: Section) -> type[Any]:
     """The abstract class that all variants of `section` derive from."""
-    base: type[Any] = _import(_BASES[section])
+    base: type[Any] = imported(_BASES[section], section)
     return base
 
 
@@ -91,18 +91,9 @@ def variant_class(section: Section, name: str) -> type[Any]:
 
     Raises `ConfigError` for an unknown name, a path that cannot be imported, or a class of another kind.
     """
+    require_name(section, name)
     path = import_path(section, name)
-    if not all(path.partition(":")):
-        close = difflib.get_close_matches(name.replace("-", "_"), registry(section), n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ConfigError(
-            f"there is no {section} called {name}: {hint}choose one of {', '.join(registry(section))}, "
-            "or give an import path such as mypackage.module:MyClass"
-        )
-    try:
-        cls = _import(path)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{section} {name} cannot be imported: {error}") from error
+    cls = imported(path, section)
     if not (isinstance(cls, type) and issubclass(cls, base_class(section)) and dataclasses.is_dataclass(cls)):
         raise ConfigError(
             f"{section} {name} must be a dataclass derived from {_BASES[section].replace(':', '.')}, but {path} is not"
@@ -111,12 +102,15 @@ def variant_class(section: Section, name: str) -> type[Any]:
     return result
 
 
-def _import(path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    result: Any = import_module(module)
-    for name in attribute.split("."):
-        result = getattr(result, name)
-    return result
+def require_name(section: Section, name: str) -> None:
+    """Raise `ConfigError` for what is neither a name nor an import path; nothing is imported."""
+    if not all(import_path(section, name).partition(":")):
+        close = difflib.get_close_matches(name.replace("-", "_"), registry(section), n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ConfigError(
+            f"there is no {section} called {name}: {hint}choose one of {', '.join(registry(section))}, "
+            "or give an import path such as mypackage.module:MyClass"
+        )
 
 
 def section_of(instance: object) -> Section | None:
@@ -137,6 +131,6 @@ def name_of(instance: object) -> str:
     for name, registered in registry(section).items():
         same_package = registered.partition(":")[0].partition(".")[0] == cls.__module__.partition(".")[0]
         third_party = name not in BUILT_IN[section]  # may be registered where it is re-exported
-        if registered == path or (third_party and same_package and _import(registered) is cls):
+        if registered == path or (third_party and same_package and imported(registered, section) is cls):
             return name
     return path

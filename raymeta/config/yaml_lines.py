@@ -7,11 +7,14 @@ written `6e4`, and digits with a leading zero (007) are text. A key may stand in
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import yaml
 
 from raymeta.errors import ConfigError
+from raymeta.reading import first_line
+from raymeta.yaml_bounds import require_bounded
 
 _TAG = "tag:yaml.org,2002:"
 _NUMBER = r"(?:0|[1-9][0-9]*)"
@@ -24,6 +27,9 @@ _KINDS = {
     ),
 }
 
+MAX_VALUES = 100_000
+MAX_DIGITS = 100
+
 KeyPath = tuple[str, ...]
 
 
@@ -34,6 +40,8 @@ class Parsed(NamedTuple):
     lines: dict[KeyPath, int]
     texts: dict[KeyPath, str]
     problems: list[str]
+    left: Iterator[int]
+    """Counts down with each value, as aliases may stand for more than any memory holds."""
 
 
 def scalar(text: str) -> object:
@@ -49,6 +57,8 @@ def _convert(text: str, kind: str) -> object:
             return text.lower() == "true"
         case "int":
             digits, _, exponent = text.lower().partition("e")
+            if len(digits) > MAX_DIGITS:
+                return float(digits)  # which no option takes for a whole number
             return int(digits) * 10 ** int(exponent or 0)
         case "float":
             return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
@@ -58,9 +68,10 @@ def _convert(text: str, kind: str) -> object:
 def parse(text: str, where: str) -> Parsed:
     """Read one document; `where` names it in errors.
 
-    Raises `ConfigError` with line and column where it is no YAML.
+    Raises `ConfigError` with line and column where it is no YAML, or more than a person writes.
     """
-    parsed = Parsed(None, {}, {}, [])
+    parsed = Parsed(None, {}, {}, [], iter(range(MAX_VALUES)))
+    _require_bounded(text, where)
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
@@ -81,7 +92,18 @@ def parse(text: str, where: str) -> Parsed:
     return parsed._replace(value=value)
 
 
+def _require_bounded(text: str, where: str) -> None:
+    try:
+        require_bounded(text, aliases=True)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {first_line(error)}") from error
+    except yaml.YAMLError:
+        return  # told below, with the line
+
+
 def _value(node: yaml.Node, path: KeyPath, where: str, parsed: Parsed, above: tuple[yaml.Node, ...]) -> Any:
+    if next(parsed.left, None) is None:
+        raise yaml.MarkedYAMLError(problem=f"more than {MAX_VALUES:,} values", problem_mark=node.start_mark)
     if any(node is other for other in above):
         raise yaml.MarkedYAMLError(problem="an alias that contains itself", problem_mark=node.start_mark)
     above = (*above, node)

@@ -12,7 +12,7 @@ import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
 
-from raymeta.command_line import add_verbose, dashed, run_command
+from raymeta.command_line import Parser, add_verbose, dashed, run_command
 from raymeta.dashboard.assets import PLOTLY, asset
 from raymeta.errors import ConfigError, EnvironmentProblem
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raymeta dashboard", description=__doc__)
+    parser = Parser(prog="raymeta dashboard", description=__doc__)
     parser.add_argument("directory", nargs="?", type=Path, default=Path("results"), metavar="DIR", help="[results]")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; any but this machine's own needs "
                         "a token [127.0.0.1]")  # fmt: skip

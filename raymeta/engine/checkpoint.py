@@ -2,15 +2,15 @@
 
 `checkpoints/step-00012000/{params.safetensors, outer.safetensors, state.json}` is written beside and renamed into
 place; `index.json` names the last and the best. `state.json` holds the SHA-256 of the tensor files, and the best
-validation so far, so that a lost index can be rebuilt. A checkpoint that is damaged or missing is always told. Where
-the model has tensors that are not learned, `fixed.safetensors` holds them: one file with a name in each checkpoint.
+validation so far, so that a lost index can be rebuilt; both files are sealed, see `seals`. A checkpoint that is damaged
+or missing is always told. Where the model has tensors that are not learned, `fixed.safetensors` holds them: one file
+with a name in each checkpoint.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -26,9 +26,12 @@ from raymeta.algorithms.problem import Learned
 from raymeta.engine.chunks import Halving
 from raymeta.errors import CheckpointError, EnvironmentProblem
 from raymeta.files import sync_directory, write_json, write_problem, write_whole
+from raymeta.reading import first_line, read_json, read_safetensors
+from raymeta.seals import sealed, unsealed
 from raymeta.tree import Params
 
 PARAMS, OUTER, FIXED, STATE = "params.safetensors", "outer.safetensors", "fixed.safetensors", "state.json"
+INDEX = "index.json"
 _STATE_PREFIX = "state|"
 _NAME = re.compile(r"step-\d{8,}")
 
@@ -90,7 +93,7 @@ class CheckpointStore:
         if before := self._written.get(final.name):
             state = before | known
             if state != before:
-                write_json(final / STATE, state)
+                write_json(final / STATE, sealed(state))
         else:
             state = self._write(checkpoint, final, known)
         self._written[final.name] = state
@@ -114,7 +117,7 @@ class CheckpointStore:
             "train_s": checkpoint.train_s,
             "sha256": hashes,
         }
-        write_json(partial / STATE, state)
+        write_json(partial / STATE, sealed(state))
         sync_directory(partial)
         stale = final.with_name(f".{final.name}.stale")
         if final.exists():  # written by an earlier attempt, perhaps damaged since
@@ -137,7 +140,7 @@ class CheckpointStore:
 
     def _update_index(self, name: str, best: bool) -> None:
         index = self.index() | {"last": name} | ({"best": name} if best else {})
-        write_json(self.directory / "index.json", index)
+        write_json(self.directory / INDEX, sealed(index))
         names = self.names()
         kept = {index.get("best"), *names[: self.keep], name}
         for superfluous in set(names) - kept:
@@ -149,11 +152,24 @@ class CheckpointStore:
         An `index.json` that is missing or damaged is rebuilt from what the newest checkpoint says.
         """
         try:
-            content = json.loads((self.directory / "index.json").read_text())
+            return self._read_index()
         except (OSError, ValueError):
-            content = None
-        sound = isinstance(content, dict) and "last" in content
-        return {key: str(name) for key, name in content.items()} if sound else self._rebuilt_index()
+            return self._rebuilt_index()
+
+    def _read_index(self) -> dict[str, str]:
+        content = unsealed(read_json(self.directory / INDEX))
+        if "last" not in content or not all(_NAME.fullmatch(str(name)) for name in content.values()):
+            raise ValueError("it does not name the checkpoints")
+        return {key: str(name) for key, name in content.items()}
+
+    def _problem_of_index(self) -> list[str]:
+        try:
+            self._read_index()
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            return [f"{self.directory / INDEX} cannot be used ({first_line(error)}) and is made again from the rest"]
+        return []
 
     def _rebuilt_index(self) -> dict[str, str]:
         for name in self.names():
@@ -173,15 +189,17 @@ class CheckpointStore:
         """Read and verify one checkpoint; raises `CheckpointError` naming the file that is damaged."""
         folder = self.directory / name
         try:
-            state = json.loads((folder / STATE).read_text())
+            state = unsealed(read_json(folder / STATE))
             files = (PARAMS, OUTER, *([FIXED] if FIXED in state["sha256"] else []))
             tensors = {file: _verified(folder / file, state["sha256"][file]) for file in files}
             step, best = int(state["step"]), state["best"]
+            if checkpoint_name(step) != name:
+                raise ValueError(f"{STATE} tells of step {step}")
             tasks, train_s = int(state.get("tasks", 0)), float(state.get("train_s", 0))
             halvings = tuple(Halving(**halving) for halving in state.get("halvings", []))
             if best is not None:
                 best = {**best, "step": int(best["step"]), "rank": float(best["rank"])}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (OSError, MemoryError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
             raise CheckpointError(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
         every = tensors[PARAMS]
         params = {n: v for n, v in every.items() if not n.startswith(_STATE_PREFIX)}
@@ -194,7 +212,7 @@ class CheckpointStore:
 
         Raises `CheckpointError` where there were checkpoints and none can be read.
         """
-        problems: list[str] = []
+        problems = self._problem_of_index()
         names = self.names()
         last = self.index().get("last")
         if last is not None and last not in names:
@@ -214,7 +232,7 @@ class CheckpointStore:
         if name is None:
             return self.load_last()
         try:
-            return self.load(name), []
+            return self.load(name), self._problem_of_index()
         except CheckpointError as error:
             checkpoint, problems = self.load_last()
             return checkpoint, [str(error), *problems]
@@ -226,7 +244,10 @@ def checkpoint_name(step: int) -> str:
 
 
 def _verified(path: Path, sha256: str) -> dict[str, Tensor]:
-    content = path.read_bytes()
+    try:
+        content = read_safetensors(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {STATE}")
     return load(content)

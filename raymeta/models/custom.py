@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -16,7 +15,8 @@ from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
 from raymeta.models.convert import convert
 from raymeta.models.shapes import require_outputs
-from raymeta.options import STRICT
+from raymeta.options import IMPORTED, STRICT
+from raymeta.their_code import imported, told
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -28,7 +28,7 @@ class Custom(ModelSpec):
     is built follows from the run's seed.
     """
 
-    path: str
+    path: Annotated[str, IMPORTED]
     """`package.module:function` (or a class), importable where training runs; it returns an nn.Module"""
     options: dict[str, Any] = Field(default_factory=dict)
     """further keyword arguments"""
@@ -37,30 +37,19 @@ class Custom(ModelSpec):
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
         function = _find(self.path)
-        model = function(**_arguments(self.path, function, input_shape, num_outputs, self.options))
+        arguments = _arguments(self.path, function, input_shape, num_outputs, self.options)
+        with told(f"model.path: {self.path} could not build the model"):
+            model = function(**arguments)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model.path: {self.path} returned {type(model).__name__}, not a torch.nn.Module")
         exact = convert(model)
-        require_outputs(f"model {self.path}", exact, input_shape, num_outputs)
+        with told(f"model.path: {self.path} could not be called"):
+            require_outputs(f"model {self.path}", exact, input_shape, num_outputs)
         return exact
 
 
 def _find(path: str) -> Callable[..., object]:
-    module_name, colon, name = path.partition(":")
-    if not (module_name and colon and name):
-        raise ConfigError(f"model.path: {path!r} is not of the form package.module:function")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"model.path: no module {error.name!r} for {path}: run where it can be imported, or add its folder to "
-            "PYTHONPATH"
-        ) from error
-    function: object = module
-    for part in name.split("."):
-        if not hasattr(function, part):
-            raise ConfigError(f"model.path: {module_name} has no {name}{_did_you_mean(part, dir(function))}")
-        function = getattr(function, part)
+    function: object = imported(path, "model.path")
     if not callable(function):
         raise ConfigError(f"model.path: {path} is a {type(function).__name__}, not a function")
     return function

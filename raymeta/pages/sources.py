@@ -12,7 +12,8 @@ import yaml
 
 from raymeta.errors import DataError
 from raymeta.figures.style import is_number
-from raymeta.files import nan_for_null, open_regular, parse_json
+from raymeta.files import nan_for_null
+from raymeta.reading import first_line, parse_json, read_regular
 from raymeta.runs.listing import dotted
 from raymeta.runs.read import Run, yaml_mapping
 from raymeta.runs.rows import current_rows
@@ -45,7 +46,7 @@ class Stamped:
                 try:
                     self._value = self._parse(read_bounded(self.path))
                 except (DataError, ValueError, RecursionError, yaml.YAMLError) as error:
-                    self.problem = f"{self.path.name} cannot be read: {_first_line(error)}"
+                    self.problem = f"{self.path.name} cannot be read: {first_line(error)}"
         return self._value
 
 
@@ -68,17 +69,9 @@ def stamp_of(path: Path) -> tuple[int, int, int] | None:
 def read_bounded(path: Path, limit: int = LIMIT_BYTES) -> bytes:
     """The bytes of a file; raises `DataError` for one that is larger than `limit` or cannot be read."""
     try:
-        with open_regular(path) as file:
-            data = file.read(limit + 1)
+        return read_regular(path, limit)
     except OSError as error:
-        raise DataError(error.strerror or str(error)) from error
-    if len(data) > limit:
-        raise DataError(f"it is larger than {limit / 2**20:g} MB")
-    return data
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(first_line(error)) from error
 
 
 def json_object(data: bytes) -> Row:
@@ -91,7 +84,10 @@ def json_object(data: bytes) -> Row:
 
 def csv_rows(data: bytes) -> list[Row]:
     """Rows of a CSV file with a header; raises `ValueError` for anything else."""
-    return list(csv.DictReader(data.decode().splitlines()))
+    try:
+        return list(csv.DictReader(data.decode().splitlines()))
+    except csv.Error as error:  # a cell that is longer than any that we write
+        raise ValueError(str(error)) from error
 
 
 class RunSource:

@@ -17,9 +17,9 @@ from raymeta.errors import DataError
 from raymeta.figures import sweep as figures
 from raymeta.figures.style import Spec, is_number
 from raymeta.figures.sweep import Trials
-from raymeta.files import parse_json
 from raymeta.pages.document import Block, Page, chart, code, fact, interval_of, note, score, section, table, when, wide
 from raymeta.pages.sources import Stamped, csv_rows, json_object, problems_of, read_bounded, stamp_of
+from raymeta.reading import parse_json
 from raymeta.runs.read import STALE_S, yaml_mapping
 
 Row = dict[str, Any]

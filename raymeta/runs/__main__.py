@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from raymeta.command_line import add_verbose, run_command
+from raymeta.command_line import Parser, add_verbose, run_command, say
 from raymeta.errors import ConfigError, DataError
 from raymeta.files import json_text
 from raymeta.redact import without_secrets
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raymeta runs", description="List, show, compare and export runs.")
+    parser = Parser(prog="raymeta runs", description="List, show, compare and export runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     ls = commands.add_parser("ls", help="list the runs of a folder, newest first")
     ls.add_argument("directory", nargs="?", default="results", metavar="DIR", help="folder, or URI of a store")
@@ -96,9 +96,9 @@ def _ls(arguments: argparse.Namespace) -> int:
     elif rows:
         _table(rows)
     elif runs:
-        print(f"none of the {len(runs)} runs in {without_secrets(arguments.directory)}/ matches")
+        say(f"none of the {len(runs)} runs in {without_secrets(arguments.directory)}/ matches")
     else:
-        print(f"no runs in {without_secrets(arguments.directory)}/: start one with python -m raymeta.train")
+        say(f"no runs in {without_secrets(arguments.directory)}/: start one with python -m raymeta.train")
     return 0
 
 
@@ -187,7 +187,7 @@ def _print_table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
         return
     widths = [max(len(line[i]) for line in (titles, *lines)) for i in range(len(titles))]
     for line in (titles, *lines):
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _local(created: object) -> str:
@@ -289,7 +289,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     lines = [(row["id"], row["status"], _headline_text(row["headline"])) for row in found["runs"]]
     _print_table(("run", "status", "headline"), [tuple(clean(cell) for cell in line) for line in lines])
     if found["paired"] is not None:
-        print("\n" + "\n".join(_paired_lines(found["paired"])))
+        say("\n" + "\n".join(_paired_lines(found["paired"])))
     cells = [
         tuple(clean("-" if cell is None else _yaml(cell)) for cell in row["values"].values())
         for row in found["differences"]
@@ -318,7 +318,7 @@ def _export(arguments: argparse.Namespace) -> int:
     runs = without_repetition([resolve_run(reference, arguments.output) for reference in arguments.references])
     for run, name in zip(runs, told_apart(runs), strict=True):
         for path in export(run, arguments.format, arguments.out, name=name):
-            print(path)
+            say(str(path))
     return 0
 
 

@@ -2,8 +2,9 @@
 
 Object stores neither append nor rename, so a file that changed is sent whole, at most every few seconds and for at most
 a tenth of the time. A pass sends, in this order: the files, so that the rows of a step are there before its checkpoint;
-new checkpoints, each ending with the `state.json` that makes it one; their index; events and `run.json` as they were
-before, which so tell of no checkpoint that is not there. Then it deletes the checkpoints that the run no longer keeps.
+new checkpoints, each ending with the `state.json` that makes it one; their index; events, configuration and `run.json`
+as they were before, which so tell of no checkpoint that is not there. Then it deletes the checkpoints that the run no
+longer keeps.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ PATIENCE_S = 30.0
 """Seconds for which the end of a run goes on trying a store that does not answer."""
 
 _INDEX = f"{CHECKPOINTS}index.json"
-_TELLING = ("events.jsonl", "run.json")  # of checkpoints, among other things
+_TELLING = ("config.yaml", "events.jsonl", "run.json")
+"""Read in this order; in the store, a `run.json` then always has a `config.yaml` beside it whose hash it knows."""
 
 
 class Stamp(NamedTuple):
@@ -59,6 +61,7 @@ class Mirror:
         self._sent: dict[str, Stamp] = {}
         self._not_before: dict[str, float] = {}
         self._in_store: set[str] = set()  # checkpoints, whole or torn
+        self._configured = False  # whether the store has a `config.yaml`
         self._certain = False  # whether `_sent` and `_in_store` were compared with the store since the last trouble
         self._trouble: Exception | None = None
         self._notices: SimpleQueue[str] = SimpleQueue()
@@ -113,7 +116,7 @@ class Mirror:
         return True
 
     def _pass(self, last: bool) -> None:
-        telling = [(name, *version) for name in _TELLING if (version := self._version(name)) is not None]
+        telling = self._telling()
         files = self._local()
         if not self._certain:
             self._compare(files)
@@ -125,9 +128,17 @@ class Mirror:
         for step in checkpoints:
             self._send_checkpoint(step, files)
         self._send_index(files)
-        for name, stamp, data in telling:
+        for name, stamp, data in reversed(telling) if self._configured else telling:
             self._send(name, stamp, at_once=last, data=data)
+        self._configured |= _TELLING[0] in self._sent
         self._prune()
+
+    def _telling(self) -> list[tuple[str, Stamp, bytes]]:
+        """Files that tell of others; none in the moment in which `run.json` has a hash of what is not there yet."""
+        found = [(name, *version) for name in _TELLING if (version := self._version(name)) is not None]
+        first = _TELLING[0]
+        told = any(f'"{first}"'.encode() in data for name, _, data in found if name != first)
+        return [] if told and found[0][0] != first else found
 
     def _version(self, name: str) -> tuple[Stamp, bytes] | None:
         """A file's content, and a stamp that is no newer."""
@@ -156,6 +167,7 @@ class Mirror:
     def _compare(self, files: Mapping[str, Stamp]) -> None:
         """Look at what is in the store: after trouble it may have less than was sent, on resume it has a lot."""
         there = self.remote.files()
+        self._configured = _TELLING[0] in there
         self._in_store = {step for name in there if (step := checkpoint_of(name))}
         self._sent = {n: stamp for n, stamp in self._sent.items() if n in there and there[n].size == stamp.size}
         for step in self._in_store:
@@ -192,8 +204,8 @@ class Mirror:
         """The index follows the checkpoints it names; where one was written just now, it waits for the next pass."""
         if _INDEX not in files:
             return
-        named = json.loads((self._directory / _INDEX).read_bytes()).values()
-        states = [f"{CHECKPOINTS}{name}/{STATE}" for name in named]
+        named = json.loads((self._directory / _INDEX).read_bytes())
+        states = [f"{CHECKPOINTS}{named[key]}/{STATE}" for key in ("last", "best") if key in named]
         if all(state in self._sent or not (self._directory / state).exists() for state in states):
             self._send(_INDEX, files[_INDEX], at_once=True)
 
@@ -217,7 +229,7 @@ class Mirror:
         return EnvironmentProblem(
             f"{len(unsent)} files of {self._directory} are not in its mirror: {listing}. "
             f"{self._trouble or 'They changed meanwhile'}. Nothing is lost here: once the store answers, "
-            f"raymeta train --resume {self._directory} sends them"
+            f"raymeta train --resume {self._directory} --mirror {self.remote.parent} sends them"
         )
 
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
-from raymeta.files import nan_for_null, parse_json, read_regular
+from raymeta.files import nan_for_null
+from raymeta.reading import TEXT_BYTES, parse_json, read_regular
 from raymeta.redact import without_secrets
 from raymeta.runs.rows import current_rows, read_rows
 from raymeta.storage.fetch import CHECKPOINTS, copy_to_look_at, fetch
 from raymeta.storage.remote import Remote, is_uri
+from raymeta.yaml_bounds import LOADER, require_bounded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,13 +33,10 @@ Status = Literal["running", "finished", "stopped", "failed", "lost"]
 STALE_S = 20.0
 """A running run whose heartbeat is older than this is lost; the writer's heart beats every 5 s."""
 
-MAX_DEPTH = 64
-"""Levels of a configuration file."""
 _INFO: dict[str, type] = {"name": str, "status": str, "created": str, "updated": str, "host": str, "reason": str}
-_INFO |= {"attempt": int, "pid": int, "step": int, "steps": int, "tags": list}
+_INFO |= {"attempt": int, "pid": int, "step": int, "steps": int, "tags": list, "sha256": dict}
 _HEADLINE: dict[str, Any] = {"name": str, "value": float | None, "ci95": float | None, "episodes": int, "split": str}
 _SCORES = ("headline", "by_inner_step")  # of a summary; what is null there was no finite number
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language, ten times as fast
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class Run:
     info: dict[str, Any] = field(repr=False)
     mirror: Remote | None = None
     """Where a run of a store is; `path` is then a copy without checkpoints, to look at."""
+    trusted: bool = field(default=False, repr=False, compare=False)
+    """Whether the person said that code which this run names may be imported."""
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -99,11 +100,16 @@ class Run:
         return "running" if status == "running" and is_being_written(self.path, self.info) else "lost"
 
     @property
+    def began(self) -> bool:
+        """Whether it is more than a start that failed."""
+        return self.info.get("status") != "failed" or bool(self.info.get("step"))
+
+    @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration; empty when the run died before it was written. Raises `DataError`."""
         path = self.path / "config.yaml"
         try:
-            return yaml_mapping(read_regular(path))
+            return yaml_mapping(read_regular(path, TEXT_BYTES))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, yaml.YAMLError) as error:
@@ -168,20 +174,9 @@ class Run:
 
 
 def yaml_mapping(data: bytes) -> dict[str, Any]:
-    """A YAML mapping as this library writes them. Raises `ValueError` or `yaml.YAMLError` for anything else.
-
-    Nesting and aliases are looked at first: very deep nesting would end the process in the C loader, and aliases grow
-    without bound when they are written out.
-    """
-    depth = 0
-    for event in yaml.parse(data, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
-            raise ValueError("it is nested too deeply, or has aliases, which no configuration of a run has")
-    value = yaml.load(data, Loader=_Loader)
+    """A YAML mapping as this library writes them. Raises `ValueError` or `yaml.YAMLError` for anything else."""
+    require_bounded(data, aliases=False)
+    value = yaml.load(data, Loader=LOADER)
     if not isinstance(value, dict):
         raise ValueError("it holds no mapping of options")
     return value
@@ -251,6 +246,8 @@ def _copy(remote: Remote, names: frozenset[str] | None = None) -> Run:
 def resolve_run(reference: str, output: str | Path) -> Run:
     """The run a person means: `latest`, a path, a URI, a run's id, or the unique beginning of one.
 
+    A run that failed before its first step is not the latest while there are others.
+
     Raises `ConfigError` for an unknown or ambiguous reference, `DataError` if there are no runs at all.
     """
     if is_uri(reference):
@@ -269,7 +266,7 @@ def _find(reference: str, output: str | Path) -> Run:
     if not runs:
         raise DataError(f"no runs in {place}: start one with python -m raymeta.train, or name another --output")
     if reference == "latest":
-        return runs[0]
+        return next((run for run in runs if run.began), runs[0])
     exact = [run for run in runs if run.id == reference]
     matches = exact or [run for run in runs if reference and run.id.startswith(reference)]
     if len(matches) == 1:
@@ -281,12 +278,12 @@ def _find(reference: str, output: str | Path) -> Run:
     raise ConfigError(f"no run «{reference}» in {place}; the nearest are: {_listing(_nearest(reference, runs))}")
 
 
-def load_run(reference: str | Path, *, output: str | Path = "results") -> Run:
+def load_run(reference: str | Path, *, output: str | Path = "results", trust: bool = False) -> Run:
     """The run in a folder, or the one that `resolve_run` finds in `output`: `load_run("latest").frame()`.
 
-    Both may be URIs of a store, such as `s3://bucket/prefix`.
+    Both may be URIs of a store, such as `s3://bucket/prefix`. With `trust`, code that the run names may be imported.
     """
-    return resolve_run(str(reference), output)
+    return replace(resolve_run(str(reference), output), trusted=trust)
 
 
 def _nearest(reference: str, runs: list[Run]) -> list[Run]:

@@ -5,6 +5,7 @@ Only complete lines count: a killed writer leaves a torn last line.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from raymeta.errors import DataError
-from raymeta.files import json_text, open_regular, parse_json, write_problem
+from raymeta.files import json_text, write_problem
+from raymeta.reading import ROWS_BYTES, first_line, open_regular, parse_json
 
 DENSE_STEPS = 2_000
 """Up to this step every step has a row."""
@@ -87,7 +89,10 @@ def _is_torn(path: Path) -> bool:
 
 def count_rows(path: Path) -> int:
     """Complete lines of a file; none if there is no file."""
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
+    if not path.is_file():
+        return 0
+    with open_regular(path) as file:
+        return sum(piece.count(b"\n") for piece in iter(lambda: file.read(2**20), b""))
 
 
 def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
@@ -98,12 +103,14 @@ def read_rows(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     """
     try:
         with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size - offset > ROWS_BYTES:
+                raise OSError(errno.EFBIG, f"it is larger than {ROWS_BYTES / 2**20:g} MB")
             file.seek(offset)
-            data = file.read()
+            data = file.read(ROWS_BYTES)
     except FileNotFoundError:
         return [], offset
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
     end = data.rfind(b"\n") + 1
     rows = (complete_row(line) for line in data[:end].split(b"\n"))
     return [row for row in rows if row is not None], offset + end

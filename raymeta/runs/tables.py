@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raymeta.errors import DataError
-from raymeta.files import nan_for_null, parse_json, read_regular
+from raymeta.files import nan_for_null
+from raymeta.reading import parse_json, read_regular
 from raymeta.runs.read import Run, require_pandas
 from raymeta.runs.rows import current_rows
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
-from raymeta.files import open_regular
+from raymeta.reading import open_regular
 from raymeta.runs.rows import complete_row
 
 KEEP_ROWS = 6_000

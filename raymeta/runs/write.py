@@ -1,6 +1,6 @@
 """Writing a run directory: one writer, plain files, the rows of all steps in the file before a checkpoint of the last.
 
-    run.json        {id, name, status, attempt, pid, host, created, updated, step, steps, tags, raymeta, reason}
+    run.json        {id, name, status, attempt, pid, host, created, updated, step, steps, tags, raymeta, reason, sha256}
     config.yaml  command.txt  env.json
     data.json       what the data are: classes of each split, counts, side, channels, hashes (`raymeta.tasks.manifest`)
     metrics.jsonl   {step, attempt, time, metric: value, ...}         one row a step, thinned in long runs
@@ -16,6 +16,7 @@ no such numbers. `tasks_per_s` and `wall_s` are those of all attempts together.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import re
@@ -31,6 +32,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from raymeta.files import write_json, write_problem, write_whole
+from raymeta.reading import read_regular
+from raymeta.redact import without_secrets
 from raymeta.runs.claim import Claim
 from raymeta.runs.environment import environment, package_version
 from raymeta.runs.rows import JsonLines, count_rows, keeps_row, row_stride
@@ -141,6 +144,7 @@ class RunWriter:
             "tags": list(tags) or previous.get("tags", []),
             "raymeta": package_version("raymeta"),
             "reason": "",
+            "sha256": {name: list(hashes) for name, hashes in previous.get("sha256", {}).items()},
         }
 
     @property
@@ -156,13 +160,25 @@ class RunWriter:
 
     def write_config(self, text: str) -> None:
         """`config.yaml`: the resolved configuration."""
-        write_whole(self.directory / "config.yaml", text)
+        self.write_decisive("config.yaml", text)
+
+    def write_decisive(self, name: str, text: str) -> None:
+        """A file that decides the result. `run.json` has its hash before the file is there, so that no kill parts them;
+        it keeps those of earlier versions, which a mirror may hold."""
+        data = without_secrets(text).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        hashes = self._info["sha256"].setdefault(name, [])
+        if digest not in hashes:
+            hashes.append(digest)
+            self._save()
+        write_whole(self.directory / name, data)
 
     def write_command(self, argv: Sequence[str]) -> None:
         """`command.txt`: one shell line an attempt."""
         path = self.directory / "command.txt"
-        before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        write_whole(path, before + shlex.join(argv) + "\n")
+        before = read_regular(path).decode(errors="surrogateescape") if path.is_file() else ""
+        text = without_secrets(before + shlex.join(argv) + "\n")
+        write_whole(path, text.encode(errors="surrogateescape"))  # as given, be it UTF-8 or not
 
     def write_data(self, manifest: Manifest) -> None:
         """`data.json`: what the data are."""

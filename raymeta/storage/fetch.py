@@ -32,6 +32,8 @@ def fetch(remote: Remote, folder: Path, wanted: Callable[[str], bool] = lambda n
     entries = remote.files()
     for name, entry in sorted(entries.items()):
         step = checkpoint_of(name)
+        if any(part in ("", ".", "..") for part in name.split("/")):
+            raise DataError(f"{remote} holds {name!r}, which would be written outside of the run's folder: delete it")
         if not wanted(name) or (step is not None and f"{step}/{STATE}" not in entries):
             continue
         target = folder / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from raymeta.config.layers import Override
 from raymeta.config.load import load_config
 from raymeta.config.preset_files import DEFAULT, preset_names
 from raymeta.config.schema import RunConfig
+from raymeta.config.strangers import give, is_of_a_run, require_trusted
 from raymeta.config.yaml_lines import Parsed
-from raymeta.errors import ConfigError, DataError
+from raymeta.errors import ConfigError, DataError, RaymetaWarning
+from raymeta.reading import first_line, read_text
 from raymeta.sweeps.agree import disagreements
 from raymeta.sweeps.parse import SpaceParser
 from raymeta.sweeps.schema import SweepFile
@@ -63,15 +66,21 @@ class Sweep:
     base: tuple[str | None, tuple[Path, ...]]  # preset, files
     overrides: tuple[Override, ...]
     first: RunConfig
+    foreign: bool = False  # read from a sweep's folder, see `config.strangers`
+    trust: bool = False
 
     def config(self, point: Point, origins: Mapping[str, str] | None = None) -> RunConfig:
         """The configuration at `point`, with the sweep's own settings; mistakes name `origins`."""
         preset, files = self.base
         every = self.report_every
         ours = {"time_limit": None, "address": None, "validate_every": every, "checkpoint_every": every}
-        chosen = [Override(key, value, (origins or {}).get(key, f"space {key}")) for key, value in point.items()]
+        chosen = [
+            Override(key, value, (origins or {}).get(key, f"space {key}"), foreign=self.foreign)
+            for key, value in point.items()
+        ]
         forced = [Override(key, value, "sweep") for key, value in ours.items()]
-        return load_config(preset=preset, files=files, overrides=[*self.overrides, *chosen, *forced]).config
+        listed = [*self.overrides, *chosen, *forced]
+        return load_config(preset=preset, files=files, overrides=listed, foreign=self.foreign, trust=self.trust).config
 
     @property
     def metric(self) -> str:
@@ -104,18 +113,30 @@ def _metric_of(config: RunConfig) -> str:
 
 
 def load_sweep(
-    path: Path, *, overrides: Sequence[Override] = (), changes: Mapping[str, Any] | None = None, check: bool = True
+    path: Path,
+    *,
+    overrides: Sequence[Override] = (),
+    changes: Mapping[str, Any] | None = None,
+    check: bool = True,
+    foreign: bool | None = None,
+    trust: bool = False,
 ) -> Sweep:
     """Read and check a sweep file.
 
     Args:
         overrides: configuration keys for all trials, over those of the file.
         changes: keys of the sweep itself that replace the file's, such as `samples`.
+        foreign: whether it stands in a sweep's folder and may be a stranger's; found out unless given.
+        trust: import the code that such a file names.
         check: also load every end and option of the space, and build their models and data.
 
     Raises `ConfigError` with all mistakes that can be seen at once, each with its line; `DataError`.
     """
     parsed, where = _read(path)
+    foreign = is_of_a_run(path) if foreign is None else foreign
+    if foreign and not trust:
+        give([override.value for override in overrides])
+        require_trusted([parsed.value.get(key) for key in ("space", "options")], where)
     file = _file({**parsed.value, **(changes or {})}, parsed, where)
     parser = SpaceParser(where, parsed.lines)
     space = parser.parse(file.space)
@@ -123,13 +144,17 @@ def load_sweep(
     errors += _forbidden_on_the_command_line(overrides, space)
     if errors:
         raise ConfigError("\n".join(dict.fromkeys(errors)))
-    options = [Override(k, v, _at(parsed, where, ("options", k))) for k, v in file.options.items()]
+    options = [Override(k, v, _at(parsed, where, ("options", k)), foreign=foreign) for k, v in file.options.items()]
     listed = (*options, *overrides)
     base = _base(file, path, _at(parsed, where, ("base",)))
-    bare = load_config(preset=base[0], files=base[1], overrides=listed).config
+    loaded = load_config(preset=base[0], files=base[1], overrides=listed, foreign=foreign, trust=trust)
+    for key, text in loaded.left_out.items():
+        if key == "mirror":  # the others are never those of the base
+            warnings.warn(text, RaymetaWarning, stacklevel=2)
+    bare = loaded.config
     if file.report_every is None and bare.validate_every == 0:
         raise ConfigError(f"{where}: the base never validates (validate_every 0): write report_every")
-    sweep = Sweep(file, space, file.name or path.stem, base, listed, bare)
+    sweep = Sweep(file, space, file.name or path.stem, base, listed, bare, foreign, trust)
     if errors := [f"{_at(parsed, where, at)}: {text}" for at, text in disagreements(sweep)]:
         raise ConfigError("\n".join(errors))
     if check:
@@ -140,11 +165,11 @@ def load_sweep(
 def _read(path: Path) -> tuple[Parsed, str]:
     where = str(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such sweep file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        raise ConfigError(f"{path} cannot be read: {first_line(error)}") from error
     parsed = yaml_lines.parse(text, where)
     if not isinstance(parsed.value, dict):
         raise ConfigError(f"{where}: a sweep is a mapping with at least `space`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,8 +40,7 @@ class SpaceParser:
 
     def _space(self, content: Mapping[str, Any], at: KeyPath, above: str, taken: frozenset[str]) -> Space:
         dimensions: list[Dimension] = []
-        for name, value in content.items():
-            here = (*at, name)
+        for name, value, here in _entries(content, at):
             key = name.removesuffix(".name") if name.removesuffix(".name") in SECTIONS else name
             if key in taken or any(dimension.key == key for dimension in dimensions):
                 self._error(here, f"{key} is searched twice here: keep one, or put both under different choices")
@@ -95,6 +94,16 @@ class SpaceParser:
 
     def _error(self, path: KeyPath, text: str) -> None:
         self.errors.append(f"{self._at(path)}: {text}")
+
+
+def _entries(content: Mapping[str, Any], at: KeyPath) -> Iterator[tuple[str, Any, KeyPath]]:
+    """Keys with what stands there and where; `model: {width: ...}` is `model.width: ...`."""
+    for name, value in content.items():
+        if name in (*SECTIONS, "outer") and isinstance(value, dict) and value and not set(value) & {*DOMAINS}:
+            for below, item in value.items():
+                yield f"{name}.{below}", item, (*at, name, below)
+        else:
+            yield name, value, (*at, name)
 
 
 def _is_number(value: Any) -> bool:

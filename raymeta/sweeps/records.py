@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.errors import DataError
-from raymeta.files import parse_json, read_regular, write_json
+from raymeta.files import write_json
+from raymeta.reading import parse_json, read_regular
 from raymeta.runs.read import Run
 from raymeta.runs.tracker import VAL_ACCURACY, VAL_MSE
 from raymeta.sweeps.space import Point, Tried

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 from raymeta.config.load import dump
 from raymeta.config.schema import RunConfig
 from raymeta.files import json_text, write_json, write_whole
+from raymeta.reading import read_json
 from raymeta.runs.environment import package_version
 from raymeta.runs.write import HEARTBEAT_S, Heartbeat
 from raymeta.signals import unwrapped_interrupts
@@ -60,10 +60,9 @@ class SweepFiles:
     def _before(self) -> dict[str, Any]:
         """The summary of an earlier attempt; empty without one that can be read."""
         try:
-            found = json.loads(self._path.read_bytes())
+            return read_json(self._path)
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
 
     @contextmanager
     def kept_up_to_date(self) -> Iterator[None]:

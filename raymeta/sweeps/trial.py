@@ -17,13 +17,14 @@ from typing import Any
 from ray import tune
 
 from raymeta.config.schema import RunConfig
+from raymeta.reading import read_text
 from raymeta.runs.read import Run
 from raymeta.runs.tracker import Scores, WorkerRow
 from raymeta.sweeps.load import load_sweep
 from raymeta.sweeps.records import Record, Report, reports_of
 from raymeta.sweeps.schedulers import result_of
 from raymeta.sweeps.summary import trial_config
-from raymeta.training import Training
+from raymeta.training import Training, told
 
 STOP_FILE = ".stop"
 """While this file lies in a sweep's folder, its trials stop after their current step; it holds the reason."""
@@ -47,7 +48,7 @@ class SweepTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         trial = config["trial"]
-        sweep = load_sweep(self._sweep_directory / "sweep.yaml", check=False)
+        sweep = load_sweep(self._sweep_directory / "sweep.yaml", check=False, foreign=False)  # the driver's
         record = Record(str(self.trial_name), trial["index"], trial["repeat"], trial["point"])
         self._config = trial_config(sweep, record, self._sweep_directory)
         self._directory = self._sweep_directory / "trials" / record.id
@@ -115,8 +116,8 @@ class Session:
     def _stop(self) -> str | None:
         if self._stop_reason is None and time.monotonic() - self._looked > _LOOK_EVERY_S:
             self._looked = time.monotonic()
-            if self._stop_file.exists():
-                self._stop_reason = self._stop_file.read_text() or "the sweep was stopped"
+            if self._stop_file.is_file():
+                self._stop_reason = read_text(self._stop_file) or "the sweep was stopped"
         return self._stop_reason
 
     def _run(self) -> None:
@@ -137,7 +138,7 @@ class Session:
                 ended = {"params_sha256": run.summary["params_sha256"], "headline": run.summary["headline"]}
             self._results.put({**(_result(last) if last else {}), **ended, "done": True})
         except BaseException as error:  # told to the sweep, which shows it; a thread's own death would be silent
-            self._results.put({"failed": f"{type(error).__name__}: {error}", "done": True})
+            self._results.put({"failed": told(error), "done": True})
 
 
 class Reporter:

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from raymeta.config import yaml_lines
-from raymeta.config.load import dump
+from raymeta.config.load import Override, dump
+from raymeta.config.strangers import require_trusted
 from raymeta.engine.executors.placement import Node, PoolOptions, require_known_address
 from raymeta.engine.executors.ray_actors.cluster import Cluster
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.files import write_whole
 from raymeta.runs.claim import DirectoryLock
+from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.read import find_runs
 from raymeta.runs.terminal import Mode
 from raymeta.runs.write import new_run_directory
@@ -61,9 +63,13 @@ class Outcome:
 def new_directory(sweep: Sweep, output: Path) -> Path:
     """Make `output/sweeps/ID` with all that a sweep can be resumed from."""
     directory = new_run_directory(output / "sweeps", sweep.name, datetime.now()).absolute()
+    _write(sweep, directory)
+    return directory
+
+
+def _write(sweep: Sweep, directory: Path) -> None:
     write_whole(directory / "base.yaml", dump(sweep.first))
     write_whole(directory / "sweep.yaml", yaml_lines.write(sweep.resolved()))
-    return directory
 
 
 def find_sweep(reference: str, output: Path) -> Path:
@@ -92,15 +98,25 @@ def run_sweep(
     *,
     address: str | None = None,
     changes: Mapping[str, Any] | None = None,
+    overrides: Sequence[Override] = (),
+    trust: bool = False,
     mode: Mode = "auto",
     quiet: bool = False,
 ) -> Outcome:
     """Run all trials of the sweep in `directory` that have not ended yet.
 
+    With `changes`, even none, it is one that goes on: its folder may be a stranger's, so that `trust` is needed for the
+    code that it names, and `overrides` say where its trials are mirrored.
+
     Raises `EnvironmentProblem` where Ray is missing or not reachable, a trial can never fit, or another driver works
     on the sweep.
     """
-    sweep = load_sweep(directory / "sweep.yaml", changes=changes, check=False)
+    resumed = changes is not None
+    if resumed and not trust:
+        require_no_way_out(directory)
+    sweep = load_sweep(
+        directory / "sweep.yaml", overrides=overrides, changes=changes, check=False, foreign=resumed, trust=trust
+    )
     require_machine(sweep, address)
     lock = DirectoryLock(directory)
     try:
@@ -108,8 +124,8 @@ def run_sweep(
             raise EnvironmentProblem(f"another driver works on {directory}: wait for it or stop it first")
         chosen = proposer(sweep)
         driver = _Driver(directory, sweep, _records(directory, sweep, chosen), chosen)
-        if changes:
-            write_whole(directory / "sweep.yaml", yaml_lines.write(sweep.resolved()))
+        if resumed:  # trials read what this driver made sure of
+            _write(sweep, directory)
         with driver.files.kept_up_to_date():
             cluster = Cluster(PoolOptions(address=address))
             try:
@@ -140,9 +156,24 @@ def _records(directory: Path, sweep: Sweep, chosen: Proposer) -> Records:
             f"{directory} has tried {tried} configurations, and samples {sweep.file.samples} asks for {chosen.total}: "
             "leave --samples out, or give more"
         )
+    _require_searched(records, sweep)
     _wait_for_the_dead(directory)
     records.catch_up(directory / "trials")
     return records
+
+
+def _require_searched(records: Records, sweep: Sweep) -> None:
+    """Raise `DataError` for a record with an option that the sweep does not search, and thus never wrote."""
+    searched = {dimension.key for dimension in sweep.space.all()}
+    for record in records.all():
+        points = [record.point, *(change["point"] for change in record.changes)]
+        if unknown := {key for point in points for key in point} - searched:
+            raise DataError(
+                f"{records.directory / record.id}.json sets {sorted(unknown)[0]}, which the sweep does not search: "
+                "delete it to run this trial again"
+            )
+        if sweep.foreign and not sweep.trust:
+            require_trusted(points, f"{records.directory / record.id}.json")
 
 
 def _require_tune() -> None:

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from raymeta.errors import DataError
 from raymeta.keys import SPLITS
 from raymeta.options import STRICT
+from raymeta.reading import open_regular
 from raymeta.tasks.class_splits import ClassSplits, published, require_present
 from raymeta.tasks.image_classes import ClassImages, Found, ImageTaskSet, Splits
 from raymeta.tasks.image_files import Folder, data_folder
@@ -123,7 +124,7 @@ class _ContainersOnly(pickle.Unpickler):
 def read_values(path: Path, *names: str) -> list[Any]:
     """The values called `names` in the pickled dictionary `path`."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             values = _ContainersOnly(file, encoding="latin1").load()
     except _UNREADABLE as error:
         raise _damaged(path, str(error)) from error

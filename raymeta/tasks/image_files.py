@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from pydantic import AfterValidator, BeforeValidator
 
 from raymeta.errors import DataError
+from raymeta.reading import open_regular
 from raymeta.tasks.greys import FULL_RANGE, has_deep_colour, is_deep, to_bytes
 from raymeta.tasks.image_classes import ClassImages
 from raymeta.tasks.listing import image_suffixes
@@ -102,7 +103,7 @@ def for_each_file(
 
     def visit(index: int) -> str | None:
         try:
-            with Image.open(paths[index]) as image:
+            with open_regular(paths[index]) as file, Image.open(file) as image:
                 do(index, image)
         except UNREADABLE as error:
             return str(error) or type(error).__name__

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raymeta.errors import DataError
+from raymeta.reading import open_regular
 from raymeta.tasks.image_files import BROKEN_ARCHIVE
 
 NUM_RUNS = 20
@@ -37,7 +38,7 @@ class LakeRun(NamedTuple):
 def read_lake_runs(archive: Path) -> list[LakeRun]:
     """The 20 runs in Lake's `all_runs.zip`; raises `DataError` naming the file where it cannot be read."""
     try:
-        with zipfile.ZipFile(archive) as file:
+        with open_regular(archive) as opened, zipfile.ZipFile(opened) as file:
             return [_read_run(file, f"run{number:02d}") for number in range(1, NUM_RUNS + 1)]
     except BROKEN_ARCHIVE as error:
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from pydantic import PositiveInt
@@ -11,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
+from raymeta.reading import open_regular
 from raymeta.tasks.class_splits import ClassSplits, published, require_present
 from raymeta.tasks.image_classes import Data, Found, ImageTaskSet, Splits
 from raymeta.tasks.image_files import Folder, data_folder, image_paths, read_classes, subfolders
@@ -73,7 +75,7 @@ def _listed_files(root: Path) -> dict[str, list[Path]]:
         path = root / f"{split}.csv"
         if not path.is_file():
             raise DataError(f"{root / 'images'} has images but {path} is missing. {_REMEDY}")
-        with path.open(newline="", encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file)
             if not {"filename", "label"} <= set(rows.fieldnames or ()):
                 raise DataError(f"{path} must have the columns filename,label, but has {rows.fieldnames}")

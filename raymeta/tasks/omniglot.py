@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from raymeta.command_line import add_verbose, run_command
+from raymeta.command_line import Parser, add_verbose, run_command
 from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.tasks import omniglot_files
@@ -106,7 +106,7 @@ def _images(bits: NDArray[np.uint8], names: list[str]) -> ClassImages:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="raymeta omniglot", description="Get Omniglot.")
+    parser = Parser(prog="raymeta omniglot", description="Get Omniglot.")
     commands = parser.add_subparsers(dest="command", required=True)
     download = commands.add_parser("download", help="fetch Omniglot with torchvision and pack it")
     download.add_argument("root", type=Path, nargs="?", default=data_folder(None, "omniglot"))

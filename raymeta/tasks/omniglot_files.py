@@ -16,6 +16,7 @@ from PIL import Image
 from raymeta.errors import DataError, EnvironmentProblem
 from raymeta.files import write_whole
 from raymeta.keys import SPLITS
+from raymeta.reading import open_regular
 from raymeta.tasks.class_splits import ClassSplits, published
 from raymeta.tasks.image_files import BROKEN_ARCHIVE, for_each_file, image_paths, subfolders
 
@@ -73,7 +74,7 @@ def _tree_in(root: Path) -> Path | None:
 def read_packed(path: Path) -> Drawings:
     """The packed form: arrays bits, classes, char_id."""
     try:
-        with np.load(path) as file:
+        with open_regular(path) as opened, np.load(opened) as file:
             bits, classes, char_id = file["bits"], file["classes"], file["char_id"]
     except BROKEN_ARCHIVE as error:
         raise _damaged(path, str(error)) from error

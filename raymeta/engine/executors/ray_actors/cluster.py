@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from raymeta.engine.executors.placement import Need, Node, PoolOptions
+from raymeta.engine.executors.ray_actors.watched import Watched
 from raymeta.errors import EnvironmentProblem
+from raymeta.signals import handlers_kept
 
 
 class Cluster:
@@ -24,10 +26,12 @@ class Cluster:
             ) from error
         self.ray: Any = ray
         self.owned = not ray.is_initialized() and options.address is None
-        if self.owned:
-            _start(ray, options)
-        elif not ray.is_initialized():
-            _join(ray, str(options.address))
+        with handlers_kept():  # Ray puts its own in their place, which end the process
+            if self.owned:
+                _start(ray, options)
+            elif not ray.is_initialized():
+                _join(ray, str(options.address))
+        self.watched = Watched(ray)
 
     @property
     def in_placement_group(self) -> bool:
@@ -83,6 +87,7 @@ class Cluster:
         return chosen
 
     def close(self) -> None:
+        self.watched.close()
         if self.owned:
             self.ray.shutdown()
 

@@ -21,6 +21,7 @@ from raymeta.engine.worker import Blueprint, FloatArray, Job, Result
 from raymeta.errors import OutOfMemory, RaymetaError, WorkerFailed
 from raymeta.keys import Block, Shard
 from raymeta.runs.tracker import WorkerRow
+from raymeta.their_code import described
 
 IN_FLIGHT = 2
 """Calls given to a worker at once, so that the next shard is there when one ends."""
@@ -74,6 +75,7 @@ class RayExecutor:
         upcoming: Sequence[Shard] = (),
         urgent: bool = True,
     ) -> Iterator[tuple[Block, Result]]:
+        self._cluster.watched.require_alive()
         level = self._block_level(job, payload, len(shards))
         prepared = {p: self._owner(seat, level) for p, s in enumerate(shards) if (seat := self._prepared.get(s))}
         self._prepared = {}
@@ -185,6 +187,7 @@ class RayExecutor:
 
     def _advance(self) -> None:
         """Wait a moment for results, take them in, and give out what became possible."""
+        self._cluster.watched.require_alive()
         references = [*self._calls, *self._sums.references, *self.pool.joining]
         began = time.monotonic()
         ready: list[Any] = []
@@ -196,6 +199,7 @@ class RayExecutor:
             time.sleep(TICK_S)
         now = time.monotonic()
         self.waited_s += now - began
+        self._cluster.watched.require_alive()
         for reference in ready:
             self._take_in(reference)
         if now - self._checked_late > TICK_S:
@@ -216,6 +220,7 @@ class RayExecutor:
         if call.actor is call.seat.actor:
             call.seat.in_flight -= 1
         batch = call.batch
+        self._cluster.watched.require_alive()
         try:
             info: Result = self._ray.get(call.info)
             result = info if batch.level is not None else info._replace(vector=self._ray.get(call.vector))
@@ -281,7 +286,7 @@ class RayExecutor:
         batch.failures[call.position] += 1
         failures = batch.failures[call.position]
         text = f"seed {shard.seed}, {shard.split}, step {shard.step}, tasks {shard.start} to {shard.stop - 1}"
-        message = f"{type(cause).__name__}: {cause}"
+        message = described(cause)
         if failures >= ATTEMPTS:
             raise WorkerFailed(f"a shard ({text}) raised {failures} times on the workers: {message}") from cause
         self._notify("shard_retried", f"a shard ({text}) raised on {call.seat.name} and is tried again: {message}")

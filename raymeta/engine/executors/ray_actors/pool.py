@@ -14,9 +14,10 @@ from raymeta.engine.executors.placement import Need, PoolOptions, arithmetic, gp
 from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
 from raymeta.engine.executors.ray_actors.folding import nothing
 from raymeta.engine.worker import Blueprint, FloatArray, Job, Result, Worker, resident_bytes
-from raymeta.errors import EnvironmentProblem, WorkerFailed
+from raymeta.errors import EnvironmentProblem, RunFailed, WorkerFailed
 from raymeta.keys import Shard
 from raymeta.runs.tracker import WorkerRow
+from raymeta.their_code import described, with_place
 
 LOSSES_WITHOUT_PROGRESS = 5
 """Workers that may die in a row, per worker asked, before the run gives up."""
@@ -49,7 +50,12 @@ class ActorWorker:
         """See `Worker.run`; `upcoming` may come next, so its episodes are built while this worker waits."""
         if self._payload is None or self._payload[0] != version:
             self._payload = version, payload
-        result = self._worker.run(job, self._payload[1], shard)
+        try:
+            result = self._worker.run(job, self._payload[1], shard)
+        except SystemExit as error:  # which Ray would take for the end of a worker
+            raise RunFailed(described(error)) from error
+        except Exception as error:  # whose traceback stays here
+            raise with_place(error) from error.__cause__
         if upcoming is not None:
             self._worker.prepare(upcoming)
         return result._replace(vector=nothing(), rss_bytes=resident_bytes()), result.vector
@@ -143,6 +149,7 @@ class Pool:
 
     def collect(self, timeout: float) -> None:
         """Seat the actors that have come up within `timeout` seconds."""
+        self.cluster.watched.require_alive()
         if self.joining:
             ready, _ = self.cluster.ray.wait(list(self.joining), num_returns=1, timeout=timeout)
             for reference in ready:
@@ -205,8 +212,9 @@ class Pool:
         return (seat.row() for seat in self.seats if seat.live or seat.tasks)
 
     def close(self) -> None:
-        for seat in self.seats:
-            self.cluster.ray.kill(seat.actor)
+        if not self.cluster.watched.gone():
+            for seat in self.seats:
+                self.cluster.ray.kill(seat.actor)
         self.seats, self.joining = [], {}
 
     def _fill(self, seat: Seat) -> None:

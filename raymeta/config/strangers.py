@@ -1,0 +1,87 @@
+"""What a run's folder does not decide, for somebody else may have made it.
+
+Where work happens and what is written where (options marked `OF_THE_PERSON`) comes from the person's own command line,
+files and code. Import paths that stand in a run's folder are imported only if the person says that the run is trusted,
+or gave the same path in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from raymeta.errors import ConfigError
+from raymeta.options import IMPORTED, marked
+from raymeta.redact import without_secrets
+
+_GIVEN: set[str] = set()
+_OTHERWISE = {
+    "address": "Ray is started on this machine",
+    "mirror": "nothing is copied there",
+    "output": "results/ is used",
+}
+
+
+def is_of_a_run(path: Path) -> bool:
+    """Whether a file lies in the folder of a run or of a sweep that was begun."""
+    folder = path.parent
+    return (folder / "run.json").exists() or ((folder / "sweep.yaml").exists() and (folder / "records").exists())
+
+
+def give(value: object) -> None:
+    """Remember the import paths in something that the person gave."""
+    _GIVEN.update(_that_name_code(value))
+
+
+def refusal(key: str, path: object) -> str | None:
+    """Why the import path of an option of a run is not imported; None for one that the person gave."""
+    unknown = [text for text in _texts(path) if text not in _GIVEN]
+    if not unknown:
+        return None
+    return (
+        f"{key} {unknown[0]!r} stands in a run's folder and names code, which is imported only if you say so: if you "
+        "trust whoever made the run, add --trust (in Python trust=True)"
+    )
+
+
+def untrusted(cls: type[Any], section: str | None, values: Mapping[str, Any]) -> list[str]:
+    """Refusals of the options of `cls` that name code."""
+    prefix = f"{section}." if section else ""
+    found = [refusal(prefix + key, values.get(key)) for key in marked(cls, IMPORTED)]
+    return [text for text in found if text]
+
+
+def require_trusted(value: object, where: str) -> None:
+    """Raise `ConfigError` where anything in `value` could name code that the person did not give."""
+    if text := refusal(f"{where}:", list(_that_name_code(value))):
+        raise ConfigError(text)
+
+
+def _that_name_code(value: object) -> Iterator[str]:
+    return (text for text in _texts(value) if ":" in text)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in `value`, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from (*_texts(key), *_texts(item))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
+def left_to_the_person(content: Mapping[str, Any], keys: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a run's folder says, without the options `keys`, and by key what a person should know about those."""
+    kept = {key: value for key, value in content.items() if key not in keys}
+    return kept, {key: _told(key, content[key]) for key in keys if content.get(key) not in (None, "results")}
+
+
+def _told(key: str, value: object) -> str:
+    return without_secrets(
+        f"{key} {str(value)[:200]!r} of the run's folder is not taken over, as it says where work happens or what is "
+        f"written where: give --{key} again, or {_OTHERWISE.get(key, 'the default is used')}"
+    )
