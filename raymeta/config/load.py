@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import os
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raymeta.config import light, yaml_lines
-from raymeta.config.describe import all_keys, known_entry, run_options, section_options, variants_with
+from raymeta.config.describe import known_entry, run_options, section_options
 from raymeta.config.layers import Layer, Layers, Override, override_layer, read_layer
+from raymeta.config.mistakes import is_known, note, note_missing, one_for_a_choice, unknown
 from raymeta.config.preset_files import DEFAULT, preset_names, preset_path
 from raymeta.config.strangers import give, is_of_a_run, left_to_the_person, refusal, untrusted
 from raymeta.config.variants import SECTIONS, name_of, registry, require_name, section_of, variant_class
@@ -152,7 +152,7 @@ def _look(layers: Layers) -> None:
     for section in SECTIONS:
         value = values.pop(section, None)
         if value is None:
-            _missing(layers, section)
+            note_missing(layers, section)
         elif isinstance(value, dict) and isinstance(name := value.get("name"), str):
             try:
                 require_name(section, name)
@@ -163,7 +163,7 @@ def _look(layers: Layers) -> None:
     outer = values.pop("outer", {})
     if isinstance(outer, dict):
         _look_at(layers, outer, "outer", None)
-    _look_at(layers, {key: value for key, value in values.items() if _known(layers, key)}, None, None)
+    _look_at(layers, {key: value for key, value in values.items() if is_known(layers, key)}, None, None)
 
 
 def _look_at(layers: Layers, values: dict[str, Any], section: str | None, name: str | None) -> None:
@@ -172,8 +172,8 @@ def _look_at(layers: Layers, values: dict[str, Any], section: str | None, name: 
         return
     good, _ = _good(layers, values, section, name)
     options, prefix = section_options(section, name) if section else run_options(), (section,) if section else ()
-    for problem in _one_for_a_choice(light.problems(entry, good)):
-        _note(layers, problem, prefix, options, good, values)
+    for problem in one_for_a_choice(light.problems(entry, good)):
+        note(layers, problem, prefix, options, good, values)
 
 
 def _checked(layers: Layers) -> RunConfig:
@@ -198,7 +198,7 @@ def _checked(layers: Layers) -> RunConfig:
         parts["outer"] = _validated(layers, OuterOptions, {**defaults, **outer}, "outer", None)
     else:
         layers.errors.append(f"{layers.origin(('outer',))}: outer is a mapping of options")
-    top = {key: value for key, value in values.items() if _known(layers, key)}
+    top = {key: value for key, value in values.items() if is_known(layers, key)}
     options = _validated(layers, RunOptions, top, None, None)
     if layers.errors:
         raise ConfigError("\n".join(dict.fromkeys(layers.errors)))
@@ -208,24 +208,9 @@ def _checked(layers: Layers) -> RunConfig:
         raise ConfigError("\n".join(str(e["msg"]) for e in error.errors())) from error
 
 
-def _known(layers: Layers, key: str) -> bool:
-    if key in run_options():
-        return True
-    keys = all_keys()
-    same_end = [k for k in keys if k.rpartition(".")[2] == key]
-    close = (
-        same_end
-        or difflib.get_close_matches(key, keys, n=1)
-        or difflib.get_close_matches(key, [k for k in keys if "." not in k], n=1, cutoff=0.5)
-    )
-    hint = f": did you mean {' or '.join(close[:2])}?" if close else "; `raymeta config explain` lists all"
-    layers.errors.append(f"{layers.origin((key,))}: there is no option {key}{hint}")
-    return False
-
-
 def _variant(layers: Layers, section: str, value: Any) -> Any:
     if value is None:
-        _missing(layers, section)
+        note_missing(layers, section)
         return None
     if section_of(value) == section:
         if not dataclasses.is_dataclass(value):
@@ -255,14 +240,6 @@ def _variant(layers: Layers, section: str, value: Any) -> Any:
     return _validated(layers, cls, options, section, name)
 
 
-def _missing(layers: Layers, section: str) -> None:
-    example = f"`{section}: {_EXAMPLES[section]}`"
-    layers.errors.append(f"{section} is missing: name one, for instance {example}, or a preset that has it")
-
-
-_EXAMPLES = {"tasks": "glyphs", "model": "conv4", "algorithm": "maml"}
-
-
 def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: str | None, name: str | None) -> Any:
     """An instance of `cls`, or None after noting every mistake."""
     if layers.guarded and (refused := untrusted(cls, section, values)):
@@ -276,8 +253,8 @@ def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: 
     try:
         instance = _strictly(cls, good)
     except ValidationError as error:
-        for problem in _one_for_a_choice(error.errors()):
-            _note(layers, problem, prefix, options, good, values)
+        for problem in one_for_a_choice(error.errors()):
+            note(layers, problem, prefix, options, good, values)
     except ConfigError as error:
         layers.errors.append(f"{layers.origin(prefix)}: {error}")
     except (Exception, SystemExit) as error:  # of a person's own class
@@ -295,7 +272,7 @@ def _good(layers: Layers, values: dict[str, Any], section: str | None, name: str
     for key, value in values.items():
         path = (*prefix, key)
         if key not in options:
-            layers.errors.append(f"{layers.origin(path)}: {_unknown(section, name, key)}")
+            layers.errors.append(f"{layers.origin(path)}: {unknown(section, name, key)}")
             sound = False
             continue
         if isinstance(value, bool | int | float) and options[key].range.startswith("text"):
@@ -344,61 +321,3 @@ def _strictly(cls: type[Any], values: dict[str, Any]) -> Any:
     except TypeError:  # a Python caller's objects, which mean what they are
         return TypeAdapter(cls).validate_python(values)
     return TypeAdapter(cls).validate_json(text, strict=True)
-
-
-def _one_for_a_choice(problems: Sequence[Any]) -> list[dict[str, Any]]:
-    """Problems with what each type of a choice of types would ask, told as one: «should be a number or 'auto'»."""
-    told: dict[object, dict[str, Any]] = {}
-    for position, problem in enumerate(problems):
-        loc = problem["loc"]
-        key = loc[0] if len(loc) == 2 and isinstance(loc[1], str) else position
-        if key in told:
-            told[key]["msg"] += " or " + str(problem["msg"]).removeprefix("Input should be ")
-        else:
-            told[key] = dict(problem)
-    return list(told.values())
-
-
-def _note(
-    layers: Layers,
-    problem: Any,
-    prefix: KeyPath,
-    options: Mapping[str, Any],
-    good: dict[str, Any],
-    given: Mapping[str, Any],
-) -> None:
-    """Note a mistake, unless it is that something is missing which was given and has a mistake of its own."""
-    if not (problem["type"].startswith("missing") and problem["loc"] and problem["loc"][0] in given):
-        layers.errors.append(_explained(layers, problem, prefix, options, good))
-
-
-def _explained(
-    layers: Layers, problem: Any, prefix: KeyPath, options: Mapping[str, Any], values: dict[str, Any]
-) -> str:
-    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    loc = [str(part) for part in problem["loc"] if not isinstance(part, str) or part in options]
-    key = loc[0] if loc else None
-    if key is None:
-        return ": ".join([layers.origin(prefix), *prefix, message])
-    path = (*prefix, key)
-    dotted = ".".join(path)
-    if problem["type"] in ("missing", "missing_keyword_only_argument"):
-        return f"{layers.origin(prefix)}: {dotted} is missing: {options[key].text()}"
-    colon = "" if message.startswith("should") else ":"
-    return f"{layers.origin(path)}: {dotted} {values.get(key)!r}{colon} {message}. It is {options[key].text()}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
-
-
-def _unknown(section: str | None, name: str | None, key: str) -> str:
-    dotted = f"{section}.{key}" if section else key
-    known = section_options(section, name) if section else run_options()
-    if section in SECTIONS:
-        owners = [other for other in variants_with(section, key) if other != name]
-        if owners:
-            return f"{dotted} belongs to {_listed(owners)}; this run uses {name}"
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {section + '.' if section else ''}{close[0]}? " if close else ""
-    return f"there is no option {dotted}: {hint}{name or section} has {', '.join(known) or 'no options'}"
