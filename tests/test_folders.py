@@ -20,7 +20,6 @@ from raymeta.tasks.images import Images
 from raymeta.tasks.listing import image_suffixes
 from raymeta.train import main as train
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.* switches ")
 
 
