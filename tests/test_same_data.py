@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -115,6 +116,13 @@ def test_it_is_shown(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"splits": {"train": 3}}', "{" * 5000])
 def test_a_damaged_one_is_told(run: Run, text: str) -> None:
     (run.path / DATA).write_text(text)
+    with pytest.raises(DataError, match=r"data\.json cannot be read"):
+        raymeta.meta_test(run)
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(run: Run) -> None:
+    (run.path / DATA).unlink()
+    os.mkfifo(run.path / DATA)
     with pytest.raises(DataError, match=r"data\.json cannot be read"):
         raymeta.meta_test(run)
 
