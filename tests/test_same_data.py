@@ -256,6 +256,28 @@ def test_trained_classes_are_never_tested_on(named: str, run: Run, photos: Path,
             raymeta.meta_test(run, changed_data=allowed, **{"tasks.root": str(other), **lists})
 
 
+def test_a_class_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    """Under another name, with one part in training and one in the test."""
+    root = tmp_path / "photos"
+    for i, split in enumerate(("train", "val", "test")):
+        pictures(root / split, [f"{split}{n}" for n in range(4)], seed=i)
+    shutil.rmtree(root / "test" / "test2")
+    shutil.copytree(root / "train" / "train1", root / "test" / "test2")
+    with pytest.warns(
+        RaymetaWarning, match=r"the test split has classes that are in other splits, too: test2 \(as train"
+    ):
+        trained(root, tmp_path / "runs")
+
+
+def test_other_data_where_the_folder_changed_come_in_the_old_side(run: Run, photos: Path) -> None:
+    shutil.rmtree(photos)
+    pictures(photos, [f"n{i:02d}" for i in range(15)], side=24, seed=8)
+    with pytest.raises(DataError, match="is not what it was in the run"):
+        raymeta.meta_test(run, episodes=2)
+    with pytest.warns(RaymetaWarning, match=r"scored on other data .*images; side 16, channels 3 \("):
+        raymeta.meta_test(run, episodes=2, changed_data=True)
+
+
 def test_a_cut_by_another_seed_is_refused(run: Run) -> None:
     with pytest.raises(DataError, match=r"are among those that .* learned from"):
         raymeta.meta_test(run, **{"tasks.split_seed": 3})
