@@ -53,7 +53,7 @@ def on_held_out_data(
     recorded = run.manifest
     if recorded is None:
         return Fitted(config, [_unrecorded(run)])
-    if chosen:
+    if chosen or changed_data:
         own = own.keeping(recorded)
         config = config.model_copy(update={"tasks": config.tasks.keeping(recorded)})
     told = [f"{run.id} used no {split} split: whether its classes are the same now cannot be told"]
@@ -117,6 +117,17 @@ def _require_held_out(run: Run, recorded: Manifest, now: Manifest, split: Split,
             f"{run.id} learned from: {told}{', ...' if len(known) > 5 else ''}. Give it classes that it never saw; "
             "rename folders that only share a name"
         )
+
+
+def twins(manifest: Manifest) -> list[str]:
+    """A warning where classes that are held out hold the same examples as classes that are learned from."""
+    texts = []
+    for split in manifest.splits:
+        if known := trained_on(manifest, manifest, split, list(manifest.splits)):
+            told = ", ".join(f"{name} (as {known_as})" for name, known_as in list(known.items())[:5])
+            more = ", ..." if len(known) > 5 else ""
+            texts.append(f"the {split} split has classes that are in other splits, too: {told}{more}")
+    return texts
 
 
 def _part(now: Manifest, split: Split) -> str:

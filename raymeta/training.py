@@ -33,7 +33,7 @@ from raymeta.runs.tensorboard import TensorBoard
 from raymeta.runs.terminal import clean
 from raymeta.runs.tracker import TOGETHER_S, PythonWarnings, Tracker, Trackers
 from raymeta.runs.write import RunWriter, new_run_directory
-from raymeta.same_data import on_recorded_data
+from raymeta.same_data import on_recorded_data, twins
 from raymeta.signals import first_signal, termination_interrupts
 from raymeta.storage.remote import Remote
 from raymeta.tasks.manifest import Manifest
@@ -117,6 +117,7 @@ class Training:
         self.store = None if config.mirror is None else Remote.open(config.mirror)
         self.built: Built = build(config)
         self.manifest = config.tasks.manifest(splits_in_use(config))
+        self.warnings += twins(self.manifest)
         self._unrecorded = resume is None or resume.manifest is None
         # A resumed run keeps what was chosen, since its bits depend on it.
         self.config = config.model_copy(update={"vectorize": self.built.vectorize.vectorize})

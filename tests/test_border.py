@@ -201,6 +201,33 @@ def values(shape: tuple[int, ...]) -> Episode:
     )
 
 
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+def test_targets_of_a_task_set_are_those_of_its_outputs(tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Lines(raymeta.TaskSet):
+        flat: bool = False
+        n: int = 6
+        goal, input_shape, num_outputs = "regression", (7,), 1
+
+        def size(self, split: str) -> Size:
+            return Size(3, 2, 2)
+
+        def num_classes(self, split: str) -> int:
+            return 0
+
+        def episode(self, key: TaskKey) -> Episode:
+            x = torch.from_numpy(key.generator().normal(size=(2 * self.n, 7))).float()
+            target = x.sum(1) if self.flat else x.sum(1, keepdim=True)
+            return Episode(Examples(x[: self.n], target[: self.n]), Examples(x[self.n :], target[self.n :]))
+
+    options = {"steps": 1, "meta_batch_size": 2, "validate_every": 0, "test_episodes": 2, "output": str(tmp_path)}
+    with pytest.raises(DataError, match=r"y is float32 \[6\]; needed is targets \[n, 1\] .*y\[:, None\]"):
+        raymeta.meta_train("sinusoid-maml", tasks=Lines(flat=True), **options)
+    with pytest.raises(DataError, match=r"there are 7 examples; needed is at most 6, the shot of its size"):
+        raymeta.meta_train("sinusoid-maml", tasks=Lines(n=7), **options)
+    assert raymeta.meta_train("sinusoid-maml", tasks=Lines(), **options).summary["steps"] == 1
+
+
 @pytest.mark.parametrize(("outputs", "targets"), [(1, ()), (3, ()), (3, (1,)), (1, (3,)), (3, (3, 1))])
 def test_targets_are_shaped_like_outputs(outputs: int, targets: tuple[int, ...]) -> None:
     for vectorize in ("vmap", "loop"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -115,6 +116,13 @@ def test_it_is_shown(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"splits": {"train": 3}}', "{" * 5000])
 def test_a_damaged_one_is_told(run: Run, text: str) -> None:
     (run.path / DATA).write_text(text)
+    with pytest.raises(DataError, match=r"data\.json cannot be read"):
+        raymeta.meta_test(run)
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(run: Run) -> None:
+    (run.path / DATA).unlink()
+    os.mkfifo(run.path / DATA)
     with pytest.raises(DataError, match=r"data\.json cannot be read"):
         raymeta.meta_test(run)
 
@@ -246,6 +254,28 @@ def test_trained_classes_are_never_tested_on(named: str, run: Run, photos: Path,
             DataError, match=rf"1 of 2 classes of the test split .* learned from: {name} \(its train class"
         ):
             raymeta.meta_test(run, changed_data=allowed, **{"tasks.root": str(other), **lists})
+
+
+def test_a_class_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    """Under another name, with one part in training and one in the test."""
+    root = tmp_path / "photos"
+    for i, split in enumerate(("train", "val", "test")):
+        pictures(root / split, [f"{split}{n}" for n in range(4)], seed=i)
+    shutil.rmtree(root / "test" / "test2")
+    shutil.copytree(root / "train" / "train1", root / "test" / "test2")
+    with pytest.warns(
+        RaymetaWarning, match=r"the test split has classes that are in other splits, too: test2 \(as train"
+    ):
+        trained(root, tmp_path / "runs")
+
+
+def test_other_data_where_the_folder_changed_come_in_the_old_side(run: Run, photos: Path) -> None:
+    shutil.rmtree(photos)
+    pictures(photos, [f"n{i:02d}" for i in range(15)], side=24, seed=8)
+    with pytest.raises(DataError, match="is not what it was in the run"):
+        raymeta.meta_test(run, episodes=2)
+    with pytest.warns(RaymetaWarning, match=r"scored on other data .*images; side 16, channels 3 \("):
+        raymeta.meta_test(run, episodes=2, changed_data=True)
 
 
 def test_a_cut_by_another_seed_is_refused(run: Run) -> None:

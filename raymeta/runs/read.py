@@ -126,7 +126,9 @@ class Run:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, DataError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
+            raise DataError(
+                f"{path} cannot be read: {error}. It says which classes the run held out: put it back from a copy"
+            ) from error
 
     @property
     def summary(self) -> dict[str, Any] | None:

@@ -224,7 +224,8 @@ def _is_one_hot(y: Tensor, way: int) -> bool:
 
 def _require_no_more(episode: Episode, where: str, size: Size, goal: Goal) -> None:
     """A class may have fewer examples than the task set says, but no more: results are named after `size`."""
-    for name, side, most in zip(_SIDES, episode, (size.shot, size.query_shot), strict=True):
+    groups = size.way if goal == "regression" else 1
+    for name, side, most in zip(_SIDES, episode, (groups * size.shot, groups * size.query_shot), strict=True):
         count = len(side.y) if goal == "regression" or not len(side.y) else int(torch.bincount(side.y).max())
         if count > most:
             each = "" if goal == "regression" else " of one class"
