@@ -88,7 +88,7 @@ def _told(left_out: dict[str, None], what: str) -> Iterator[None]:
 
 
 def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: Episode) -> Tensor:
-    """Outputs for the queries before and after each inner step [K + 1, Q, outputs], on the CPU in the network's type."""
+    """Outputs for the queries before and after each inner step [K + 1, Q, outputs]: on the CPU, in the network type."""
     problem = blueprint.problem()
     problem.set_training(False)
     dtype = type_of(problem.model)
