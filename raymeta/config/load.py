@@ -21,7 +21,7 @@ from raymeta.config.yaml_lines import KeyPath
 from raymeta.errors import ConfigError
 from raymeta.options import OF_THE_PERSON, marked
 from raymeta.redact import without_secrets
-from raymeta.their_code import described
+from raymeta.their_code import described, recorded
 
 if TYPE_CHECKING:
     from raymeta.config.schema import RunConfig
@@ -118,7 +118,7 @@ def _read_all(files: Sequence[Path], foreign: bool) -> list[Layer]:
 
 def _as_overrides(overrides: Mapping[str, Any] | Sequence[Override]) -> list[Override]:
     if isinstance(overrides, Mapping):
-        return [Override(key, value, f"option {key}") for key, value in overrides.items()]
+        return [Override(key, recorded(value, key), f"option {key}") for key, value in overrides.items()]
     return list(overrides)
 
 
