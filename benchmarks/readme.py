@@ -11,6 +11,7 @@ import json
 import re
 import statistics
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def updated(text: str) -> str:
     blocks |= {"results": results_table(), "chaos": chaos_table(), "scaling": scaling_table()}
     blocks |= {"bench": bench_table(), "paths": paths_table(), "overhead": overhead_table(), "fast": fast_text()}
     blocks |= {"dashboard": dashboard_text(), "asha": asha_text()}
-    blocks |= {"traffic": traffic_table(), "cut": cut_text()}
+    blocks |= {"traffic": traffic_table(), "cut": cut_text(), "short": short_text()}
     blocks |= {"model-check": check_table(), "model": model_table()}
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
@@ -53,6 +54,34 @@ def results_table() -> str:
     rows = [_row(path, content) for path, content in contents.items() if "preset" in content]
     head = ["| preset | before adapting | after | published | outer steps, ours / theirs |", "|---|---|---|---|---|"]
     return "\n".join(head + rows)
+
+
+def short_text() -> str:
+    """How much of the published training the recorded runs had, and whether validation was rising at their end."""
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    runs = [content for content in contents if "preset" in content]
+    shares = [
+        f"{100 * run['summary']['steps'] / run['published']['steps']:.0f} % ({run['preset']})"
+        for run in runs
+        if run["published"]["steps"] is not None
+    ]
+    better = [run["preset"] for run in runs if _ended_at_its_best(run)]
+    flat = [run["preset"] for run in runs if not _ended_at_its_best(run)]
+    return textwrap.fill(
+        f"The runs are short on purpose: {', '.join(shares)} of the published outer steps, where their number is "
+        f"published. Validation was still getting better at the end of {' and '.join(better)}; it was best before the "
+        f"end of {' and '.join(flat)}, so there it is not only the steps that are missing.",
+        120,
+        break_on_hyphens=False,
+    )
+
+
+def _ended_at_its_best(run: dict[str, Any]) -> bool:
+    """Whether the last validation is the best one."""
+    name = run["summary"]["headline"]["name"]
+    scores = [row[f"val/{name}"] for row in run["validation"]]
+    best = max(scores) if run["summary"]["headline"]["better"] == "higher" else min(scores)
+    return bool(scores[-1] == best)
 
 
 def chaos_table() -> str:

@@ -3,7 +3,8 @@
     python benchmarks/reproduce.py omniglot-5w1s-protonet --root FOLDER --time-limit 15m
 
 The result file says how far the run is from the published number; the runs are short on purpose, so the number of
-outer steps stands beside the paper's.
+outer steps stands beside the paper's. It holds the score of every test task, from which the interval can be computed
+again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from record import record
 from raymeta.config import yaml_lines
 from raymeta.config.load import load_config
 from raymeta.runs.read import Run
+from raymeta.runs.tables import evaluation
 from raymeta.runs.terminal import open_terminal
 from raymeta.training import Training
 
@@ -85,6 +87,7 @@ def _content(run: Run, preset: str, extra: dict[str, object], time_limit_s: floa
         "workers": run.config["workers"],
         "time_limit_s": time_limit_s,
         "summary": summary,
+        "values": evaluation(run)["values"],
         "published": published,
         "distance_to_published": None if published["value"] is None else headline["value"] - published["value"],
         "goal_reached": better * (summary["by_inner_step"][1] if preset == "sinusoid-maml" else headline["value"])

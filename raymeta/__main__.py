@@ -25,7 +25,6 @@ COMMANDS = {
     "transfer": "pre-train on CIFAR-10, fine-tune on CIFAR-100 at several label fractions",
 }
 _PACKAGES = ("runs", "config", "dashboard", "bench")
-_MODULES = {"omniglot": "raymeta.tasks.omniglot"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def module_of(name: str) -> str:
     """The module whose `main` is the command `name`."""
-    return _MODULES.get(name, f"raymeta.{name}" + (".__main__" if name in _PACKAGES else ""))
+    return f"raymeta.{name}" + (".__main__" if name in _PACKAGES else "")
 
 
 def _help() -> str:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from raymeta.command_line import Parser, add_verbose, dashed, print_result, run_command, say
 from raymeta.errors import EnvironmentProblem
-from raymeta.evaluation import TEST_SEED, Evaluation, meta_test, paired_difference
+from raymeta.evaluation import TEST_SEED, Evaluation, meta_test, paired_difference, same_episodes
 from raymeta.files import json_text, require_writable, write_json
 from raymeta.keys import Split
 from raymeta.runs.inside import require_no_way_out
@@ -38,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--address", metavar="A", help="Ray cluster to join, auto or HOST:PORT; unless given, workers "
                         "are started on this machine")  # fmt: skip
     parser.add_argument("--device", help="auto, cpu or cuda, in place of the run's own")
-    parser.add_argument("--tasks.root", dest="root", help="where the data is, in place of the run's own")
+    parser.add_argument("--tasks.root", dest="root", help="where the data is, in place of the run's own: the same, or "
+                        "classes that it never saw")  # fmt: skip
+    parser.add_argument("--changed-data", action="store_true", help="score what is there where the run's data changed; "
+                        "classes that it learned from are refused all the same")  # fmt: skip
     parser.add_argument("--output", default="results", help="folder or URI of runs given by id [results]")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--trust", action="store_true", help="import the code that the runs name")
@@ -54,15 +57,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             _require_writable(run, trust=arguments.trust)
     scored = [_score(run, arguments) for run in runs]
     evaluations = [replace(e, run=name) for e, name in zip(scored, told_apart(runs), strict=True)]
-    pairs = [(evaluations[0], other, paired_difference(evaluations[0], other)) for other in evaluations[1:]]
+    first, *others = evaluations
+    pairs = [(first, other, paired_difference(first, other)) for other in others if same_episodes(first, other)]
+    apart = [other.run for other in others if not same_episodes(first, other)]
     if arguments.json:
         content = {
             "runs": [{"run": e.run, **e.to_json()} for e in evaluations],
             "paired": [{"first": a.run, "second": b.run, "difference": d, "ci95": c} for a, b, (d, c) in pairs],
+            "not_paired": apart,
         }
         text = json_text(content, indent=2)
     else:
-        text = "\n".join([*map(_text, evaluations), *(_pair_text(a, b, d, c) for a, b, (d, c) in pairs)])
+        lines = [*map(_text, evaluations), *(_pair_text(a, b, d, c) for a, b, (d, c) in pairs)]
+        text = "\n".join([*lines, *(f"{run}: scored on other episodes than {first.run}, not paired" for run in apart)])
     if arguments.no_save:
         say(text)
     else:
@@ -105,6 +112,7 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
         seed=arguments.seed,
         inner_steps=arguments.inner_steps,
         workers=arguments.workers,
+        changed_data=arguments.changed_data,
         trust=arguments.trust,
         **overrides,
     )

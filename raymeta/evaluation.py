@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -28,10 +27,14 @@ from raymeta.keys import Split
 from raymeta.runs.read import Run, load_run
 from raymeta.runs.tracker import PythonWarnings, Scores
 from raymeta.runs.write import Headline
+from raymeta.same_data import on_held_out_data
 from raymeta.seals import require_recorded
+from raymeta.tasks.base import TaskSet
+from raymeta.tasks.manifest import sha256_of
 
 TEST_SEED = 0
-"""Seed of validation and test episodes: the same for every run, whatever seed it trained with."""
+"""Seed of test episodes: the same for every run, whatever seed it trained with. Validation while training draws its
+episodes from the run's own seed, so runs of one seed share them."""
 
 
 @dataclass(frozen=True)
@@ -109,15 +112,15 @@ def evaluate_learned(
         "inner_steps": scores.main.shape[1] - 1,
         "batch_norm": built.batch_norm,
         "tasks": tasks,
-        "episodes_sha256": _episodes_sha256(tasks, split, seed, num_episodes),
+        "data_sha256": config.tasks.contents(split).sha256,
+        "episodes_sha256": _episodes_sha256(config.tasks, split, seed, num_episodes),
     }
     return Evaluation(run, scores, settings)
 
 
-def _episodes_sha256(tasks: Mapping[str, Any], split: Split, seed: int, num_episodes: int) -> str:
-    """Identifies a list of episodes: it follows from the task set's options and the keys."""
-    ours = {key: value for key, value in tasks.items() if not key.startswith("train_") and key != "root"}
-    return hashlib.sha256(yaml.safe_dump([ours, split, seed, num_episodes]).encode()).hexdigest()
+def _episodes_sha256(tasks: TaskSet, split: Split, seed: int, num_episodes: int) -> str:
+    """Identifies a list of episodes: it follows from the data, wherever they lie, the episodes' size, and the keys."""
+    return sha256_of([tasks.drawn_from(split), split, seed, num_episodes])
 
 
 def meta_test(
@@ -128,21 +131,26 @@ def meta_test(
     seed: int = TEST_SEED,
     inner_steps: int | None = None,
     workers: int = 0,
+    changed_data: bool = False,
     trust: bool = False,
     **overrides: Any,
 ) -> Evaluation:
     """Score a run's best checkpoint on `episodes` episodes of `split`; the run's files are only read.
 
-    Where the best checkpoint cannot be read, the newest readable one is scored, with a `RaymetaWarning` that says so.
+    Where the best checkpoint cannot be read, the newest readable one is scored, with a `RaymetaWarning` that says so;
+    and so it is told where the data are not those that the run recorded.
 
     Args:
         run: a run, its folder, or its id under `results/`.
+        changed_data: score what is there where the run's data changed. Without it this is refused, unless `overrides`
+            name other data; a class that the run learned from is refused in any case.
         trust: import the code that the run's configuration names; needed unless it was named in this process before.
         overrides: configuration keys that may differ at test, `tasks.way=20` as `**{"tasks.way": 20}`.
 
     Raises:
         CheckpointError: the run has no checkpoint that can be read.
         ConfigError: an override does not exist, or changes the shape of what was learned; a number is out of range.
+        DataError: the data are not what the run held out.
     """
     _require_whole("episodes", episodes, 1)
     _require_whole("seed", seed, 0, 2**63 - 1)
@@ -153,9 +161,10 @@ def meta_test(
     # How many workers the training could do with says nothing about a test.
     chosen = {"min_workers": None, "max_workers": None, **overrides, "workers": workers}
     config = run_config(opened, chosen, trust=trust)
-    built = build(config)
+    config = _on_held_out_data(opened, config, overrides, split, changed_data)
+    built = build(config, [split])
     checkpoint = best_checkpoint(opened)
-    require_same_shapes(built, checkpoint)
+    take_fixed_tensors(built, checkpoint)
     executor = open_executor(config, built.blueprint)
     memory: dict[str, Any] = {"chunks": first_chunks(config), "notify": PythonWarnings().event}
 
@@ -171,6 +180,22 @@ def meta_test(
         return scored(episodes)
     finally:
         executor.close()
+
+
+_SIZES = ("tasks.way", "tasks.shot", "tasks.query_shot")
+"""Options that change episodes and leave the data as they are."""
+
+
+def _on_held_out_data(
+    run: Run, config: RunConfig, overrides: Mapping[str, Any], split: Split, changed_data: bool
+) -> RunConfig:
+    of_data = {key: value for key, value in overrides.items() if key not in _SIZES}
+    own = config.tasks if of_data == overrides else run_config(run, of_data).tasks
+    chosen = [key for key in of_data if key.partition(".")[0] == "tasks" and key != "tasks.data"]
+    fitted = on_held_out_data(run, config, own, split, chosen=chosen, changed_data=changed_data)
+    for note in fitted.notes:
+        warnings.warn(note, RaymetaWarning, stacklevel=3)
+    return fitted.config
 
 
 def _require_whole(name: str, value: int, least: int, most: float = math.inf) -> None:
@@ -202,8 +227,22 @@ def best_checkpoint(run: Run) -> Checkpoint:
     return checkpoint
 
 
-def require_same_shapes(built: Built, checkpoint: Checkpoint) -> None:
-    """Raise `ConfigError` unless the checkpoint fits what the configuration builds."""
+def take_fixed_tensors(built: Built, checkpoint: Checkpoint) -> None:
+    """Give the model that was built what the checkpoint's had beside learned parameters.
+
+    Raises `ConfigError` unless the checkpoint fits what the configuration builds.
+    """
+    _require_same_shapes(built, checkpoint)
+    for name, value in checkpoint.fixed.items():
+        if name not in built.fixed or built.fixed[name].shape != value.shape:
+            raise ConfigError(
+                f"the model no longer has the tensor {name} {list(value.shape)} that it had when the checkpoint was "
+                "written: use the code and the options of then"
+            )
+        built.fixed[name].copy_(value)
+
+
+def _require_same_shapes(built: Built, checkpoint: Checkpoint) -> None:
     theirs = {name: tuple(value.shape) for name, value in checkpoint.learned.params.items()}
     if theirs != built.blueprint.layout.shapes:
         names = sorted(
@@ -217,12 +256,17 @@ def require_same_shapes(built: Built, checkpoint: Checkpoint) -> None:
         )
 
 
+def same_episodes(first: Evaluation, second: Evaluation) -> bool:
+    """Whether both were scored on the same list of episodes, so that they may be compared episode by episode."""
+    return bool(first.settings["episodes_sha256"] == second.settings["episodes_sha256"])
+
+
 def paired_difference(first: Evaluation, second: Evaluation) -> tuple[float, float]:
     """Mean of `second` − `first` over the same episodes, and the half-width of its 95 % interval.
 
     Raises `ConfigError` where the episodes differ.
     """
-    if first.settings["episodes_sha256"] != second.settings["episodes_sha256"]:
+    if not same_episodes(first, second):
         raise ConfigError(f"{first.run} and {second.run} were scored on different episodes and cannot be paired")
     difference: NDArray[np.floating] = second.scores.main[:, -1] - first.scores.main[:, -1]
     return float(difference.mean()), half_width(difference)

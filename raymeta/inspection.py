@@ -17,13 +17,15 @@ from PIL import Image
 from torch import Tensor
 
 from raymeta.algorithms.problem import Learned, Phase
-from raymeta.engine.drawing import each
+from raymeta.engine.drawing import in_type
 from raymeta.engine.worker import Blueprint
 from raymeta.files import sync_directory, write_json
 from raymeta.keys import Split, TaskKey
 from raymeta.models.differentiable import exact_attention
+from raymeta.models.shapes import type_of
 from raymeta.signals import raise_if_interrupt
 from raymeta.tasks.base import Episode, stack_episodes
+from raymeta.tree import Params
 
 GAP = 2
 """Pixels around each image of a sheet."""
@@ -59,7 +61,7 @@ def write_episodes(
 def _write_episode(
     folder: Path, blueprint: Blueprint, learned: Learned, key: TaskKey, rank: int, left_out: dict[str, None]
 ) -> None:
-    episode = _in_own_type(blueprint.tasks.episode(key), learned)
+    episode = blueprint.tasks.episode(key)
     outputs = predictions(blueprint, learned, key, episode)
     content: dict[str, Any] = {"key": key._asdict(), "rank": rank}
     content |= {"support_y": episode.support.y, "query_y": episode.query.y}
@@ -85,16 +87,12 @@ def _told(left_out: dict[str, None], what: str) -> Iterator[None]:
         left_out[f"{what} are left out: {type(error).__name__}: {cause}"] = None
 
 
-def _in_own_type(episode: Episode, learned: Learned) -> Episode:
-    """The episode in the network's type, as a worker computes it."""
-    dtype = next(iter(learned.params.values())).dtype
-    return each(lambda value: value.to(dtype) if value.is_floating_point() else value, episode)
-
-
 def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: Episode) -> Tensor:
-    """Outputs for the queries before and after each inner step [K + 1, Q, outputs], on the CPU."""
+    """Outputs for the queries before and after each inner step [K + 1, Q, outputs]: on the CPU, in the network type."""
     problem = blueprint.problem()
     problem.set_training(False)
+    dtype = type_of(problem.model)
+    learned, episode = Learned(*(_in_type(dtype, part) for part in learned)), in_type(dtype, episode)
     batch = stack_episodes([episode])
     phase = Phase(training=False, way=problem.way_of(batch))
     noise = blueprint.algorithm.noise(problem, [key], batch.support, phase)
@@ -102,6 +100,10 @@ def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: E
     with torch.no_grad(), exact_attention():
         adaptation = blueprint.algorithm.adapt(problem, learned, episode.support, noise=one, phase=phase)
         return torch.stack([predict(episode.query.x) for predict in adaptation.predictors])
+
+
+def _in_type(dtype: torch.dtype, params: Params) -> Params:
+    return {name: value.to(dtype) for name, value in params.items()}
 
 
 def sheet(episode: Episode) -> Image.Image:

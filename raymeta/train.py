@@ -75,7 +75,8 @@ def _train(argv: Sequence[str]) -> int:
         _tell([] if flags.get("quiet") else notes, training.warnings)
         say(
             f"{run_name(config)}: configuration and data are good: {training.plan()}, "
-            f"{training.built.blueprint.layout.size:,} parameters"
+            f"{training.built.blueprint.layout.size:,} parameters\n"
+            + "\n".join(f"{title}: {text}" for title, text in training.data_lines())
         )
         return 0
     run = training.execute()

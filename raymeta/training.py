@@ -6,12 +6,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from raymeta.algorithms.problem import Learned
-from raymeta.config.build import Built, build, initial_state, open_executor, schedule_of
+from raymeta.config.build import Built, build, initial_state, open_executor, schedule_of, splits_in_use
 from raymeta.config.load import Loaded, dump, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
@@ -22,17 +23,20 @@ from raymeta.engine.executors.ray_actors import RayMetrics
 from raymeta.engine.profile import Profile
 from raymeta.engine.worker import choose_device
 from raymeta.errors import CheckpointError, EnvironmentProblem, RaymetaError, RunFailed, shortened
-from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, require_same_shapes
+from raymeta.evaluation import TEST_SEED, Evaluation, evaluate_learned, take_fixed_tensors
 from raymeta.inspection import write_episodes
 from raymeta.resume import last_checkpoint, resumed_config, run_to_resume, spent_s
 from raymeta.runs.claim import Claim, require_no_writer
 from raymeta.runs.mirror import Mirror, MirrorNotices
 from raymeta.runs.read import Run
 from raymeta.runs.tensorboard import TensorBoard
+from raymeta.runs.terminal import clean
 from raymeta.runs.tracker import TOGETHER_S, PythonWarnings, Tracker, Trackers
 from raymeta.runs.write import RunWriter, new_run_directory
+from raymeta.same_data import on_recorded_data, twins
 from raymeta.signals import first_signal, termination_interrupts
 from raymeta.storage.remote import Remote
+from raymeta.tasks.manifest import Manifest
 from raymeta.their_code import described
 from raymeta.tree import params_sha256
 
@@ -106,10 +110,15 @@ class Training:
         self._spent_s = 0.0
         if resume is not None:
             require_no_writer(resume.path)
+            config, told = on_recorded_data(resume, config)
+            self._notes = [*self._notes, *told]
         if config.device == "cuda" and config.address is None:  # workers are started on this machine
             choose_device("cuda")
         self.store = None if config.mirror is None else Remote.open(config.mirror)
         self.built: Built = build(config)
+        self.manifest = config.tasks.manifest(splits_in_use(config))
+        self.warnings += twins(self.manifest)
+        self._unrecorded = resume is None or resume.manifest is None
         # A resumed run keeps what was chosen, since its bits depend on it.
         self.config = config.model_copy(update={"vectorize": self.built.vectorize.vectorize})
         self._vectorize_chosen = config.vectorize == "auto"
@@ -153,6 +162,8 @@ class Training:
                 writer.write_config(dump(self.config))
                 writer.write_command(self._command)
                 writer.write_environment()
+                if self._unrecorded:
+                    writer.write_data(self._recorded())
                 self._begin(tracker)
                 self._run(writer, store, tracker)
         except KeyboardInterrupt:  # while workers start or the test runs; the loop ends by itself, after its step
@@ -217,7 +228,7 @@ class Training:
             problems = [str(run.info.get("reason", "run.json is damaged")), *problems]
         self.warnings += problems
         if checkpoint is not None:
-            require_same_shapes(self.built, checkpoint)
+            take_fixed_tensors(self.built, checkpoint)
             self.state.restore(checkpoint)
         self._spent_s = spent_s(run)
 
@@ -233,12 +244,24 @@ class Training:
 
     def _begin(self, tracker: Trackers) -> None:
         """Say how this attempt begins."""
-        for kind, texts in (("note", self._notes), ("warning", self.warnings)):
+        for kind, texts in (("note", [*self._notes, *self.manifest.notes]), ("warning", self.warnings)):
             for text in texts:
                 tracker.event(kind, text)
         if self._vectorize_chosen:
             tracker.event("vectorize", "{} by rule: {}".format(*self.built.vectorize))
         tracker.event("started" if self._resume is None else "resumed", self.plan())
+        tracker.event("data", self.manifest.text())
+
+    def _recorded(self) -> Manifest:
+        """What is written down of the data; of a run of an earlier version, that it came late."""
+        if self._resume is None:
+            return self.manifest
+        late = f"recorded when the run went on at step {self.state.step}: what its data were before is not known"
+        return replace(self.manifest, notes=(*self.manifest.notes, late))
+
+    def data_lines(self) -> list[tuple[str, str]]:
+        """What the data are, for people, and what was passed over."""
+        return [("data", self.manifest.text()), *(("note", clean(note)) for note in self.manifest.notes)]
 
     def plan(self) -> str:
         """What is going to happen, in words: `450 steps on 2 Ray workers`."""

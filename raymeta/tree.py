@@ -59,6 +59,11 @@ def select(params: Params, patterns: tuple[str, ...]) -> Params:
     return {name: value for name, value in params.items() if any(fnmatchcase(name, p) for p in patterns)}
 
 
+def outer_type(dtype: torch.dtype) -> torch.dtype:
+    """In which parameters of this type are stepped, sent and stored: half precision would lose small steps."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
 def detach(params: Params) -> Params:
     return {name: value.detach() for name, value in params.items()}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from raymeta.config.build import build
 from raymeta.errors import EnvironmentProblem
-from raymeta.evaluation import best_checkpoint, require_same_shapes, run_config
+from raymeta.evaluation import best_checkpoint, run_config, take_fixed_tensors
 from raymeta.figures.episodes import sheet
 from raymeta.pages.episodes import read_episodes
 from raymeta.pages.run import embedded, run_figures, run_page
@@ -55,22 +55,20 @@ class RunView(Run):
         return found
 
     def model(self, *, trust: bool = False) -> nn.Module:
-        """The model with the parameters of the run's best checkpoint. Raises `CheckpointError` without any.
+        """The model of the run's best checkpoint, all of its tensors. Raises `CheckpointError` without any.
+
+        With `batch_norm: running` it uses the running statistics in eval mode, as any module does. Under the other
+        policies there are none: batch norm uses the batch that it is given in both modes.
 
         With `trust`, code that the run's configuration names is imported; needed unless it was named in this process.
 
         Parameters of an algorithm beside the model's own (Meta-SGD's rates) are not part of it; `raymeta.meta_test`
         adapts with them.
         """
-        import torch
-
-        built, checkpoint = build(run_config(self, {}, trust=trust or self.trusted)), best_checkpoint(self)
-        require_same_shapes(built, checkpoint)
-        model = built.blueprint.model
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(checkpoint.learned.params[name])
-        return model
+        config = run_config(self, {}, trust=trust or self.trusted)
+        built, checkpoint = build(config, ()), best_checkpoint(self)
+        take_fixed_tensors(built, checkpoint)
+        return built.blueprint.problem().exported(checkpoint.learned)
 
     def _repr_html_(self) -> str:
         """What a notebook shows of the run: its facts, its worst test task, and what to ask for next."""

@@ -14,7 +14,7 @@ from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.algorithms.protonet import prototypes, squared_distances
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
-from raymeta.models.norm import convert
+from raymeta.models.convert import convert
 from raymeta.tasks.base import stack_episodes
 
 VECTORIZE = ("vmap", "loop")
@@ -446,7 +446,7 @@ def test_reptile_driver_state_is_the_mean_of_final_moments() -> None:
     keys = [TaskKey(0, "train", 0, i) for i in range(4)]
     noise = algorithm.noise(problem, keys, batch.support, Phase())
     sums = algorithm.contribution(problem, learned, batch, noise=noise, phase=Phase())
-    state = algorithm.fold_state(learned.state, {n: v / 4 for n, v in sums.state.items()})
+    state = algorithm.fold_state(learned.state, {n: v / 4 for n, v in sums.state.items()}, {})
     assert state["inner_count"] == 3
     moments = [v for n, v in state.items() if n != "inner_count"]
     assert all((v >= 0).all() for v in moments)
@@ -466,7 +466,9 @@ def test_running_statistics_move_towards_the_mean_of_batches() -> None:
         learned = ProtoNet().init(problem, problem.initial_params(), torch.Generator())
         batch = stack_episodes(classification(3))
         sums = ProtoNet().contribution(problem, learned, batch, noise={}, phase=Phase())
-        results.append(ProtoNet().fold_state(learned.state, {n: v / 3 for n, v in sums.state.items()}))
+        results.append(
+            ProtoNet().fold_state(learned.state, {n: v / 3 for n, v in sums.state.items()}, problem.momenta())
+        )
     features = [model[0](torch.cat([e.support.x, e.query.x])) for e in classification(3)]
     mean = torch.stack([z.mean(0) for z in features]).mean(0)
     var = torch.stack([z.var(0) for z in features]).mean(0)

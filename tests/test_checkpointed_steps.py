@@ -17,7 +17,9 @@ from raymeta.algorithms.problem import BatchNormPolicy, Phase, Problem, Vectoriz
 from raymeta.config.load import load_config
 from raymeta.errors import ConfigError
 from raymeta.models.conv4 import Conv4
-from raymeta.models.norm import NormKind, convert
+from raymeta.models.convert import convert
+from raymeta.models.habits import Habits
+from raymeta.models.norm import NormKind
 from raymeta.resume import FREE_ON_RESUME
 
 WAY, TASKS = 3, 3
@@ -107,7 +109,7 @@ def test_every_batch_norm_policy_has_equal_bits(method: str, policy: BatchNormPo
 @pytest.mark.parametrize("method", ["maml", "multi-step", "meta-sgd", "anil"])
 def test_dropout_draws_the_same_masks_again(method: str, vectorize: Vectorize) -> None:
     model = network(Dropping)
-    assert_equal_bits(model, METHODS[method], vectorize=vectorize, head="head")
+    assert_equal_bits(model, METHODS[method], vectorize=vectorize, habits=Habits(head="head"))
     drawn, kept = sums(model, METHODS[method], True), sums(model.eval(), METHODS[method], True)
     assert not torch.equal(drawn[0].gradient["head.weight"], kept[0].gradient["head.weight"]), "there is dropout"
 

@@ -52,7 +52,7 @@ def fails(capsys: pytest.CaptureFixture[str], code: int, options: list[str], *te
         (["--preset"], ["--preset needs a name", "omniglot-5w1s-maml"]),
         (["--tasks", "sinusoid"], ["conv4 needs images", "--model mlp"]),
         (["--tasks", "sinusoid", "--model", "mlp", "--algorithm", "protonet"], ["protonet", "sinusoid"]),
-        (["--tasks.train_way", "7"], ["tasks.train_way 7", "protonet"]),
+        (["--tasks.train_way", "3"], ["tasks.train_way 3", "protonet"]),
         (["--tasks.train_query_shot", "0"], ["train_query_shot"]),
         (["--log-format", "loud"], ["loud"]),
         (["stray"], ["stray"]),

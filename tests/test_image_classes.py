@@ -153,6 +153,19 @@ def test_check_names_what_is_too_small() -> None:
     Signed(way=7, rotations="classes").check()
 
 
+def test_a_check_of_a_subclass_is_asked() -> None:
+    class Picky(Signed):
+        def check(self) -> None:
+            super().check()
+            raise DataError("not today")
+
+    for call in (Picky().check, lambda: Picky().require(("train",)), lambda: Picky().require(())):
+        with pytest.raises(DataError, match="not today"):
+            call()
+    with pytest.raises(DataError, match="12-way"):
+        Picky(way=12).require(("train",))
+
+
 def test_training_without_a_query_set() -> None:
     support, query = Signed(way=3, train_shot=2, train_query_shot=0).episodes([TaskKey(0, "train", 0, 0)])
     assert support.x.shape == (1, 6, 1, 2, 2)

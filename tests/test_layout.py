@@ -26,10 +26,10 @@ LAYERS = [
     {"runs"},
     {"engine", "pages"},
     {"config", "gradient", "command_line"},
-    {"evaluation", "inspection", "resume"},
+    {"evaluation", "inspection", "resume", "same_data"},
     {"training", "views"},
     {"sweeps"},
-    {"train", "tune", "evaluate", "presets", "doctor", "transfer", "report", "dashboard", "bench"},
+    {"train", "tune", "evaluate", "presets", "doctor", "transfer", "report", "dashboard", "bench", "omniglot"},
 ]
 
 
@@ -59,7 +59,7 @@ def test_imports_point_down(path: Path) -> None:
         return
     level = next((i for i, rooms in enumerate(LAYERS) if name in rooms), None)
     assert level is not None, f"{name} has no layer: give it one"
-    # A command within a room (`python -m raymeta.tasks.omniglot`) may use what commands share.
+    # A command within a room (`raymeta.tasks.omniglot`) may use what commands share.
     shared = {"command_line"}
     allowed = set().union(*LAYERS[: level + 1]) | shared
     for module, _ in imports(path):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from raymeta.models.norm import BatchNorm, collect_statistics, convert, reference_rows, running_statistics
+from raymeta.models.convert import convert
+from raymeta.models.norm import BatchNorm, collect_statistics, reference_rows, running_statistics
 
 FUSED: dict[str, Callable[[], nn.Module]] = {
     "batch": lambda: nn.BatchNorm1d(6, track_running_stats=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,16 @@ def test_schedules(options: dict[str, object], rates: dict[int, float]) -> None:
     outer = OuterOptions(lr=1.0, **options)  # type: ignore[arg-type]
     for step, rate in rates.items():
         assert outer.lr_at(step, 100) == pytest.approx(rate, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_the_last_step_is_one_short_of_the_final_rate(schedule: Any) -> None:
+    """As the documents say: the first step has `lr`, and the one after the last would have `final_lr`."""
+    outer = OuterOptions(lr=0.5, schedule=schedule, final_lr=0.1)
+    rates = [outer.lr_at(step, 100) for step in range(101)]
+    assert (rates[0], rates[100]) == pytest.approx((0.5, 0.1))
+    assert rates[99] > 0.1
+    assert rates == sorted(rates, reverse=True)
 
 
 def test_sgd_with_reptiles_delta_moves_to_the_adapted_parameters() -> None:

@@ -152,6 +152,13 @@ def test_the_viewer_begins_with_the_worst_task_and_has_every_inner_step(looked_a
     assert first["sheet"].startswith("data:image/png;base64,")
 
 
+def test_a_page_says_what_the_data_were(looked_at: LookedAt) -> None:
+    run = looked_at[1]["maml0"]
+    (told,) = [fact for fact in run_page(RunSource(run.path))["facts"] if fact["label"] == "Data"]
+    assert run.manifest is not None
+    assert f"{told['hint']}; {told['value']}" == run.manifest.text()
+
+
 def test_the_list_has_what_programs_are_promised(looked_at: LookedAt) -> None:
     row = listed(RunSource(looked_at[1]["maml0"].path))
     assert row["headline"]["name"] == "accuracy"

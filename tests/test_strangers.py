@@ -269,7 +269,7 @@ def test_every_text_among_the_options_is_plain_or_marked() -> None:
             cls = variant_class(section, name)
             texts = {f.name for f in dataclasses.fields(cls) if "str" in str(f.type) and "Literal" not in str(f.type)}
             unknown = texts - plain - {*marked(cls, IMPORTED)}
-            assert unknown <= {"options", "adapt_only", "train_classes", "val_classes", "test_classes"}, (
+            assert unknown <= {"options", "head", "adapt_only", "train_classes", "val_classes", "test_classes"}, (
                 f"{section} {name}"
             )
     texts = {n for n, f in RunOptions.model_fields.items() if f.annotation in (str, str | None)}

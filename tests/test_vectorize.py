@@ -29,17 +29,20 @@ def test_the_rule_chooses_what_was_measured_to_be_fast(row: dict[str, Any], comp
 
 
 def test_values_are_those_of_the_largest_convolution() -> None:
-    assert largest_convolution(Conv4(width=8).build((1, 28, 28), 5), (1, 28, 28)) == 8 * 14 * 14
-    assert largest_convolution(Conv4(width=8, downsample="pool").build((1, 28, 28), 5), (1, 28, 28)) == 8 * 28 * 28
-    assert largest_convolution(MLP().build((1,), 1), (1,)) == 0
+    assert largest_convolution(Conv4(width=8).build((1, 28, 28), 5), torch.zeros(2, 1, 28, 28)) == 8 * 14 * 14
+    assert (
+        largest_convolution(Conv4(width=8, downsample="pool").build((1, 28, 28), 5), torch.zeros(2, 1, 28, 28))
+        == 8 * 28 * 28
+    )
+    assert largest_convolution(MLP().build((1,), 1), torch.zeros(2, 1)) == 0
 
 
 def test_no_rule_is_needed_on_a_gpu_or_without_convolutions() -> None:
     pooled = Conv4(downsample="pool").build((1, 28, 28), 5)
-    assert choose_vectorize(pooled, (1, 28, 28), 80, "cpu").vectorize == "loop"
-    assert choose_vectorize(pooled, (1, 28, 28), 1, "cpu").vectorize == "vmap"
-    assert choose_vectorize(pooled, (1, 28, 28), 1, "cpu", compiled=True).vectorize == "loop"
-    assert choose_vectorize(pooled, (1, 28, 28), 80, "cuda", compiled=True).vectorize == "vmap"
+    assert choose_vectorize(pooled, torch.zeros(2, 1, 28, 28), 80, "cpu").vectorize == "loop"
+    assert choose_vectorize(pooled, torch.zeros(2, 1, 28, 28), 1, "cpu").vectorize == "vmap"
+    assert choose_vectorize(pooled, torch.zeros(2, 1, 28, 28), 1, "cpu", compiled=True).vectorize == "loop"
+    assert choose_vectorize(pooled, torch.zeros(2, 1, 28, 28), 80, "cuda", compiled=True).vectorize == "vmap"
     assert choose_vectorize(MLP().build((1,), 1), (1,), 10, "cpu", compiled=True).vectorize == "vmap"
     assert choose_vectorize(MLP().build((1,), 1), (1,), 10**6, "cpu").vectorize == "vmap"
 
@@ -47,13 +50,13 @@ def test_no_rule_is_needed_on_a_gpu_or_without_convolutions() -> None:
 def test_asking_draws_no_random_numbers() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(0.5), nn.Flatten())
     before = torch.get_rng_state()
-    choose_vectorize(model, (1, 8, 8), 10, "cpu")
+    choose_vectorize(model, torch.zeros(2, 1, 8, 8), 10, "cpu")
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_images_that_do_not_fit_are_told() -> None:
     with pytest.raises(ConfigError, match=r"cannot take images of shape \[1, 8, 8\]"):
-        choose_vectorize(nn.Sequential(nn.Conv2d(3, 2, 3)), (1, 8, 8), 10, "cpu")
+        choose_vectorize(nn.Sequential(nn.Conv2d(3, 2, 3)), torch.zeros(2, 1, 8, 8), 10, "cpu")
 
 
 def test_a_run_records_what_was_chosen_and_goes_on_with_it(tmp_path: Path) -> None:

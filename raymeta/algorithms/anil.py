@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import ClassVar
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
@@ -30,6 +31,8 @@ class ANIL(DescentAlgorithm):
     all K steps of the head. Equals MAML with rate 0 on the body; the support set passes the body once.
     """
 
+    splits_model: ClassVar[bool] = True
+
     inner_lr: NonNegativeFloat = 0.1
     """inner learning rate α of the head"""
     inner_steps: NonNegativeInt = 5
@@ -43,19 +46,22 @@ class ANIL(DescentAlgorithm):
 
     def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
         names = tuple(name for name in learned.params if name in problem.param_names)
-        head = tuple(select(dict(learned.params), (f"{problem.head_name}.*",)))
+        head = tuple(select({name: learned.params[name] for name in names}, (f"{problem.head_prefix}*",)))
         scale = loss_scale(self.inner_loss_reduction, phase)
 
         def features(values: Params) -> Params:
             return {FEATURES: problem.features(learned._replace(params=values), support.x, phase)}
 
+        def classify(values: Params, z: Tensor) -> Tensor:
+            return problem.of_way(problem.classify(values, z), phase)
+
         def support_loss(values: Params) -> Tensor:
-            return scale * problem.loss(problem.classify(values, values[FEATURES]), support.y)
+            return scale * problem.loss(classify(values, values[FEATURES]), support.y)
 
         def predictors(values: Params, heads: Sequence[Params]) -> list[Predictor]:
             body = learned._replace(params=values)
             embed = once(lambda x: problem.features(body, x, phase, support_x=support.x))
-            return [partial(lambda head, x: problem.classify(head, embed(x)), head) for head in heads]
+            return [partial(lambda head, x: classify(head, embed(x)), head) for head in heads]
 
         return Descent(
             adapted=head,
@@ -67,6 +73,7 @@ class ANIL(DescentAlgorithm):
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             first_order=self.first_order,
             prepare=Link([name for name in names if name not in head], features),
+            rule=self.rule,
         )
 
 

@@ -16,6 +16,7 @@ from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
 from raymeta.models.derivatives import gradient_and_value
+from raymeta.models.differentiable import explain_failure
 from raymeta.models.norm import collect_statistics
 from raymeta.tasks.base import Episode, Examples, Goal, TaskSet
 from raymeta.tree import Params
@@ -25,9 +26,6 @@ Predictor = Callable[[Tensor], Tensor]
 
 Noise = dict[str, Tensor]
 """What a task draws besides its episode, by name; drawn from its key, [T, ...] for a batch of tasks."""
-
-RUNNING_MOMENTUM = 0.1
-"""Weight of a step's batch statistics in the running ones, as in `torch.nn.BatchNorm2d`."""
 
 
 class Adaptation(NamedTuple):
@@ -52,20 +50,28 @@ class Algorithm(ABC):
     goals: ClassVar[tuple[Goal, ...]] = ("classification", "regression")
     uses_queries: ClassVar[bool] = True
     """whether training needs query examples"""
+    splits_model: ClassVar[bool] = False
+    """whether the model is taken apart into a body and a head"""
+    uses_class_ids: ClassVar[bool] = False
+    """whether training needs `Examples.class_id`"""
     outer: ClassVar[Mapping[str, Any]] = {}
     """outer-optimiser settings that replace the general defaults for this method"""
 
     def num_outputs(self, tasks: TaskSet) -> int | None:
         """Outputs of the model's head for `tasks`; None for a model that ends with features.
 
-        Raises `ConfigError` where a fixed head cannot serve: training way other than test way.
+        A head of the training way serves test tasks of fewer classes by its first outputs. Raises `ConfigError` where
+        a fixed head cannot serve: a test way above the training way.
         """
-        if tasks.goal == "classification" and tasks.size("train").way != tasks.size("test").way:
+        if tasks.goal != "classification":
+            return tasks.num_outputs
+        train, test = tasks.size("train").way, tasks.size("test").way
+        if train < test:
             raise ConfigError(
-                f"tasks.train_way {tasks.size('train').way} differs from tasks.way {tasks.size('test').way}, but this "
-                "algorithm learns a head of fixed size: leave tasks.train_way out, or use --algorithm protonet"
+                f"tasks.train_way {train} is below tasks.way {test}, but this algorithm learns a head of fixed size: "
+                "leave tasks.train_way out, raise it, or use --algorithm protonet"
             )
-        return tasks.num_outputs
+        return tasks.num_outputs if train == test else train
 
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
         """What is learned, from the model's initial parameters; methods with more parameters add theirs."""
@@ -135,9 +141,15 @@ class Algorithm(ABC):
             result: dict[str, Tensor] = problem.map_over_tasks(one, episodes, noise)
         return result
 
-    def fold_state(self, state: Params, mean: Params) -> Params:
-        """The next state from this step's mean: running statistics move by `RUNNING_MOMENTUM`."""
-        return {name: value.lerp(mean[name].to(value.dtype), RUNNING_MOMENTUM) for name, value in state.items()}
+    def explained(self, problem: Problem, episode: Episode, error: Exception) -> Exception:
+        """`error` with the layer or the loss that it came from and the way out, where torch could not do something."""
+        x, y = episode.support.x, episode.support.y
+        loss = (problem.own_loss, y) if problem.own_loss is not None else None
+        return explain_failure(problem.model, x, error, loss=loss, has_first_order=hasattr(self, "first_order"))
+
+    def fold_state(self, state: Params, mean: Params, momenta: Mapping[str, float]) -> Params:
+        """The next state from this step's mean: running statistics move by the momentum of their layer."""
+        return {name: value.lerp(mean[name].to(value.dtype), momenta[name]) for name, value in state.items()}
 
 
 def _without_state(

@@ -38,6 +38,8 @@ class Baseline(Algorithm):
 
     goals: ClassVar[tuple[Goal, ...]] = ("classification",)
     uses_queries: ClassVar[bool] = False
+    splits_model: ClassVar[bool] = True
+    uses_class_ids: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3}
 
     head: Literal["linear", "cosine"] = "linear"
@@ -83,7 +85,7 @@ class Baseline(Algorithm):
         if self.head == "linear":
             logits = problem.forward(learned, x, phase)
         else:
-            weight = learned.params[f"{problem.head_name}.weight"]
+            weight = learned.params[f"{problem.head_prefix}weight"]
             logits = self._logits({"weight": weight}, problem.features(learned, x, phase))
         loss = problem.loss(logits, class_id)
         return loss, training_metrics(problem, loss, logits, class_id, None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from raymeta.models.derivatives import gradient_and_value
+from raymeta.models.surroundings import Moment, Surroundings, put_back
 from raymeta.tree import Params
 
 
@@ -20,39 +21,39 @@ class Link(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A link that was computed: what it read, the names that it wrote, and the random numbers that came next."""
+    """A link that was computed: what it read, the names that it wrote, and what else was there when it began."""
 
     link: Link
     inputs: Params
     written: frozenset[str]
-    random: tuple[Tensor, ...]
+    before: Moment
 
 
-def forward(links: Sequence[Link], values: Params) -> tuple[Params, list[Done]]:
+def forward(links: Sequence[Link], values: Params, surroundings: Surroundings) -> tuple[Params, list[Done]]:
     """Compute all links one after another, without a graph; returns all values and what `backward` needs."""
     tape: list[Done] = []
     for link in links:
         inputs = {name: values[name] for name in link.reads}
-        random = _random_state(inputs)
+        before = surroundings.now(inputs)
         with torch.no_grad():
             outputs = link.call(inputs)
-        tape.append(Done(link, inputs, frozenset(outputs), random))
+        tape.append(Done(link, inputs, frozenset(outputs), before))
         values = values | outputs
     return values, tape
 
 
-def backward(tape: list[Done], cotangents: Params) -> Params:
+def backward(tape: list[Done], cotangents: Params, surroundings: Surroundings) -> Params:
     """From derivatives with respect to the last values to those with respect to the first, by name; empties `tape`.
 
-    Each link is computed again with the random numbers it had. A derivative that is there already is added to where
-    one graph of all links would add it, so the result has the bits of that graph's.
+    Each link is computed again with the random numbers and the model's own state that it had. A derivative that is
+    there already is added to where one graph of all links would add it, so the result has the bits of that graph's.
     """
-    after = _random_state(tape[-1].inputs)
+    after = surroundings.now(tape[-1].inputs)
     while tape:
         done = tape.pop()
-        _set_random_state(done.random)
+        put_back(done.before)
         cotangents = _pull(done, cotangents)
-    _set_random_state(after)
+    put_back(after)
     return cotangents
 
 
@@ -66,20 +67,12 @@ def _pull(done: Done, cotangents: Params) -> Params:
     def product(inputs: Params) -> Tensor:
         """Of cotangents and values: its gradient is what a graph of the whole chain hands on here, bit by bit."""
         outputs = done.link.call(inputs)
-        terms = [outputs[name] * cotangents[name] for name in wanted] + [inputs[n] * cotangents[n] for n in kept]
-        return torch.stack([term.sum() for term in terms]).sum()
+        pairs = [(outputs[name], cotangents[name]) for name in wanted] + [(inputs[n], cotangents[n]) for n in kept]
+        return torch.stack([_product(value, cotangent) for value, cotangent in pairs]).sum()
 
     derivatives, _ = gradient_and_value(product, done.inputs)
     return rest | derivatives
 
 
-def _random_state(values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """Of the CPU's generator, and of the GPU's where `values` lie on one."""
-    on_gpu = any(value.is_cuda for value in values.values())
-    return (torch.get_rng_state(), torch.cuda.get_rng_state()) if on_gpu else (torch.get_rng_state(),)
-
-
-def _set_random_state(state: tuple[Tensor, ...]) -> None:
-    torch.set_rng_state(state[0])
-    if len(state) > 1:
-        torch.cuda.set_rng_state(state[1])
+def _product(value: Tensor, cotangent: Tensor) -> Tensor:
+    return (value * cotangent.conj()).real.sum() if value.is_complex() else (value * cotangent).sum()

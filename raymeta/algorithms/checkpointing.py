@@ -30,12 +30,12 @@ def checkpointed_gradient(
     links += [_step(descent, k, kept=k in weights) for k in range(descent.num_steps)]
     links += [_query(problem, descent, episode, k) for k in sorted(weights)]
     with collect_statistics() as statistics:
-        values, tape = forward(links, learned.params)
+        values, tape = forward(links, learned.params, problem.surroundings)
     state = {name: statistics[name] for name in learned.state}
     losses = {
         QUERY_LOSS + str(k): torch.full_like(values[QUERY_LOSS + str(k)], weight) for k, weight in weights.items()
     }
-    gradient = backward(tape, losses)
+    gradient = backward(tape, losses, problem.surroundings)
     last = values[QUERY_LOSS + str(descent.num_steps)], values[OUTPUTS + str(descent.num_steps)]
     metrics = training_metrics(problem, *last, episode.query.y, values[SUPPORT_LOSS])
     return {n: gradient.get(n, torch.zeros_like(p)) for n, p in learned.params.items()}, state, metrics
@@ -45,15 +45,16 @@ def _step(descent: Descent, k: int, *, kept: bool) -> Link:
     """Inner step k, from 0; `kept` parameters before it are queried too."""
 
     def call(values: Params) -> Params:
-        trajectory = descent.run(values, 1)
-        outputs = dict(trajectory.params[1])
+        trajectory = descent.run(values, 1, start=k)
+        outputs = trajectory.params[1] | trajectory.state
         if k == 0:
             outputs[SUPPORT_LOSS] = trajectory.losses[0]
         if kept:
             outputs |= {_after(k, name): value for name, value in descent.theta(values).items()}
         return outputs
 
-    return Link((*descent.adapted, *descent.fixed), call)
+    state = descent.rule.state_names(descent.adapted) if k else []
+    return Link((*descent.adapted, *descent.fixed, *state), call)
 
 
 def _query(problem: Problem, descent: Descent, episode: Episode, k: int) -> Link:

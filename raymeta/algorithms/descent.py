@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Self
 
+from pydantic import Field, PositiveFloat, model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from raymeta.algorithms.base import Adaptation, Algorithm, Noise
 from raymeta.algorithms.checkpointing import checkpointed_gradient
 from raymeta.algorithms.inner import Descent
 from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.algorithms.rules import InnerOptimizer, InnerRule
+from raymeta.options import STRICT
 from raymeta.tasks.base import Episode, Examples
 from raymeta.tree import Params
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DescentAlgorithm(Algorithm):
     """Base of the methods that adapt by gradient descent, whose inner steps can be checkpointed."""
+
+    inner_optimizer: InnerOptimizer = "sgd"
+    """rule of the inner steps: plain gradient descent, or `adam` (fresh moments for each task)"""
+    inner_momentum: float = Field(default=0.0, ge=0, lt=1)
+    """momentum of inner `sgd`: the step follows v ← momentum · v + gradient"""
+    inner_clip_norm: PositiveFloat | None = None
+    """largest global norm of an inner gradient; larger ones are scaled down"""
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> Self:
+        if self.inner_momentum and self.inner_optimizer != "sgd":
+            raise ValueError("inner_momentum is of inner_optimizer sgd: leave it out with adam, which has its own")
+        return self
+
+    @property
+    def rule(self) -> InnerRule:
+        return InnerRule(self.inner_optimizer, self.inner_momentum, self.inner_clip_norm)
 
     @abstractmethod
     def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from raymeta.algorithms.base import Adaptation, Predictor
 from raymeta.algorithms.chain import Link
 from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.algorithms.rules import InnerRule
 from raymeta.errors import ConfigError
 from raymeta.models.derivatives import gradient_and_value
 from raymeta.tasks.base import Examples
 from raymeta.tree import Params, detach, select, tree_map
 
+SGD = InnerRule()
 LossReduction = Literal["mean", "sum_over_classes"]
 
 
 class Trajectory(NamedTuple):
-    """Parameters before and after each inner step [K + 1], and the loss before each step [K]."""
+    """Parameters before and after each inner step [K + 1], the loss before each step [K], the rule's state at last."""
 
     params: list[Params]
     losses: list[Tensor]
+    state: Params
 
     @property
     def first_loss(self) -> Tensor | None:
@@ -36,26 +42,34 @@ def descend(
     *,
     num_steps: int,
     first_order: bool = False,
+    rule: InnerRule = SGD,
+    start: int = 0,
+    state: Params | None = None,
 ) -> Trajectory:
-    """`num_steps` steps θ ← θ − rate · ∇loss(θ) from `params`, differentiable with respect to them.
+    """`num_steps` steps θ ← θ − rate · d from `params`, where the `rule` makes d of ∇loss(θ).
 
-    With `first_order` every derivative of the inner gradients is dropped: the trajectory has the same values, and its
-    derivative with respect to `params` is the identity. Nothing of the inner loop is then recorded.
+    Differentiable with respect to `params`. Steps before these, `start` of them, left the rule's `state`.
+
+    With `first_order` every derivative of the inner gradients is dropped, those with respect to whatever else the loss
+    reads too: the trajectory has the same values, and its derivative with respect to `params` is the identity. Nothing
+    of the inner loop is then recorded.
     """
-    start = detach(params) if first_order else params
-    theta, trajectory, losses = start, [start], []
-    for _ in range(num_steps):
-        gradient, value = gradient_and_value(loss, theta)
+    first = detach(params) if first_order else params
+    theta, trajectory, losses, kept = first, [first], [], state or {}
+    for step in range(start, start + num_steps):
+        with torch.no_grad() if first_order else nullcontext():
+            gradient, value = gradient_and_value(loss, theta)
+            direction, kept = rule.direction(gradient, kept, step)
         losses.append(value)
         theta = {
-            name: value - (rates if isinstance(rates, float) else rates[name]) * gradient[name]
+            name: value - (rates if isinstance(rates, float) else rates[name]) * direction[name]
             for name, value in theta.items()
         }
         trajectory.append(theta)
     if first_order:
         # θ + (φ − sg φ) equals θ exactly, since φ − sg φ is exactly zero, and has derivative one.
-        trajectory = [tree_map(lambda t, p, s: t + (p - s), theta, params, start) for theta in trajectory]
-    return Trajectory(trajectory, losses)
+        trajectory = [tree_map(lambda t, p, s: t + (p - s), theta, params, first) for theta in trajectory]
+    return Trajectory(trajectory, losses, kept)
 
 
 def steps_in(phase: Phase, training: int, test: int | None) -> int:
@@ -93,18 +107,22 @@ class Descent(NamedTuple):
     first_order: bool = False
     prepare: Link | None = None
     """what all steps share, computed once"""
+    rule: InnerRule = SGD
 
     def theta(self, values: Params) -> Params:
         return {name: values[name] for name in self.adapted}
 
-    def run(self, values: Params, num_steps: int) -> Trajectory:
-        """Steps from the θ in `values`."""
+    def run(self, values: Params, num_steps: int, start: int = 0) -> Trajectory:
+        """Steps from the θ in `values`, where the rule's state of `start` steps before them is too."""
         return descend(
             lambda theta: self.loss(values | theta),
             self.theta(values),
             self.rates(values),
             num_steps=num_steps,
             first_order=self.first_order,
+            rule=self.rule,
+            start=start,
+            state={name: values[name] for name in self.rule.state_names(self.adapted)} if start else None,
         )
 
     def adaptation(self, params: Params) -> Adaptation:
@@ -112,6 +130,16 @@ class Descent(NamedTuple):
         values = params if self.prepare is None else params | self.prepare.call(params)
         trajectory = self.run(values, self.num_steps)
         return Adaptation(self.predictors(values, trajectory.params), trajectory.first_loss)
+
+
+def _require_matches(patterns: tuple[str, ...], names: Collection[str]) -> None:
+    """Each of the patterns must match some parameter: one that is misspelt would adapt less than was meant."""
+    if patterns == ("*",) and names:
+        return
+    idle = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+    if idle or not patterns:
+        told = ", ".join(idle) or "[]"
+        raise ConfigError(f"algorithm.adapt_only {told} matches no parameter; the model has {', '.join(sorted(names))}")
 
 
 def full_descent(
@@ -125,22 +153,21 @@ def full_descent(
     first_order: bool = False,
     reduction: LossReduction = "mean",
     adapt_only: tuple[str, ...] = ("*",),
+    rule: InnerRule = SGD,
 ) -> Descent:
     """Gradient descent on the support loss of the whole model.
 
-    Raises `ConfigError` where `adapt_only` matches no parameter.
+    Raises `ConfigError` where a pattern of `adapt_only` matches no parameter.
     """
+    _require_matches(adapt_only, problem.param_names)
     adapted = tuple(select({n: p for n, p in learned.params.items() if n in problem.param_names}, adapt_only))
-    if not adapted:
-        names = ", ".join(sorted(problem.param_names))
-        raise ConfigError(f"algorithm.adapt_only {list(adapt_only)} matches no parameter; the model has {names}")
     scale = loss_scale(reduction, phase)
 
     def support_loss(values: Params) -> Tensor:
-        return scale * problem.loss(problem.forward(learned._replace(params=values), support.x, phase), support.y)
+        return scale * problem.loss(problem.predict(learned._replace(params=values), support.x, phase), support.y)
 
     def predictor(values: Params) -> Predictor:
-        return lambda x: problem.forward(learned._replace(params=values), x, phase, support_x=support.x)
+        return lambda x: problem.predict(learned._replace(params=values), x, phase, support_x=support.x)
 
     return Descent(
         adapted=adapted,
@@ -151,4 +178,5 @@ def full_descent(
         predictors=lambda values, thetas: [predictor(values | theta) for theta in thetas],
         num_steps=num_steps,
         first_order=first_order,
+        rule=rule,
     )

@@ -36,4 +36,5 @@ class JointTraining(DescentAlgorithm):
             rates=lambda values: self.inner_lr,
             num_steps=0 if phase.training else steps_in(phase, 0, self.test_inner_steps),
             reduction=self.inner_loss_reduction,
+            rule=self.rule,
         )

@@ -61,6 +61,7 @@ class MAML(DescentAlgorithm):
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             first_order=self.first_order,
             reduction=self.inner_loss_reduction,
+            rule=self.rule,
             adapt_only=self.adapt_only,
         )
 

@@ -52,4 +52,5 @@ class MetaSGD(DescentAlgorithm):
             rates=lambda values: {n.removeprefix(RATES): p for n, p in values.items() if n.startswith(RATES)},
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             reduction=self.inner_loss_reduction,
+            rule=self.rule,
         )

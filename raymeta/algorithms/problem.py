@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from raymeta.errors import ConfigError
+from raymeta.models.habits import ONLY_COMPUTES, Habits
 from raymeta.models.norm import BatchNorm, reference_rows, running_statistics
+from raymeta.models.own_state import OwnState
+from raymeta.models.surroundings import Surroundings
 from raymeta.tasks.base import Episode, Examples, Goal, one_task
+from raymeta.tasks.border import IGNORED, cross_entropy, squared_error
 from raymeta.tree import Params
 
 BatchNormPolicy = Literal["transductive", "support", "running"]
@@ -45,15 +48,17 @@ class Learned(NamedTuple):
 
 def default_loss(goal: Goal) -> Loss:
     """Mean cross-entropy of class ids, or mean squared error of values."""
-    return F.cross_entropy if goal == "classification" else F.mse_loss
+    return cross_entropy if goal == "classification" else squared_error
 
 
 class Problem:
     """A model as a pure function of its parameters, with loss, batch-norm policy and vectorisation.
 
     With `checkpoint_inner_steps`, methods that descend compute their inner steps again when they differentiate them.
+    With `wide_head` an episode may have fewer classes than the head has outputs, of which only the first then count.
     `model` is only a skeleton: its own parameters are never read except frozen ones (`requires_grad` False), and
-    never written. Norms must be the exact ones of `raymeta.models.norm`.
+    never written. What its forward writes into the rest of it (buffers, attributes) is put back after every task. Norms
+    must be the exact ones of `raymeta.models.norm`. `habits` are what is known of a model of a person's own.
     """
 
     def __init__(
@@ -64,19 +69,26 @@ class Problem:
         loss: Loss | None = None,
         batch_norm: BatchNormPolicy = "transductive",
         vectorize: Vectorize = "vmap",
-        head: str | None = None,
+        habits: Habits = ONLY_COMPUTES,
         checkpoint_inner_steps: bool = False,
+        wide_head: bool = False,
     ) -> None:
         self.model = model
+        self.wide_head = wide_head
+        for norm in model.modules():
+            if isinstance(norm, BatchNorm):
+                norm.by_policy = True
         self.goal: Goal = goal
+        self.own_loss = loss
         self.loss = default_loss(goal) if loss is None else loss
         self.has_accuracy = goal == "classification" and loss is None
         self.batch_norm: BatchNormPolicy = batch_norm
         self.vectorize: Vectorize = vectorize
         self.checkpoint_inner_steps = checkpoint_inner_steps
-        self._head = head
+        self._habits = habits
         self._known: dict[int, frozenset[str]] = {}
         self._training: bool | None = None
+        self._own_states = list(filter(None, [OwnState(model)]))
 
     @cached_property
     def param_names(self) -> frozenset[str]:
@@ -91,17 +103,46 @@ class Problem:
         """The buffers that hold running batch-norm statistics, where the policy uses them."""
         if self.batch_norm != "running":
             return {}
-        norms = [(name, m) for name, m in self.model.named_modules() if isinstance(m, BatchNorm)]
         return {
             f"{name}.{buffer}".lstrip("."): value.detach().clone()
-            for name, norm in norms
+            for name, norm in self._batch_norms()
             for buffer, value in norm.named_buffers(recurse=False)
             if buffer in ("running_mean", "running_var")
         }
 
+    def momenta(self) -> dict[str, float | None]:
+        """The momentum of each running statistic's layer; None for a mean over all steps."""
+        norms = dict(self._batch_norms())
+        return {name: norms[name.rpartition(".")[0]].momentum for name in self.running_statistics()}
+
+    def fixed_tensors(self) -> Params:
+        """What of the model is neither learned nor folded: frozen parameters, and buffers that anything reads."""
+        unread = {f"{name}." for name, norm in self._batch_norms() if not norm.frozen}
+        frozen = {name: p.detach() for name, p in self.model.named_parameters() if not p.requires_grad}
+        buffers = {n: b.detach() for n, b in self.model.named_buffers() if not n.startswith(tuple(unread))}
+        return frozen | buffers
+
+    def exported(self, learned: Learned) -> nn.Module:
+        """The model with what was learned in it, for use outside of raymeta."""
+        model = copy.deepcopy(self.model)
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        with torch.no_grad():
+            for name, value in (learned.params | learned.state).items():
+                if name in tensors:
+                    tensors[name].copy_(value)
+        for norm in model.modules():
+            if isinstance(norm, BatchNorm):
+                norm.by_policy = False
+                if self.batch_norm != "running" and not norm.frozen:
+                    norm.running_mean = norm.running_var = None
+        return model
+
+    def _batch_norms(self) -> Iterator[tuple[str, BatchNorm]]:
+        return ((name, m) for name, m in self.model.named_modules() if isinstance(m, BatchNorm))
+
     def policy_name(self) -> str:
         """The batch-norm policy for a result: `none` where the model has no batch norm."""
-        return self.batch_norm if any(isinstance(m, BatchNorm) for m in self.model.modules()) else "none"
+        return self.batch_norm if any(self._batch_norms()) else "none"
 
     def forward(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
         """Outputs [n, num_outputs] for x [n, *feature] under the batch-norm policy.
@@ -110,37 +151,69 @@ class Problem:
         """
         return self._apply(self.model, learned, x, phase, support_x)
 
+    def predict(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
+        """As `forward`, of the outputs those of the task's own classes, see `of_way`."""
+        return self.of_way(self.forward(learned, x, phase, support_x=support_x), phase)
+
+    def of_way(self, outputs: Tensor, phase: Phase) -> Tensor:
+        """The first `way` of outputs [n, num_outputs, ...], where the head has more since training has more classes."""
+        return outputs[:, : phase.way] if self.wide_head and phase.way < outputs.shape[1] else outputs
+
     def features(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
         """Inputs of the head [n, d]: the model without its last linear layer."""
         return self._apply(self._body, learned, x, phase, support_x)
 
+    @property
+    def head_prefix(self) -> str:
+        """What names of the head's parameters begin with; nothing where the model is its own head."""
+        return f"{self.head_name}." if self.head_name else ""
+
     def classify(self, params: Params, z: Tensor) -> Tensor:
-        """Outputs of the head for features z [n, d], with the head's parameters under their full names."""
-        prefix = f"{self.head_name}."
-        own = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix)}
+        """All outputs of the head for features z [n, d], with the head's parameters under their full names."""
+        prefix = self.head_prefix
+        own = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix) and n in self.param_names}
         result: Tensor = functional_call(self.model.get_submodule(self.head_name), own, (z,))
         return result
 
     def _apply(self, module: nn.Module, learned: Learned, x: Tensor, phase: Phase, support_x: Tensor | None) -> Tensor:
-        own = self._names(module)
-        values = {n: v for n, v in (learned.params | learned.state).items() if n in own}
+        values = self._values(module, learned)
         if self.batch_norm == "support" and support_x is not None:
-            rows = len(support_x)
-            with reference_rows(rows):
-                joint: Tensor = functional_call(module, values, (torch.cat([support_x, x]),))
-            return joint[rows:]
+            return self._joint(module, values, support_x, x)[len(support_x) :]
+        if self._habits.changes_inputs:
+            x = x.clone()
         frozen = running_statistics() if self.batch_norm == "running" and not phase.training else nullcontext()
         with frozen:
             outputs: Tensor = functional_call(module, values, (x,))
         return outputs
 
+    def rows_of_support(self, learned: Learned, support_x: Tensor, x: Tensor) -> Tensor:
+        """Outputs for the support inputs in one batch with queries x, normalised by the support rows."""
+        return self._joint(self.model, self._values(self.model, learned), support_x, x)[: len(support_x)]
+
+    def _joint(self, module: nn.Module, values: Params, support_x: Tensor, x: Tensor) -> Tensor:
+        inputs = torch.cat([support_x, x])
+        with reference_rows(len(support_x), len(inputs)):
+            outputs: Tensor = functional_call(module, values, (inputs,))
+        return outputs
+
     def set_training(self, training: bool) -> None:
-        """Switch dropout on or off; batch norm follows its policy and not this flag."""
+        """Switch dropout on or off; batch norm follows its policy, and what came in eval mode stays in it."""
         if training == self._training:  # a walk over all modules
             return
         self._training = training
-        for module in (self.model, *([self._body] if "_body" in self.__dict__ else [])):
-            module.train(training)
+        for root in (self.model, *([self._body] if "_body" in self.__dict__ else [])):
+            root.train(training)
+            for name, module in root.named_modules():
+                module.training &= name not in self._habits.in_eval_mode
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What outputs depend on besides parameters and inputs."""
+        return Surroundings(self._own_states, self._habits.draws)
+
+    def _values(self, module: nn.Module, learned: Learned) -> Params:
+        own = self._names(module)
+        return {n: v for n, v in (learned.params | learned.state).items() if n in own}
 
     def _names(self, module: nn.Module) -> frozenset[str]:
         """Names a module knows: methods add parameters of their own, and the body lacks the head's."""
@@ -150,22 +223,22 @@ class Problem:
 
     @cached_property
     def head_name(self) -> str:
-        """Name of the last linear layer, or the one that was named."""
+        """Name of the head that is known, or of the last linear layer."""
+        if self._habits.head is not None:
+            return self._habits.head
         names = [name for name, m in self.model.named_modules() if isinstance(m, nn.Linear)]
-        if self._head is not None:
-            names = [name for name, _ in self.model.named_modules() if name == self._head]
         if not names:
-            raise ConfigError(
-                f"no head to adapt: the model has no {'nn.Linear layer' if self._head is None else self._head}; "
-                "name its last layer with model.head"
-            )
+            raise ConfigError("no head to adapt: the model has no nn.Linear layer; name its last layer with model.head")
         return str(names[-1])
 
     @cached_property
     def _body(self) -> nn.Module:
+        if not self.head_name:
+            return nn.Identity()
         body = copy.deepcopy(self.model)
         parent, _, child = self.head_name.rpartition(".")
         setattr(body.get_submodule(parent), child, nn.Identity())
+        self._own_states += filter(None, [OwnState(body)])
         return body
 
     def way_of(self, episodes: Episode) -> int:
@@ -176,27 +249,44 @@ class Problem:
         """Loss of a prediction, with accuracy for classification under the default loss."""
         values = {"loss": self.loss(outputs, y)}
         if self.has_accuracy:
-            values["accuracy"] = (outputs.argmax(-1) == y).to(outputs.dtype).mean()
+            right = (outputs.argmax(1) == y).to(outputs.dtype)  # of [n, way, ...]
+            values["accuracy"] = right.mean() if y.dim() == 1 else right.sum() / (y != IGNORED).sum()
         return values
 
     def map_over_tasks(self, function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:
         """`function(episode, noise)` of every task, results stacked along a leading task dimension."""
         if self.vectorize == "vmap":
-            return _vmap(function, episodes, noise)
-        results = [function(episode, draw) for episode, draw in tasks_of(episodes, noise)]
+            return self._alone(_vmap, function, episodes, noise)
+        results = [self._alone(function, episode, draw) for episode, draw in tasks_of(episodes, noise)]
         return torch.utils._pytree.tree_map(lambda *leaves: torch.stack(leaves), *results)
 
     def sum_over_tasks(self, function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:
         """The sum over tasks of what `function` returns, in float64 and in task order."""
         tree_map = torch.utils._pytree.tree_map
         if self.vectorize == "vmap":
-            stacked = _vmap(function, episodes, noise)
-            return tree_map(lambda leaf: leaf.sum(0, dtype=torch.float64), stacked)
+            stacked = self._alone(_vmap, function, episodes, noise)
+            return tree_map(lambda leaf: leaf.sum(0, dtype=_wide(leaf)), stacked)
         total = None
         for episode, draw in tasks_of(episodes, noise):
-            result = tree_map(lambda leaf: leaf.to(torch.float64), function(episode, draw))
+            result = tree_map(lambda leaf: leaf.to(_wide(leaf)), self._alone(function, episode, draw))
             total = result if total is None else tree_map(torch.add, total, result)
         return total
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Inside, the model may write into itself; afterwards it is as it was."""
+        try:
+            yield
+        finally:
+            for own in self._own_states:
+                own.restore()
+
+    def _alone(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(*args)`, after which the model is as it was before."""
+        if not self._own_states:
+            return function(*args)
+        with self.undisturbed():
+            return function(*args)
 
 
 def tasks_of(episodes: Episode, noise: dict[str, Tensor]) -> Iterator[tuple[Episode, dict[str, Tensor]]]:
@@ -204,6 +294,11 @@ def tasks_of(episodes: Episode, noise: dict[str, Tensor]) -> Iterator[tuple[Epis
     for t in range(len(episodes.support.x)):
         episode = Episode(one_task(episodes.support, t), one_task(episodes.query, t))
         yield episode, {name: value[t] for name, value in noise.items()}
+
+
+def _wide(leaf: Tensor) -> torch.dtype:
+    """The type in which values like `leaf` are summed."""
+    return torch.complex128 if leaf.is_complex() else torch.float64
 
 
 def _vmap(function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:

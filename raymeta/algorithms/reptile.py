@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -94,7 +94,7 @@ class Reptile(Algorithm):
         trajectory, _, support_loss = self._descend(problem, learned, support, noise, phase)
 
         def predictor(theta: Params) -> Predictor:
-            return lambda x: problem.forward(Learned(theta, {}), x, phase, support_x=support.x)
+            return lambda x: problem.predict(Learned(theta, {}), x, phase, support_x=support.x)
 
         return Adaptation([predictor(theta) for theta in trajectory], support_loss)
 
@@ -105,11 +105,11 @@ class Reptile(Algorithm):
         theta, query = trajectory[-1], episode.query
         metrics = {} if support_loss is None else {"train/support_loss": support_loss.detach()}
         if len(query.x):
-            outputs = problem.forward(Learned(theta, {}), query.x, phase, support_x=episode.support.x)
+            outputs = problem.predict(Learned(theta, {}), query.x, phase, support_x=episode.support.x)
             metrics = training_metrics(problem, problem.loss(outputs, query.y), outputs, query.y, support_loss)
         return tree_map(torch.sub, learned.params, theta), state, metrics
 
-    def fold_state(self, state: Params, mean: Params) -> Params:
+    def fold_state(self, state: Params, mean: Params, momenta: Mapping[str, float]) -> Params:
         return {name: mean[name].to(value.dtype) for name, value in state.items()}
 
     def _descend(
@@ -125,7 +125,7 @@ class Reptile(Algorithm):
             x, y = support.x[order], support.y[order]
 
             def batch_loss(theta: Params, x: Tensor = x, y: Tensor = y) -> Tensor:
-                return problem.loss(problem.forward(Learned(theta, {}), x, phase), y)
+                return problem.loss(problem.predict(Learned(theta, {}), x, phase), y)
 
             gradient, loss = gradient_and_value(batch_loss, theta)
             first_loss = loss if first_loss is None else first_loss

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from raymeta.algorithms.problem import Learned, Problem
+from raymeta.algorithms.problem import Learned, Problem, Vectorize
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.books import RunState
 from raymeta.engine.chunks import Chunks
+from raymeta.engine.drawing import in_type
 from raymeta.engine.executors.base import Executor, Notify, silent
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
 from raymeta.engine.numerics import Numerics
 from raymeta.engine.outer import OuterOptimizer
+from raymeta.engine.rehearsal import few_of_each_class, rehearse
 from raymeta.engine.schedule import Schedule
-from raymeta.engine.vectorize import Choice, choose_vectorize
+from raymeta.engine.vectorize import Choice, any_convolution, choose_vectorize
 from raymeta.engine.worker import Blueprint
-from raymeta.errors import ConfigError
-from raymeta.models.norm import convert
-from raymeta.tree import Layout
+from raymeta.errors import ConfigError, RaymetaError
+from raymeta.keys import Split, TaskKey
+from raymeta.models.convert import convert
+from raymeta.models.custom import Custom
+from raymeta.models.habits import ONLY_COMPUTES, Habits, habits_of
+from raymeta.models.shapes import type_of
+from raymeta.models.surroundings import seeded_by
+from raymeta.tasks.border import require_declared, require_sound
+from raymeta.tree import Layout, Params, outer_type
 
 
 @dataclass(frozen=True)
@@ -35,36 +44,61 @@ class Built:
     initial: Learned
     batch_norm: str  # the policy in force; `none` without batch norm
     vectorize: Choice
+    fixed: Params  # the model's tensors that are not learned, as it holds them
 
 
-def build(config: RunConfig) -> Built:
+def splits_in_use(config: RunConfig) -> tuple[Split, ...]:
+    """The splits that a run draws episodes of."""
+    return ("train", "val", "test") if config.validate_every else ("train", "test")
+
+
+def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
     """Check the data and build model, algorithm and initial parameters, all from `config.seed`.
 
-    Raises `DataError` and `ConfigError` before anything is started.
+    Data and first episodes are checked of `splits`, by default of those that a run of `config` uses, and small tasks of
+    each are computed. Raises `DataError`, `ConfigError` and `NotTwiceDifferentiable` before anything is started.
     """
-    config.tasks.check()
+    splits = splits_in_use(config) if splits is None else splits
+    config.tasks.require(splits)
+    require_declared(config.tasks, dict.fromkeys(("train", "test", *splits)))
     if config.algorithm.uses_queries and config.tasks.size("train").query_shot == 0:
         raise ConfigError(
             f"{name_of(config.algorithm)} learns from query examples, but tasks.train_query_shot is 0: raise it"
         )
+    require_sound(
+        config.tasks,
+        splits,
+        seed=config.seed,
+        num_episodes=min(config.shard_size, config.meta_batch_size),
+        class_ids=config.algorithm.uses_class_ids,
+        queries=config.algorithm.uses_queries,
+        places="regression" in config.algorithm.goals,  # methods of any loss take labels of any shape
+    )
     num_outputs = config.algorithm.num_outputs(config.tasks)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded_by(config.seed):
         model = convert(config.model.build(config.tasks.input_shape, num_outputs))
-    problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm)
-    params = problem.initial_params()
-    if not params:
-        raise ConfigError("the model has no learnable parameters")
-    if len(dtypes := {p.dtype for p in params.values()}) > 1:
-        raise ConfigError(f"the model's parameters have several types ({', '.join(map(str, dtypes))}): use one")
-    initial = config.algorithm.init(problem, params, torch.Generator().manual_seed(config.seed))
-    choice = _vectorize(config, model)
+    _require_one_type(model)
+    habits = _habits(config, model)
+    wide_head = num_outputs is not None and config.tasks.size("train").way > config.tasks.size("test").way
+    problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm, habits=habits, wide_head=wide_head)
+    initial = config.algorithm.init(problem, problem.initial_params(), torch.Generator().manual_seed(config.seed))
+
+    owned = Learned(*({n: v.to(outer_type(v.dtype)) for n, v in part.items()} for part in initial))
+
+    def rehearsal(vectorize: Vectorize) -> None:
+        problem.vectorize = vectorize
+        rehearse(config.algorithm, problem, initial, config.tasks, seed=config.seed, splits=splits)
+
+    choice = _vectorize(config, model, rehearsal)
     blueprint = Blueprint(
         tasks=config.tasks,
         algorithm=config.algorithm,
         model=model,
         layout=Layout.of(initial.params),
         state_layout=Layout.of(initial.state),
+        momenta=problem.momenta(),
+        habits=habits,
+        wide_head=wide_head,
         batch_norm=config.batch_norm,
         vectorize=choice.vectorize,
         checkpoint_inner_steps=config.checkpoint_inner_steps,
@@ -74,11 +108,51 @@ def build(config: RunConfig) -> Built:
         ),
         device=config.device,
     )
-    return Built(blueprint, initial, problem.policy_name(), choice)
+    return Built(blueprint, owned, problem.policy_name(), choice, problem.fixed_tensors())
 
 
-def _vectorize(config: RunConfig, model: nn.Module) -> Choice:
+def _require_one_type(model: nn.Module) -> None:
+    dtypes = {p.dtype for p in model.parameters() if p.requires_grad}
+    if not dtypes:
+        raise ConfigError("the model has no learnable parameters")
+    if len(dtypes) > 1:
+        raise ConfigError(f"the model's parameters have several types ({', '.join(map(str, dtypes))}): use one")
+    if next(iter(dtypes)).is_complex:
+        raise ConfigError(
+            "the model's parameters are complex, which outer optimisers are not made for: keep real ones [..., 2], and "
+            "torch.view_as_complex of them in forward"
+        )
+
+
+def _habits(config: RunConfig, model: nn.Module) -> Habits:
+    """What a person's own model does by itself; the networks that come with raymeta only compute."""
+    head = getattr(config.model, "head", None)
+    if type(config.model).__module__.startswith("raymeta.") and not isinstance(config.model, Custom):
+        return ONLY_COMPUTES
+    x = _example(config, model)
+    with seeded_by(config.seed):
+        habits = habits_of(model, x, head=head)
+    if config.workers:
+        from raymeta.engine.executors.ray_actors.sending import require_same_when_sent
+
+        require_same_when_sent(model, x)
+    if config.compile and (habits.draws or habits.writes):
+        what = habits.writes[0] if habits.writes else "Python's or numpy's random numbers"
+        verb = "writes" if habits.writes else "draws"
+        raise ConfigError(
+            f"compile: the model's forward {verb} {what}, which a compiled graph would do once: leave it out"
+        )
+    return habits
+
+
+def _example(config: RunConfig, model: nn.Module) -> Tensor:
+    episode = config.tasks.episode(TaskKey(config.seed, "train", 0, 0))
+    return in_type(type_of(model), few_of_each_class(episode)).support.x
+
+
+def _vectorize(config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectorize], None]) -> Choice:
     if config.vectorize != "auto":
+        rehearsal(config.vectorize)
         return Choice(config.vectorize, "as configured")
     size = config.tasks.size("train")
     on_gpu = config.device == "cuda" or (
@@ -86,12 +160,21 @@ def _vectorize(config: RunConfig, model: nn.Module) -> Choice:
     )
     num_examples = size.way * (size.shot + size.query_shot)
     device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
-    return choose_vectorize(model, config.tasks.input_shape, num_examples, device, compiled=config.compile)
+    example = _example(config, model) if any_convolution(model) else torch.zeros(0)
+    choice = choose_vectorize(model, example, num_examples, device, compiled=config.compile)
+    try:
+        rehearsal(choice.vectorize)
+    except RaymetaError as error:
+        if choice.vectorize == "loop":
+            raise
+        rehearsal("loop")
+        choice = Choice("loop", f"side by side is not possible: {error}")
+    return choice
 
 
 def initial_state(config: RunConfig, built: Built) -> RunState:
     """A run before its first step."""
-    return RunState(OuterOptimizer(built.initial, config.outer), first_chunks(config))
+    return RunState(OuterOptimizer(built.initial, config.outer), first_chunks(config), fixed=built.fixed)
 
 
 def first_chunks(config: RunConfig) -> Chunks:

@@ -17,6 +17,7 @@ from raymeta.engine.scoring import Scoring, begin_scoring
 from raymeta.engine.worker import Blueprint
 from raymeta.errors import OutOfMemory
 from raymeta.runs.tracker import Trackers
+from raymeta.tree import Params
 
 
 @dataclass
@@ -31,6 +32,7 @@ class RunState:
     tasks: int = 0
     train_s: float = 0.0
     validation: dict[str, float] = field(default_factory=dict)
+    fixed: Params = field(default_factory=dict)  # tensors of the model that are not learned
 
     def checkpoint(self) -> Checkpoint:
         """The state of now; its parameters are live ones."""
@@ -43,6 +45,7 @@ class RunState:
             self.train_s,
             tuple(self.chunks.halvings),
             self.validation_due,
+            self.fixed,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -1,14 +1,17 @@
 """Checkpoints: complete or absent, verified when read, without pickle.
 
 `checkpoints/step-00012000/{params.safetensors, outer.safetensors, state.json}` is written beside and renamed into
-place; `index.json` names the last and the best. `state.json` holds the SHA-256 of both tensor files, and the best
+place; `index.json` names the last and the best. `state.json` holds the SHA-256 of the tensor files, and the best
 validation so far, so that a lost index can be rebuilt; both files are sealed, see `seals`. A checkpoint that is damaged
-or missing is always told.
+or missing is always told. Where the model has tensors that are not learned, `fixed.safetensors` holds them: one file
+with a name in each checkpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
 import shutil
 from dataclasses import dataclass, field, replace
@@ -25,8 +28,9 @@ from raymeta.errors import CheckpointError, EnvironmentProblem
 from raymeta.files import sync_directory, write_json, write_problem, write_whole
 from raymeta.reading import first_line, read_json, read_safetensors
 from raymeta.seals import sealed, unsealed
+from raymeta.tree import Params
 
-PARAMS, OUTER, STATE = "params.safetensors", "outer.safetensors", "state.json"
+PARAMS, OUTER, FIXED, STATE = "params.safetensors", "outer.safetensors", "fixed.safetensors", "state.json"
 INDEX = "index.json"
 _STATE_PREFIX = "state|"
 _NAME = re.compile(r"step-\d{8,}")
@@ -44,6 +48,7 @@ class Checkpoint:
     train_s: float = 0.0
     halvings: tuple[Halving, ...] = ()  # of the tasks computed at once
     validation_due: bool = False  # these parameters are being validated, so `best` does not know them yet
+    fixed: Params = field(default_factory=dict)  # tensors of the model that are not learned
 
     def clone(self) -> Checkpoint:
         """One that keeps its values while training goes on."""
@@ -102,12 +107,15 @@ class CheckpointStore:
         files = {PARAMS: save(_plain(tensors)), OUTER: save(_plain(checkpoint.outer))}
         for name, content in files.items():
             write_whole(partial / name, content)
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        if checkpoint.fixed:
+            hashes[FIXED] = self._write_fixed(checkpoint.fixed, partial / FIXED)
         state = {
             "step": checkpoint.step,
             **known,
             "tasks": checkpoint.tasks,
             "train_s": checkpoint.train_s,
-            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            "sha256": hashes,
         }
         write_json(partial / STATE, sealed(state))
         sync_directory(partial)
@@ -119,6 +127,16 @@ class CheckpointStore:
         _discard(stale)
         sync_directory(self.directory)
         return state
+
+    def _write_fixed(self, fixed: Params, path: Path) -> str:
+        """As another name of the file that this attempt wrote last, where that is there; returns its SHA-256."""
+        for name, state in reversed(self._written.items()):
+            with contextlib.suppress(OSError):
+                os.link(self.directory / name / FIXED, path)
+                return str(state["sha256"][FIXED])
+        content = save(_plain(fixed))
+        write_whole(path, content)
+        return hashlib.sha256(content).hexdigest()
 
     def _update_index(self, name: str, best: bool) -> None:
         index = self.index() | {"last": name} | ({"best": name} if best else {})
@@ -172,7 +190,8 @@ class CheckpointStore:
         folder = self.directory / name
         try:
             state = unsealed(read_json(folder / STATE))
-            tensors = {file: _verified(folder / file, state["sha256"][file]) for file in (PARAMS, OUTER)}
+            files = (PARAMS, OUTER, *([FIXED] if FIXED in state["sha256"] else []))
+            tensors = {file: _verified(folder / file, state["sha256"][file]) for file in files}
             step, best = int(state["step"]), state["best"]
             if checkpoint_name(step) != name:
                 raise ValueError(f"{STATE} tells of step {step}")
@@ -186,7 +205,7 @@ class CheckpointStore:
         params = {n: v for n, v in every.items() if not n.startswith(_STATE_PREFIX)}
         folded = {n.removeprefix(_STATE_PREFIX): v for n, v in every.items() if n.startswith(_STATE_PREFIX)}
         learned, due = Learned(params, folded), bool(state.get("validation_due"))
-        return Checkpoint(step, learned, tensors[OUTER], best, tasks, train_s, halvings, due)
+        return Checkpoint(step, learned, tensors[OUTER], best, tasks, train_s, halvings, due, tensors.get(FIXED, {}))
 
     def load_last(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that can be read (None without any), and what was wrong with newer ones.

@@ -100,6 +100,11 @@ def each(function: Callable[[Tensor], Tensor], episodes: Episode) -> Episode:
     return Episode(*(_Side(*(None if value is None else function(value) for value in side)) for side in episodes))
 
 
+def in_type(dtype: torch.dtype, episodes: Episode) -> Episode:
+    """Floating inputs and targets in the type of a network."""
+    return each(lambda value: value.to(dtype) if value.is_floating_point() else value, episodes)
+
+
 def _num_bytes(episodes: Episode) -> int:
     return sum(value.nbytes for side in episodes for value in side if value is not None)
 

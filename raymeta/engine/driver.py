@@ -85,7 +85,7 @@ def _steps(
             raise
         if total.non_finite:
             books.stop(validate=False)
-            raise _non_finite(total, state.step, books)
+            raise _non_finite(total, books)
         phases.begin(OUTER)
         metrics = outer_step(state, blueprint, total, schedule)
         phases.begin(METRICS)
@@ -167,16 +167,18 @@ def outer_step(state: RunState, blueprint: Blueprint, total: Total, schedule: Sc
     norm = state.outer.step(gradient, lr=lr)
     if state.outer.state:
         means: Params = blueprint.state_layout.unflatten(torch.from_numpy(folded))
-        state.outer.state = blueprint.algorithm.fold_state(state.outer.state, means)
+        momenta = {name: 1 / (state.step + 1) if m is None else m for name, m in blueprint.momenta.items()}
+        state.outer.state = blueprint.algorithm.fold_state(state.outer.state, means, momenta)
     metrics = {name: value / total.num_tasks for name, value in total.metrics.items()}
     return metrics | {names.OUTER_GRAD_NORM: norm, names.OUTER_LR: lr}
 
 
-def _non_finite(total: Total, step: int, books: Books) -> NonFiniteGradient:
+def _non_finite(total: Total, books: Books) -> NonFiniteGradient:
     keys = ", ".join(f"(seed {k.seed}, {k.split}, step {k.step}, index {k.index})" for k in total.non_finite[:4])
     more = f" and {len(total.non_finite) - 4} more" if len(total.non_finite) > 4 else ""
-    rates = "algorithm.inner_lr or outer.lr" if hasattr(books.blueprint.algorithm, "inner_lr") else "outer.lr"
+    has_inner_rate = hasattr(books.blueprint.algorithm, "inner_lr")
+    rates = "algorithm.inner_lr or outer.lr" if has_inner_rate else "outer.lr"
     return NonFiniteGradient(
-        f"the meta-gradient of step {step} is not finite; it comes from the tasks {keys}{more}. The parameters before "
-        f"it are saved as {books.store.index().get('last')}. Lower {rates}, or set outer.clip_norm"
+        f"the meta-gradient of step {books.state.step} is not finite; it comes from the tasks {keys}{more}. The "
+        f"parameters before it are saved as {books.store.index().get('last')}. Lower {rates}, or set outer.clip_norm"
     )

@@ -33,9 +33,9 @@ class OuterOptions:
     weight_decay: NonNegativeFloat = 0.0
     """weight decay (decoupled for `adamw`); learned inner rates are never decayed"""
     schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
-    """how the rate moves from `lr`: to `final_lr` at the last step, or by `step_factor` every `step_every` steps"""
+    """how the rate moves from `lr`: towards `final_lr`, or by `step_factor` every `step_every` steps"""
     final_lr: NonNegativeFloat = 0.0
-    """rate at the last step of `linear` and `cosine`"""
+    """where `linear` and `cosine` lead: the last step is one short of it, as the first is at `lr`"""
     step_every: PositiveInt = 2000
     """outer steps between the drops of `step`"""
     step_factor: PositiveFloat = 0.5

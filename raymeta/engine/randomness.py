@@ -1,9 +1,12 @@
-"""torch's random numbers, such as dropout's, inside of a shard: its own, whoever computes it."""
+"""Random numbers that a model draws, such as dropout's, inside of a shard: its own, whoever computes it."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,11 +14,16 @@ from raymeta.keys import TaskKey
 
 
 class Randomness:
-    """torch's generators of a device, seeded for a shard where it draws, and given back as they were after it."""
+    """torch's generators of a device, seeded for a shard where it draws, and given back as they were after it.
 
-    def __init__(self, device: torch.device) -> None:
+    With `all_generators` Python's and numpy's too, which a model of a person's own may draw from.
+    """
+
+    def __init__(self, device: torch.device, *, all_generators: bool = False) -> None:
         self._on_gpu = device.type == "cuda"
+        self._all = all_generators
         self._before: Tensor | None = None  # what the CPU's generator was
+        self._others_before: tuple[Any, Any] | None = None
 
     def take(self, key: TaskKey) -> None:
         """Seed them by the shard's first task, once until `give_back`: what is drawn then is drawn in a row."""
@@ -26,12 +34,20 @@ class Randomness:
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would record a stack trace for each device
         if self._on_gpu:
             torch.cuda.manual_seed(seed)
+        if self._all:
+            self._others_before = random.getstate(), np.random.get_state()
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
 
     def give_back(self) -> None:
         """The shard is done."""
         if self._before is not None:
             torch.default_generator.set_state(self._before)
             self._before = None
+        if self._others_before is not None:
+            random.setstate(self._others_before[0])
+            np.random.set_state(self._others_before[1])
+            self._others_before = None
 
 
 def random_states(device: torch.device) -> list[Tensor]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raymeta.algorithms.problem import Vectorize
 from raymeta.errors import ConfigError
 from raymeta.models.differentiable import exact_attention
+from raymeta.models.own_state import OwnState
 
 MANY_VALUES = 250_000
 """Values in the largest image that a convolution makes of one task, from which on a CPU computes task after task.
@@ -30,20 +31,22 @@ class Choice(NamedTuple):
 
 def choose_vectorize(
     model: nn.Module,
-    input_shape: tuple[int, ...],
+    x: Tensor,
     num_examples: int,
     device: Literal["cpu", "cuda"],
     *,
     compiled: bool = False,
 ) -> Choice:
     """`vmap` or `loop` for tasks of `num_examples` support and query examples, by a rule and never by the clock.
-    `compiled` says whether a compiler gets it.
+
+    `x` are some inputs [n, *feature], of which a model without convolutions needs none. `compiled` says whether a
+    compiler gets it.
 
     The same configuration makes the same choice everywhere, since each has its own last bits.
     """
     if device == "cuda":
         return Choice("vmap", "a GPU computes tasks side by side")
-    return by_rule(largest_convolution(model, input_shape) * num_examples, compiled=compiled)
+    return by_rule(largest_convolution(model, x) * num_examples, compiled=compiled)
 
 
 def by_rule(values: int, *, compiled: bool = False) -> Choice:
@@ -57,21 +60,26 @@ def by_rule(values: int, *, compiled: bool = False) -> Choice:
     return Choice("vmap", f"convolutions make {values:,} values of a task, fewer than {MANY_VALUES:,}")
 
 
-def largest_convolution(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Values of the largest output of a convolution for one example; 0 without convolutions."""
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    convolutions = [m for m in model.modules() if isinstance(m, kinds)]
-    if not convolutions:
+def any_convolution(model: nn.Module) -> bool:
+    return any(isinstance(module, _CONVOLUTIONS) for module in model.modules())
+
+
+def largest_convolution(model: nn.Module, x: Tensor) -> int:
+    """Values of the largest output of a convolution for one example of x; 0 without convolutions."""
+    if not any_convolution(model):
         return 0
     sizes: list[int] = []
+    convolutions = [module for module in model.modules() if isinstance(module, _CONVOLUTIONS)]
     handles = [m.register_forward_hook(lambda m, i, out: sizes.append(out[0].numel())) for m in convolutions]
-    example = torch.zeros(2, *input_shape, dtype=next(model.parameters()).dtype)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), exact_attention():
-            model(example)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), exact_attention(), OwnState(model).kept():
+            model(x.clone())
     except RuntimeError as error:
-        raise ConfigError(f"the model cannot take images of shape {list(input_shape)}: {error}") from error
+        raise ConfigError(f"the model cannot take images of shape {list(x.shape[1:])}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
     return max(sizes, default=0)
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.descent import DescentAlgorithm
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
 from raymeta.engine.chunks import JobKind, in_chunks, is_memory_error
 from raymeta.engine.drawing import Drawing, each
@@ -24,9 +25,11 @@ from raymeta.engine.randomness import Randomness
 from raymeta.engine.shard_function import ShardFunction
 from raymeta.errors import EnvironmentProblem, OutOfMemory
 from raymeta.keys import Shard, TaskKey
-from raymeta.models.differentiable import exact_attention, explain_failure
-from raymeta.tasks.base import Episode, TaskSet
-from raymeta.tree import Layout
+from raymeta.models.derivatives import whole_graphs
+from raymeta.models.differentiable import exact_attention
+from raymeta.models.habits import ONLY_COMPUTES, Habits
+from raymeta.tasks.base import Episode, TaskSet, one_task
+from raymeta.tree import Layout, outer_type
 
 FloatArray = NDArray[np.floating]
 Outcome = tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]
@@ -42,6 +45,10 @@ class Blueprint:
     model: nn.Module
     layout: Layout
     state_layout: Layout
+    momenta: Mapping[str, float | None] = field(default_factory=dict)
+    """of running statistics, by name; None for a mean over all steps"""
+    habits: Habits = ONLY_COMPUTES
+    wide_head: bool = False
     batch_norm: BatchNormPolicy = "transductive"
     vectorize: Vectorize = "vmap"
     checkpoint_inner_steps: bool = False
@@ -61,7 +68,9 @@ class Blueprint:
             goal=self.tasks.goal,
             batch_norm=self.batch_norm,
             vectorize=self.vectorize,
+            habits=self.habits,
             checkpoint_inner_steps=self.checkpoint_inner_steps,
+            wide_head=self.wide_head,
         )
 
 
@@ -113,15 +122,16 @@ class Worker:
             blueprint.state_layout,
             compiled=blueprint.compiled,
         )
-        self._leaf_type = torch.empty(0, dtype=self._dtype).numpy().dtype
+        self._leaf_type = torch.empty(0, dtype=outer_type(self._dtype)).numpy().dtype
         self._phases = Phases()
-        self._randomness = Randomness(self.device)
+        self._randomness = Randomness(self.device, all_generators=blueprint.habits.draws)
         self._noisy = type(blueprint.algorithm).noise is not Algorithm.noise  # noise of one's own may draw from torch
         self._pid = os.getpid()
         self._owned = torch.empty(blueprint.layout.size + blueprint.state_layout.size, dtype=self._dtype).to(
             self.device
         )
-        self._writable = self._owned.numpy() if self.device.type == "cpu" else None
+        as_sent = self.device.type == "cpu" and outer_type(self._dtype) == self._dtype
+        self._writable = self._owned.numpy() if as_sent else None
         self._learned = self._views(self._owned)
         self._version: FloatArray | None = None
         on_gpu = self.device.type == "cuda"
@@ -131,7 +141,7 @@ class Worker:
 
     def ready(self) -> int:
         """Load the data; answers with the process id."""
-        self.blueprint.tasks.check()
+        self.blueprint.tasks.require(())  # the driver has checked the splits that it uses
         return os.getpid()
 
     def run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
@@ -176,7 +186,7 @@ class Worker:
         self.problem.set_training(job.kind == "gradient")
         compute = self._gradient if job.kind == "gradient" else self._scores
         try:
-            with self.blueprint.numerics.autocast(self.device):
+            with self.blueprint.numerics.autocast(self.device), whole_graphs():
                 return compute(job, learned, keys, episodes, way)
         finally:
             self._randomness.give_back()
@@ -185,10 +195,15 @@ class Worker:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         at_once = 1 if self.problem.vectorize == "loop" else min(job.chunk_size or shard.num_tasks, shard.num_tasks)
+        algorithm = self.blueprint.algorithm
+        has_inner_steps = isinstance(algorithm, DescentAlgorithm)
+        remedies = ["use fewer query examples"]
+        remedies += ["checkpoint_inner_steps: true"] if has_inner_steps and job.kind == "gradient" else []
+        remedies += ["first_order: true"] if hasattr(algorithm, "first_order") and job.kind == "gradient" else []
         where = f"{shard.split}, step {shard.step}, tasks {shard.start} to {shard.stop - 1}"
         return OutOfMemory(
-            f"memory does not suffice for {at_once} task{'s' * (at_once > 1)} at once ({where}: {reason}): use fewer "
-            "query examples, checkpoint_inner_steps: true, first_order: true, a smaller model, or a larger device",
+            f"memory does not suffice for {at_once} task{'s' * (at_once > 1)} at once ({where}: {reason}): "
+            f"{', '.join(remedies)}, a smaller model, or a larger device",
             at_once,
         )
 
@@ -240,7 +255,7 @@ class Worker:
                 learned, episodes, noise, phase, chunk_size=chunk_size, draws=lambda: self._randomness.take(first)
             )
         except RuntimeError as error:
-            raise explain_failure(self.problem.model, episodes.support.x[0], error) from error
+            raise self._explained(episodes, error) from error
         values = sums.cpu().numpy()
         size = len(values) - len(names)
         return values[:size], dict(zip(names, values[size:].tolist(), strict=True))
@@ -257,12 +272,19 @@ class Worker:
         phase = Phase(step=keys[0].step, training=False, inner_steps=job.inner_steps, way=way)
         noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
         noise = {name: value.to(self.device) for name, value in noise.items()}
-        parts = [
-            self.blueprint.algorithm.scores(self.problem, learned, part, noise=draws, phase=phase)
-            for part, draws in in_chunks(episodes, noise, job.chunk_size)
-        ]
+        try:
+            parts = [
+                self.blueprint.algorithm.scores(self.problem, learned, part, noise=draws, phase=phase)
+                for part, draws in in_chunks(episodes, noise, job.chunk_size)
+            ]
+        except RuntimeError as error:
+            raise self._explained(episodes, error) from error
         scores = {name: torch.cat([part[name] for part in parts]).cpu().double().numpy() for name in parts[0]}
         return np.zeros(0), {}, scores, ()
+
+    def _explained(self, episodes: Episode, error: RuntimeError) -> Exception:
+        one = Episode(*(one_task(side, 0) for side in episodes))
+        return self.blueprint.algorithm.explained(self.problem, one, error)
 
     def _unpack(self, payload: FloatArray) -> Learned:
         """Parameters and state in storage of our own: a payload from shared memory must never be written."""

@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-REFERENCE_ROWS: ContextVar[int | None] = ContextVar("reference_rows", default=None)
+
+class ReferenceRows(NamedTuple):
+    """The first `rows` of a batch `of` so many examples, where that is known."""
+
+    rows: int
+    of: int | None = None
+
+
+REFERENCE_ROWS: ContextVar[ReferenceRows | None] = ContextVar("reference_rows", default=None)
 USE_RUNNING: ContextVar[bool] = ContextVar("use_running", default=False)
 COLLECTED: ContextVar[dict[str, Tensor] | None] = ContextVar("collected", default=None)
 
 
 @contextmanager
-def reference_rows(n: int) -> Iterator[None]:
+def reference_rows(n: int, of: int | None = None) -> Iterator[None]:
     """Inside, batch norm takes mean and biased variance from the first n rows and normalises all rows with them.
 
-    Rows must stay the first dimension of every batch norm's input. Raises ValueError where n < 1.
+    Rows must stay the first dimension of every batch norm's input. Where a model makes several rows of each of the
+    batch's examples, one example after another, `of` is the number of examples. Raises ValueError where n < 1.
     """
     if n < 1:
         raise ValueError(f"reference_rows needs at least one row, not {n}")
-    with _setting(REFERENCE_ROWS, n):
+    with _setting(REFERENCE_ROWS, ReferenceRows(n, of)):
         yield
 
 

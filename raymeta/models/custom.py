@@ -13,7 +13,7 @@ from torch import nn
 
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
-from raymeta.models.norm import convert
+from raymeta.models.convert import convert
 from raymeta.models.shapes import require_outputs
 from raymeta.options import IMPORTED, STRICT
 from raymeta.their_code import imported, told
@@ -23,14 +23,17 @@ from raymeta.their_code import imported, told
 class Custom(ModelSpec):
     """What `path` returns when called with input_shape, num_outputs (those that it accepts) and `options`.
 
-    Its fused norms are replaced by exact ones of the same names and values. Algorithms that need a head take its last
-    linear layer.
+    Its fused norms are replaced by exact ones of the same names and values. Algorithms that need a head take the linear
+    layer that it calls last, unless `head` names another. What it draws with torch, numpy or Python's random while it
+    is built follows from the run's seed.
     """
 
     path: Annotated[str, IMPORTED]
     """`package.module:function` (or a class), importable where training runs; it returns an nn.Module"""
     options: dict[str, Any] = Field(default_factory=dict)
     """further keyword arguments"""
+    head: str | None = None
+    """name of the layer that ANIL and others adapt or replace; the linear layer that is called last unless given"""
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
         function = _find(self.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -18,13 +19,15 @@ def gradient_and_value(
 ) -> tuple[Params, Any]:
     """(∇f(params), f(params)), or with `has_aux` (∇f, (f, aux)) of a function that returns (f, aux).
 
-    Differentiable again where `params` are. The same mathematics by two routes: inside `torch.vmap`, `torch.func.grad`
-    or a compiler by torch.func; elsewhere by torch.autograd, which spends less time on each operation.
+    Differentiable again where another derivative is being taken around it, whether or not that one's variables are
+    among `params`, and where a person's `params` require gradients; under `torch.no_grad()` it is a constant. The same
+    mathematics by two routes: inside `torch.vmap`, `torch.func.grad` or a compiler by torch.func; elsewhere by
+    torch.autograd, which spends less time on each operation.
     """
     if torch.compiler.is_compiling() or _levels():
         result: tuple[Params, Any] = torch.func.grad_and_value(function, has_aux=has_aux)(params)
         return result
-    recorded = torch.is_grad_enabled() and any(value.requires_grad for value in params.values())
+    recorded = torch.is_grad_enabled() and (_PLAIN.get() > 0 or any(value.requires_grad for value in params.values()))
     leaves = {n: p if recorded and p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
     token = _PLAIN.set(_PLAIN.get() + 1)
     try:
@@ -38,6 +41,19 @@ def gradient_and_value(
         value = value.detach()
     named = dict(zip(leaves, gradient, strict=True))
     return named, (value, outcome[1]) if has_aux else value
+
+
+RECOMPUTED = "activations of this model are computed again"
+"""How the error begins that a model with `torch.utils.checkpoint` gets inside `whole_graphs`."""
+
+
+def whole_graphs() -> AbstractContextManager[None]:
+    """Inside, a model that would compute activations again while it is differentiated is refused.
+
+    `torch.utils.checkpoint` runs a part of the forward again later, when the model no longer has the parameters of
+    that inner step, so its derivatives would be wrong without a word.
+    """
+    return torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTED)
 
 
 def plain() -> bool:

@@ -13,23 +13,33 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from raymeta.errors import NotTwiceDifferentiable
+from raymeta.models.derivatives import RECOMPUTED, whole_graphs
+from raymeta.models.own_state import OwnState
 from raymeta.signals import raise_if_interrupt
 from raymeta.tree import Params
 
 FIRST_ORDER = "set first_order: true (--algorithm.first_order true)"
+NO_FIRST_ORDER = "use a method that has first_order, such as maml or anil"
 LOOP = "set vectorize: loop (--vectorize loop)"
 
 # Parts of torch's messages about a missing derivative, and about what vmap or grad cannot trace.
 _NO_DERIVATIVE = ("derivative for", "differentiate twice", "ouble backward")
 _NOT_TRACEABLE = (
     "atching rule not implemented",
-    "vmap:",
+    "vmap",
     "the broadcast shape",
     "would mutate",
     "in-place",
+    "inplace",
     "data-dependent control flow",
     "doesn't have storage",
+    "functorch transforms",
+    "batched tensor",
+    "BatchedTensor",
+    "setup_context",
+    "view size is not compatible",
 )
+_RECOMPUTED = (RECOMPUTED, "saved tensor hooks", "utils.checkpoint", "CheckpointFunction")
 
 
 @contextmanager
@@ -48,26 +58,55 @@ def exact_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def explain_failure(model: nn.Module, example_input: Tensor, error: Exception) -> Exception:
+def explain_failure(
+    model: nn.Module,
+    x: Tensor,
+    error: Exception,
+    *,
+    loss: tuple[Callable[[Tensor, Tensor], Tensor], Tensor] | None = None,
+    has_first_order: bool = True,
+) -> Exception:
     """`NotTwiceDifferentiable` naming the first layer that fails alone, or `error` where torch meant something else.
 
-    The model runs once on `example_input` [n, *feature]; each module that it called, inner ones first, is then
-    differentiated twice or vectorised alone, on the inputs it got.
+    The model runs once on x [n, *feature]; each module that it called, inner ones first, is then differentiated twice
+    or vectorised alone, on the inputs it got; after them a `loss` of a person's own with its targets.
+    `has_first_order` says whether the method at hand can do without second derivatives.
     """
     text = str(error)
+    if any(symptom in text for symptom in _RECOMPUTED):
+        return NotTwiceDifferentiable(_recomputed(model, x))
     if any(symptom in text for symptom in _NO_DERIVATIVE):
-        probes = ((True, "loop"), (True, "vmap"))
+        probes: tuple[tuple[int, str], ...] = ((2, "loop"), (2, "vmap"))
     elif any(symptom in text for symptom in _NOT_TRACEABLE):
-        probes = ((False, "vmap"), (True, "vmap"))
+        probes = ((0, "vmap"), (1, "vmap"), (2, "vmap"))
     else:
         return error
-    calls = _record_calls(model, example_input)
-    for second_order, vectorize in probes:
+    calls = [*_record_calls(model, x), *_loss_call(model, x, loss)]
+    for derivatives, vectorize in probes:
         for call in calls:
-            reason = _failure(call, second_order, vectorize)
+            reason = _failure(call, derivatives, vectorize)
             if reason is not None:
-                return NotTwiceDifferentiable(_explanation(call, vectorize, reason))
+                remedy = FIRST_ORDER if has_first_order else NO_FIRST_ORDER
+                return NotTwiceDifferentiable(_explanation(call, vectorize, reason, remedy))
     return error
+
+
+def _recomputed(model: nn.Module, x: Tensor) -> str:
+    """The layer around torch.utils.checkpoint is the innermost one that fails to run without it."""
+    label = "the model"
+    with torch.enable_grad(), whole_graphs():
+        for call in _record_calls(model, x):
+            try:
+                call.module(*call.args, **call.kwargs)
+            except Exception as error:
+                raise_if_interrupt(error)
+                label = _label(call.name, call.module)
+                break
+    return (
+        f"{label} computes activations again in its backward pass (torch.utils.checkpoint), when the model no longer "
+        "has the same parameters: switch that off in the model (memory_efficient=False in torchvision's DenseNet), and "
+        "set checkpoint_inner_steps: true to save memory"
+    )
 
 
 class _Call(NamedTuple):
@@ -79,8 +118,8 @@ class _Call(NamedTuple):
     kwargs: dict[str, Any]
 
 
-def _explanation(call: _Call, vectorize: str, reason: str) -> str:
-    verb, remedy = ("differentiated twice", FIRST_ORDER) if vectorize == "loop" else ("vectorised over tasks", LOOP)
+def _explanation(call: _Call, vectorize: str, reason: str, first_order: str) -> str:
+    verb, remedy = ("differentiated twice", first_order) if vectorize == "loop" else ("vectorised over tasks", LOOP)
     return f"{_label(call.name, call.module)} cannot be {verb} ({reason}): {_remedy(call.module, remedy)}"
 
 
@@ -92,7 +131,34 @@ def _remedy(module: nn.Module, general: str) -> str:
     return f"{general}, or replace this layer"
 
 
+class _Loss(nn.Module):
+    """A loss of a person's own as a layer, to be probed like one."""
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self._loss = (loss,)  # a loss that is a module is no part of this one
+
+    def forward(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self._loss[0](outputs, y)
+
+    def label(self) -> str:
+        loss = self._loss[0]
+        return f"the loss {getattr(loss, '__name__', type(loss).__name__)}"
+
+
+def _loss_call(
+    model: nn.Module, x: Tensor, loss: tuple[Callable[[Tensor, Tensor], Tensor], Tensor] | None
+) -> list[_Call]:
+    if loss is None:
+        return []
+    with torch.no_grad(), OwnState(model).kept():
+        outputs = model(x.clone())
+    return [_Call("", _Loss(loss[0]), (outputs, loss[1]), {})]
+
+
 def _label(name: str, module: nn.Module) -> str:
+    if isinstance(module, _Loss):
+        return module.label()
     return f"layer {name} ({type(module).__name__})" if name else f"the model ({type(module).__name__})"
 
 
@@ -108,25 +174,27 @@ def _record_calls(model: nn.Module, x: Tensor) -> list[_Call]:
 
     handles = [m.register_forward_hook(remember(n), with_kwargs=True) for n, m in model.named_modules()]
     try:
-        with torch.no_grad(), exact_attention():
-            model(x)
+        with torch.no_grad(), exact_attention(), OwnState(model).kept():
+            model(x.clone())
+    except Exception as error:  # a model that does not run has nothing to say about derivatives
+        raise_if_interrupt(error)
     finally:
         for handle in handles:
             handle.remove()
     return list(calls.values())
 
 
-def _failure(call: _Call, second_order: bool, vectorize: str) -> str | None:
+def _failure(call: _Call, derivatives: int, vectorize: str) -> str | None:
     try:
-        _probe(call, second_order, vectorize)
-    except RuntimeError as error:
+        _probe(call, derivatives, vectorize)
+    except Exception as error:
         raise_if_interrupt(error)
         return str(error).strip().splitlines()[0].rstrip(".") if str(error) else type(error).__name__
     return None
 
 
-def _probe(call: _Call, second_order: bool, vectorize: str) -> None:
-    """One inner step on parameters and inputs of a called module, and with `second_order` the gradient through it.
+def _probe(call: _Call, derivatives: int, vectorize: str) -> None:
+    """So many `derivatives` of one inner step on parameters and inputs of a called module; 0 for outputs alone.
 
     With `vmap` on two tasks of the same inputs: parameters are shared before the step and differ after it.
     """
@@ -147,13 +215,18 @@ def _probe(call: _Call, second_order: bool, vectorize: str) -> None:
 
         def query_loss(variables: tuple[Params, dict[int, Tensor]]) -> Tensor:
             gradient = grad(loss)(variables)
-            if not second_order:
+            if derivatives < 2:
                 gradient = tree_map(torch.detach, gradient)
             return loss(tree_map(lambda value, g: value - 0.1 * g, variables, gradient))
 
-        return grad(query_loss)((params, {i: t for i, t in tensors.items() if t.is_floating_point()}))
+        variables = params, {i: t for i, t in tensors.items() if t.is_floating_point()}
+        if derivatives == 0:
+            with torch.no_grad():
+                nothing = next(iter(tensors.values())).sum() * 0  # makes parameters the task's own
+                return loss(variables) + loss((tree_map(lambda p: p + nothing, params), variables[1]))
+        return grad(query_loss)(variables)
 
-    with exact_attention():
+    with exact_attention(), OwnState(call.module).kept():
         if vectorize == "vmap" and tensors:
             torch.vmap(task, randomness="different")({i: torch.stack([t, t]) for i, t in tensors.items()})
         else:

@@ -8,7 +8,8 @@ derivatives are taken by `raymeta.models.derivatives` or torch.func (`create_gra
 
 No layer ever writes a buffer. Which statistics a `BatchNorm` uses is decided around the call:
 
-- by default those of the batch it is given (policy `transductive`);
+- by default, as in torch, those of the batch it is given in training mode, and its running ones in eval mode;
+- where `by_policy` is set, as `Problem` does, those of the batch in either mode (policy `transductive`);
 - inside `reference_rows(n)` those of the first n rows, for all rows (policy `support`);
 - inside `running_statistics()`, or where the converted layer was in eval mode, its running ones (policy `running`).
 
@@ -17,16 +18,12 @@ No layer ever writes a buffer. Which statistics a `BatchNorm` uses is decided ar
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.lazy import LazyModuleMixin
 
 from raymeta.errors import ConfigError
 from raymeta.models.batch_statistics import (
@@ -47,7 +44,6 @@ __all__ = [
     "Norm",
     "NormKind",
     "collect_statistics",
-    "convert",
     "make_norm",
     "name_norms",
     "reference_rows",
@@ -55,7 +51,8 @@ __all__ = [
 ]
 
 NormKind = Literal["batch", "group", "layer", "instance", "none"]
-N = TypeVar("N", bound="Norm")
+RUNNING_MOMENTUM = 0.1
+"""Weight of a step's batch statistics in the running ones where a layer does not say, as in `torch.nn.BatchNorm2d`."""
 
 
 class Norm(nn.Module):
@@ -128,24 +125,55 @@ class _Tracked(_ChannelNorm):
 class BatchNorm(_Tracked):
     """Batch norm of x [n, C] or [n, C, *spatial]; see the module's text for whose statistics it uses."""
 
-    def __init__(self, num_features: int, *, eps: float = 1e-5, affine: bool = True, running: bool = True) -> None:
+    by_policy: bool = False
+    """whether the statistics are decided around the call and not by the training flag"""
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        running: bool = True,
+        momentum: float | None = RUNNING_MOMENTUM,
+    ) -> None:
+        """`momentum` is the weight of a step's statistics in the running ones; None for the mean over all steps."""
         super().__init__((num_features,), eps, affine)
         self.num_features = num_features
+        self.momentum = momentum
         self.register_buffer("running_mean", torch.zeros(num_features) if running else None)
         self.register_buffer("running_var", torch.ones(num_features) if running else None)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x, min_dim=2)
-        if self.running_mean is not None and (self.frozen or USE_RUNNING.get()):
+        if self.running_mean is not None and self._uses_running():
             self._record(self.running_mean, self.running_var)
             return self.affine_channels(self.normalise_by_running(x))
         return self._normalise_by_batch(x)
 
+    def _uses_running(self) -> bool:
+        return self.frozen or USE_RUNNING.get() or not (self.training or self.by_policy)
+
+    def _num_reference_rows(self, x: Tensor) -> int | None:
+        """Of x [n, C, ...], whose rows may be the parts of each example of the batch, one example after another."""
+        reference = REFERENCE_ROWS.get()
+        if reference is None:
+            return None
+        parts, rest = divmod(len(x), reference.of or len(x))
+        if rest or not parts:
+            raise ConfigError(
+                f"{self.describe()} was given {len(x)} rows for a batch of {reference.of} examples, so nobody knows "
+                "which are of the support set: use --batch_norm transductive"
+            )
+        if len(x) < reference.rows:
+            raise ConfigError(
+                f"{self.describe()} was given {len(x)} rows, fewer than the {reference.rows} reference rows"
+            )
+        return reference.rows * parts
+
     def _normalise_by_batch(self, x: Tensor) -> Tensor:
-        rows = REFERENCE_ROWS.get()
+        rows = self._num_reference_rows(x)
         reference = x if rows is None else x[:rows]
-        if rows is not None and len(x) < rows:
-            raise ConfigError(f"{self.describe()} was given {len(x)} rows, fewer than the {rows} reference rows")
         dims = [0, *range(2, x.dim())]
         self.require_several(reference.numel() // self.num_features, reference)
         self._record_batch(reference, dims)
@@ -215,7 +243,10 @@ class LayerNorm(Norm):
 
 
 class GroupNorm(_ChannelNorm):
-    """Group norm of x [n, C, ...]: the channels of a group together; one group is the layer norm of images."""
+    """Group norm of x [n, C, ...]: the channels of a group together; one group is the layer norm of images.
+
+    torch's own kernel gives other last bits where its derivative is recorded; the layer norm of each group does not.
+    """
 
     def __init__(self, num_groups: int, num_features: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         if num_features % num_groups:
@@ -226,7 +257,12 @@ class GroupNorm(_ChannelNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x, min_dim=2)
-        return self.affine_channels(F.group_norm(x, self.num_groups, eps=self.eps))
+        grouped = x.reshape(len(x), self.num_groups, -1)
+        if _beyond_second_order():
+            z = _normalise(grouped, grouped, [2], self.eps)
+        else:
+            z = F.layer_norm(grouped, grouped.shape[2:], eps=self.eps)
+        return self.affine_channels(z.view(x.shape))
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_features}, eps={self.eps}"
@@ -266,81 +302,3 @@ def _beyond_second_order() -> bool:
     A compiler does not see how many there are, and fuses the primitives itself.
     """
     return torch.compiler.is_compiling() or order() > 2
-
-
-def convert(module: nn.Module) -> nn.Module:
-    """A deep copy of `module` with every nn.BatchNorm*, SyncBatchNorm, InstanceNorm*, LayerNorm and GroupNorm exact.
-
-    Names, values, dtypes, ties and hooks of parameters and buffers stay, and so do training flags. A batch or
-    instance norm that is in eval mode with running statistics keeps using these, whatever mode it is put in later.
-    Subclasses are left as they are, since their forward may differ.
-
-    Raises `ConfigError` for a lazy module that has no shape yet, and for a subclass of batch norm with running
-    statistics, which would write them inside the inner loop.
-    """
-    for name, child in module.named_modules():
-        _refuse(name, child)
-    root = copy.deepcopy(module)
-    exact = {id(child): _EXACT[type(child)](child) for child in list(root.modules()) if type(child) in _EXACT}
-    for parent in list(root.modules()):
-        for name, child in parent._modules.items():
-            if id(child) in exact:
-                parent._modules[name] = exact[id(child)]
-    result = exact.get(id(root), root)
-    name_norms(result)
-    return result
-
-
-def _refuse(name: str, module: nn.Module) -> None:
-    label = f"{name or 'the model'} ({type(module).__name__})"
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
-        raise ConfigError(f"{label} has no shape yet: run the model once on an example before handing it over")
-    if isinstance(module, _BatchNorm) and type(module) not in _EXACT and module.running_mean is not None:
-        raise ConfigError(
-            f"{label} is a subclass of batch norm that writes running statistics in its forward, which an inner loop "
-            "must not do: use nn.BatchNorm itself, or give it track_running_stats=False"
-        )
-
-
-def _batch_norm(old: nn.Module) -> Norm:
-    assert isinstance(old, _BatchNorm)
-    new = _adopt(BatchNorm(old.num_features, eps=old.eps), old)
-    new.frozen = not old.training and old.running_mean is not None
-    return new
-
-
-def _instance_norm(old: nn.Module) -> Norm:
-    assert isinstance(old, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d)
-    new = _adopt(InstanceNorm(old.num_features, eps=old.eps), old)
-    new.frozen = not old.training and old.running_mean is not None
-    return new
-
-
-def _layer_norm(old: nn.Module) -> Norm:
-    assert isinstance(old, nn.LayerNorm)
-    return _adopt(LayerNorm(old.normalized_shape, eps=old.eps), old)
-
-
-def _group_norm(old: nn.Module) -> Norm:
-    assert isinstance(old, nn.GroupNorm)
-    return _adopt(GroupNorm(old.num_groups, old.num_channels, eps=old.eps), old)
-
-
-def _adopt(new: N, old: nn.Module) -> N:
-    """`new` with all that any nn.Module has taken from `old`: parameters, buffers, hooks and the training flag."""
-    for attribute in vars(nn.Module()):
-        new.__dict__[attribute] = old.__dict__[attribute]
-    return new
-
-
-_EXACT: dict[type[nn.Module], Callable[[nn.Module], Norm]] = {
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
-    nn.BatchNorm3d: _batch_norm,
-    nn.SyncBatchNorm: _batch_norm,
-    nn.InstanceNorm1d: _instance_norm,
-    nn.InstanceNorm2d: _instance_norm,
-    nn.InstanceNorm3d: _instance_norm,
-    nn.LayerNorm: _layer_norm,
-    nn.GroupNorm: _group_norm,
-}

@@ -31,21 +31,28 @@ def require_images(name: str, input_shape: Sequence[int], divisor: int = 1) -> t
 def require_outputs(name: str, model: nn.Module, input_shape: Sequence[int], num_outputs: int | None) -> Tensor:
     """Outputs of a copy of `model` in eval mode for two inputs of zeros; the model itself is not touched.
 
-    Raises `ConfigError` where it refuses `input_shape`, or returns anything but [n, num_outputs] ([n, d] where None).
+    Raises `ConfigError` where it refuses `input_shape`, or returns anything but [n, num_outputs], with further
+    dimensions where each example has several targets, or features [n, d] where `num_outputs` is None.
     """
     outputs = _dry_run(name, copy.deepcopy(model).eval(), input_shape)
     wanted = f"[n, {'d' if num_outputs is None else num_outputs}]"
     if not isinstance(outputs, Tensor):
         raise ConfigError(f"{name} returns {type(outputs).__name__} and not a tensor {wanted}")
-    if outputs.dim() != 2 or len(outputs) != 2 or outputs.shape[1] != (num_outputs or outputs.shape[1]):
+    is_flat = outputs.dim() == 2 or (outputs.dim() > 2 and num_outputs is not None)
+    if not is_flat or len(outputs) != 2 or outputs.shape[1] != (num_outputs or outputs.shape[1]):
         given = ", ".join(["n", *map(str, outputs.shape[1:])]) if outputs.dim() and len(outputs) == 2 else outputs.shape
         raise ConfigError(f"{name} returns [{given}] for inputs [n, {_list(input_shape)}], and {wanted} is needed")
     return outputs
 
 
+def type_of(model: nn.Module) -> torch.dtype:
+    """The floating type that a model computes in, by its first parameter of one."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
 def _dry_run(name: str, model: nn.Module, input_shape: Sequence[int]) -> object:
     errors: list[Exception] = []
-    for dtype in (torch.get_default_dtype(), torch.int64):  # a model of token ids takes no floats
+    for dtype in (type_of(model), torch.int64):  # a model of token ids takes no floats
         try:
             with torch.no_grad():
                 return model(torch.zeros(2, *input_shape, dtype=dtype))

@@ -147,7 +147,15 @@ def _facts(source: RunSource) -> list[dict[str, str]]:
         facts.append(fact("Time", duration(source.summary["wall_s"])))
     kind = " · ".join(str(config[k]) for k in ("algorithm.name", "tasks.name", "model.name") if k in config)
     facts.append(fact("Method", kind or "–", f"seed {config['seed']}" if "seed" in config else ""))
+    if data := _data(source):
+        facts.append(fact("Data", data[-1], "; ".join(data[:-1])))
     return facts
+
+
+def _data(source: RunSource) -> list[str]:
+    """What each split holds, and last the shape of an input, as the run told when it began."""
+    told = (event.get("message") for event in source.events() if event.get("kind") == "data")
+    return next((text[:300].split("; ") for text in told if isinstance(text, str)), [])
 
 
 def _created(info: dict[str, Any]) -> str:

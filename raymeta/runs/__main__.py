@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -33,10 +33,15 @@ from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.runs.terminal import clean
 from raymeta.runs.tracker import score_text
 
+if TYPE_CHECKING:
+    from raymeta.tasks.manifest import Manifest
+
 Row = dict[str, Any]
+T = TypeVar("T")
 
 _FILES = (
-    "run.json config.yaml command.txt env.json metrics.jsonl events.jsonl workers.jsonl summary.json eval/test.json"
+    "run.json config.yaml command.txt env.json data.json metrics.jsonl events.jsonl workers.jsonl summary.json "
+    "eval/test.json"
 )
 
 
@@ -196,18 +201,21 @@ def _show(arguments: argparse.Namespace) -> int:
     run = resolve_run(arguments.reference, arguments.output)
     problems: list[str] = []
     config, summary = (_readable(read, problems) for read in (lambda: run.config, lambda: run.summary))
+    manifest = _readable(lambda: run.manifest, problems)
     if arguments.json:
         whole = {**run.info, "id": run.id, "status": run.status, "path": run.place, "problems": problems}
-        print(json_text({**whole, "summary": summary, "config": config or {}, "events": run.events()}, indent=2))
+        data = None if manifest is None else manifest.to_json()
+        found = {"summary": summary, "config": config or {}, "data": data, "events": run.events()}
+        print(json_text({**whole, **found}, indent=2))
     else:
-        sections = {**_sections(run, config or {}, summary or {}), "damaged": problems}
+        sections = {**_sections(run, config or {}, summary or {}, manifest), "damaged": problems}
         for title, lines in sections.items():
             if lines:
                 print("\n".join([title, *(f"  {clean(line)}" for line in lines), ""]))
     return DataError.exit_code if problems else 0
 
 
-def _readable(read: Callable[[], Row | None], problems: list[str]) -> Row | None:
+def _readable(read: Callable[[], T | None], problems: list[str]) -> T | None:
     """What `read` gives, or nothing and one problem more: the rest of a damaged run is worth seeing."""
     try:
         return read()
@@ -216,7 +224,7 @@ def _readable(read: Callable[[], Row | None], problems: list[str]) -> Row | None
         return None
 
 
-def _sections(run: Run, config: Row, summary: Row) -> dict[str, list[str]]:
+def _sections(run: Run, config: Row, summary: Row, manifest: Manifest | None) -> dict[str, list[str]]:
     info, config = run.info, dotted(config)
     reason = f": {info['reason']}" if info.get("reason") else ""
     done = f"step {info.get('step') or 0:,} of {info.get('steps') or 0:,}, attempt {info.get('attempt', 1)}"
@@ -230,6 +238,7 @@ def _sections(run: Run, config: Row, summary: Row) -> dict[str, list[str]]:
             f"created {_local(info.get('created'))}",
         ],
         "configuration": [f"{key}: {_yaml(value)}" for key, value in config.items() if _is_highlight(key)],
+        "data": [] if manifest is None else [*manifest.text().split("; "), *manifest.notes],
         "last events": events,
         "files": [str((run.mirror or run.path) / name) for name in files],
         "next": _next_commands(run),

@@ -27,6 +27,8 @@ from raymeta.yaml_bounds import LOADER, require_bounded
 if TYPE_CHECKING:
     import pandas as pd
 
+    from raymeta.tasks.manifest import Manifest
+
 Status = Literal["running", "finished", "stopped", "failed", "lost"]
 STALE_S = 20.0
 """A running run whose heartbeat is older than this is lost; the writer's heart beats every 5 s."""
@@ -112,6 +114,21 @@ class Run:
             return {}
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise DataError(f"{path} cannot be read: {error}") from error
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the run recorded of its data in `data.json`; None of a run that recorded nothing. Raises `DataError`."""
+        from raymeta.tasks.manifest import DATA, Manifest  # numpy, which listing runs does not wait for
+
+        path = self.path / DATA
+        try:
+            return Manifest.from_json(parse_json(read_regular(path)))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, DataError) as error:
+            raise DataError(
+                f"{path} cannot be read: {error}. It says which classes the run held out: put it back from a copy"
+            ) from error
 
     @property
     def summary(self) -> dict[str, Any] | None:

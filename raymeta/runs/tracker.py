@@ -53,6 +53,7 @@ EVENT_KINDS: Final = (
     "validation",
     "best",
     "cluster",
+    "data",
     "vectorize",
     "compiled",
     "chunk_halved",

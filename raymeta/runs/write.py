@@ -2,6 +2,7 @@
 
     run.json        {id, name, status, attempt, pid, host, created, updated, step, steps, tags, raymeta, reason, sha256}
     config.yaml  command.txt  env.json
+    data.json       what the data are: classes of each split, counts, side, channels, hashes (`raymeta.tasks.manifest`)
     metrics.jsonl   {step, attempt, time, metric: value, ...}         one row a step, thinned in long runs
     workers.jsonl   {time, attempt, step, workers: [...]}             snapshots
     events.jsonl    {time, attempt, step, kind, message, ...}
@@ -37,6 +38,7 @@ from raymeta.runs.claim import Claim
 from raymeta.runs.environment import environment, package_version
 from raymeta.runs.rows import JsonLines, count_rows, keeps_row, row_stride
 from raymeta.runs.tracker import Scores, WorkerRow, score_text
+from raymeta.tasks.manifest import DATA, Manifest
 
 HEARTBEAT_S = 5.0
 _SAVE_EVERY_S = 10.0
@@ -177,6 +179,10 @@ class RunWriter:
         before = read_regular(path).decode(errors="surrogateescape") if path.is_file() else ""
         text = without_secrets(before + shlex.join(argv) + "\n")
         write_whole(path, text.encode(errors="surrogateescape"))  # as given, be it UTF-8 or not
+
+    def write_data(self, manifest: Manifest) -> None:
+        """`data.json`: what the data are."""
+        write_json(self.directory / DATA, manifest.to_json())
 
     def write_environment(self) -> None:
         """`env.json`: versions, devices, commit."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from raymeta.errors import DataError
-from raymeta.keys import Split, TaskKey
+from raymeta.keys import SPLITS, Split, TaskKey
+from raymeta.tasks.manifest import Contents, Manifest
 
 Goal = Literal["classification", "regression"]
 
@@ -51,6 +54,8 @@ class TaskSet(ABC):
     """
 
     goal: ClassVar[Goal]
+    unit: ClassVar[str] = "examples"
+    """what `Contents` counts: images, rows, texts"""
 
     @property
     @abstractmethod
@@ -81,6 +86,47 @@ class TaskSet(ABC):
     def check(self) -> None:
         """Load what is needed and raise `DataError` if an episode of the asked size cannot be drawn."""
 
+    def require(self, splits: Sequence[Split]) -> None:
+        """`check` for a run that draws episodes of `splits` only; the others may be empty."""
+        self.check()
+
+    def contents(self, split: Split) -> Contents:
+        """What `split` holds, for a run to remember and to be told when it changes.
+
+        By default a hash over the first episode, its values rounded so that another processor gives the same one. A
+        task set that reads files says which: see `raymeta.tasks.manifest.contents_of_files`.
+        """
+        return Contents({}, _first_episode_sha256(self.episode(TaskKey(0, split, 0, 0))), self.num_classes(split))
+
+    def manifest(self, splits: Sequence[Split] = SPLITS) -> Manifest:
+        """What a run of `splits` remembers of its data. Raises `DataError` where they cannot be read."""
+        kind = f"{type(self).__module__}:{type(self).__qualname__}"
+        contents = {split: self.contents(split) for split in SPLITS if split in splits}
+        return Manifest(kind, self.unit, tuple(self.input_shape), contents, tuple(self.notes()))
+
+    def notes(self) -> Sequence[str]:
+        """What a person should know of how the data were read, such as files that were passed over."""
+        return ()
+
+    def drawn_from(self, split: Split) -> object:
+        """Besides its key, what determines an episode of `split`: equal for equal data, wherever they lie.
+
+        A value that JSON can hold. Fields called `root` and `data` say where, and those called `train_...` say nothing
+        about other splits.
+        """
+        fields: Sequence[dataclasses.Field[Any]] = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        names = [f.name for f in fields if f.name not in ("root", "data") and not f.name.startswith("train_")]
+        options = {name: repr(getattr(self, name)) for name in names}
+        return [type(self).__qualname__, options, self.size(split), self.contents(split).sha256]
+
+    def keeping(self, recorded: Manifest) -> TaskSet:
+        """This task set with what `recorded` tells and the options leave open, such as the side of images."""
+        return self
+
+    def keeping_classes(self, recorded: Manifest) -> TaskSet:
+        """This task set with the classes of each split that `recorded` tells, where it can choose classes by name."""
+        return self
+
     def to_send(self) -> object:
         """The loaded data if another process should receive them, as arrays; None where it makes or reads its own."""
         return None
@@ -90,6 +136,17 @@ class TaskSet(ABC):
         raise TypeError(f"{type(self).__name__} sends no data, so it can receive none")
 
 
+def _first_episode_sha256(episode: Episode) -> str:
+    """A hash over shapes and values, the floating ones to three digits."""
+    digest = hashlib.sha256()
+    for value in (value for side in episode for value in side if value is not None):
+        digest.update(repr((tuple(value.shape), value.dtype)).encode())
+        plain: Any = torch.view_as_real(value) if value.is_complex() else value
+        plain = plain.detach().cpu().to(torch.bfloat16).float() if plain.is_floating_point() else plain.cpu()
+        digest.update(plain.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def stack_episodes(episodes: Sequence[Episode]) -> Episode:
     """Stack episodes of equal shapes along a leading task dimension."""
 
@@ -97,6 +154,8 @@ def stack_episodes(episodes: Sequence[Episode]) -> Episode:
         ids = [examples.class_id for examples in side if examples.class_id is not None]
         if 0 < len(ids) < len(side):
             raise DataError("some episodes of this task set have a class_id, others have none: all or none should")
+        for name in ("x", "y"):
+            _require_equal_shapes(name, [getattr(examples, name) for examples in side])
         return Examples(
             torch.stack([examples.x for examples in side]),
             torch.stack([examples.y for examples in side]),
@@ -104,6 +163,15 @@ def stack_episodes(episodes: Sequence[Episode]) -> Episode:
         )
 
     return Episode(stack([e.support for e in episodes]), stack([e.query for e in episodes]))
+
+
+def _require_equal_shapes(name: str, values: Sequence[Tensor]) -> None:
+    shapes = dict.fromkeys(tuple(value.shape) for value in values)
+    if len(shapes) > 1:
+        raise DataError(
+            f"episodes of one step differ in size: {name} is {' and '.join(str(list(s)) for s in list(shapes)[:2])}. "
+            "Make all of them equal, filled up or cut; what is computed side by side has one shape"
+        )
 
 
 def one_task(examples: Examples, t: int) -> Examples:

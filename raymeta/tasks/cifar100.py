@@ -16,8 +16,9 @@ from raymeta.keys import SPLITS
 from raymeta.options import STRICT
 from raymeta.reading import open_regular
 from raymeta.tasks.class_splits import ClassSplits, published, require_present
-from raymeta.tasks.image_classes import ClassImages, ImageTaskSet, Splits
+from raymeta.tasks.image_classes import ClassImages, Found, ImageTaskSet, Splits
 from raymeta.tasks.image_files import Folder, data_folder
+from raymeta.tasks.listing import stamp_of_paths
 
 _FOLDER = "cifar-100-python"
 _REMEDY = (
@@ -43,6 +44,10 @@ class _Cifar100(ImageTaskSet):
     ~/.cache/raymeta"""
     query_shot: PositiveInt = 15
     """query images per class"""
+
+    def find(self) -> Found:
+        folder = _find(data_folder(self.root, "cifar100"))
+        return Found(stamp_of_paths([folder / name for name in ("train", "test", "meta")]))
 
     def load(self) -> Splits:
         """Read both files."""

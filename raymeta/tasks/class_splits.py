@@ -46,3 +46,19 @@ def require_present(splits: Mapping[Split, Sequence[str]], present: Mapping[str,
             f"{len(missing)} of {len(wanted)} classes are not in {where}: {', '.join(missing[:5])}"
             f"{', ...' if len(missing) > 5 else ''}. {remedy}"
         )
+
+
+def shares_for(num_classes: int, ways: Mapping[Split, int]) -> list[float] | None:
+    """Shares of train, val and test that give each split of `ways` at least its way; None where none can.
+
+    Validation and test get what they need, or their usual share if that is more; splits that are not asked get nothing.
+    """
+    usual = {"val": 0.16, "test": 0.2}
+    least = {split: ways.get(split, 0) for split in SPLITS}
+    counts = {s: max(least[s], round(usual[s] * num_classes)) if s in ways else 0 for s in ("val", "test")}
+    if num_classes - sum(counts.values()) < least["train"]:
+        counts = {split: least[split] for split in ("val", "test")}
+    if num_classes - sum(counts.values()) < max(least["train"], 1):
+        return None
+    val, test = (round(counts[split] / num_classes, 4) for split in ("val", "test"))
+    return [round(1 - val - test, 4), val, test]

@@ -11,6 +11,7 @@ pointing down; a glyph is composed in about the unit square and drawn on 28 x 28
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,14 +58,14 @@ class Glyphs(ImageTaskSet):
         hands = _hands(self.glyph_seed, self.drawers)
         return {split: _draw_split(self.glyph_seed, split, counts[split], hands) for split in SPLITS}
 
-    def check(self) -> None:
-        needed = max(self.size(split).shot + self.size(split).query_shot for split in SPLITS)
+    def _require(self, splits: Sequence[Split]) -> None:
+        needed = max((self.size(split).shot + self.size(split).query_shot for split in splits), default=0)
         if self.drawers < needed:
             raise DataError(
                 f"every glyph has {self.drawers} images, one per drawer, but an episode needs {needed} of a class "
                 f"(shot + query_shot): raise tasks.drawers to {needed} or lower tasks.shot or tasks.query_shot"
             )
-        super().check()
+        super()._require(splits)
 
 
 class Written(NamedTuple):

@@ -10,12 +10,13 @@ from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from raymeta.errors import DataError
-from raymeta.keys import SPLITS
+from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.reading import open_regular
 from raymeta.tasks.class_splits import ClassSplits, published, require_present
-from raymeta.tasks.image_classes import ImageTaskSet, Splits
+from raymeta.tasks.image_classes import Data, Found, ImageTaskSet, Splits
 from raymeta.tasks.image_files import Folder, data_folder, image_paths, read_classes, subfolders
+from raymeta.tasks.listing import stamp_of_paths
 
 SIDE = 84
 _REMEDY = (
@@ -38,18 +39,28 @@ class MiniImagenet(ImageTaskSet):
     query_shot: PositiveInt = 15
     """query images per class"""
 
+    def find(self) -> Found:
+        files = self._files()
+        lists = [data_folder(self.root, "mini_imagenet") / f"{split}.csv" for split in SPLITS]
+        images = [path for split in SPLITS for some in files[split].values() for path in some]
+        return Found(stamp_of_paths([*lists, *images]), files)
+
+    def read(self, found: Found) -> Data:
+        return Data({split: read_classes(found.files[split], side=SIDE, channels=3, fit="squash") for split in SPLITS})
+
     def load(self) -> Splits:
         """Read and resize all images."""
+        return self.read(self.find()).splits
+
+    def _files(self) -> dict[Split, dict[str, list[Path]]]:
+        """Image files by class of every split."""
         root = data_folder(self.root, "mini_imagenet")
         if not root.is_dir():
             raise DataError(f"no mini-ImageNet in {root}: there is no such folder. {_REMEDY}")
         files = _listed_files(root) if (root / "images").is_dir() else _folder_files(root)
         splits: ClassSplits = published("mini_imagenet_ravi")
         require_present(splits, files, str(root), _REMEDY)
-        return {
-            split: read_classes({name: files[name] for name in splits[split]}, side=SIDE, channels=3, fit="squash")
-            for split in SPLITS
-        }
+        return {split: {name: files[name] for name in splits[split]} for split in SPLITS}
 
 
 def _folder_files(root: Path) -> dict[str, list[Path]]:

@@ -1,13 +1,12 @@
 """Omniglot: 1623 handwritten characters of 50 alphabets, 20 drawings each (Lake et al., Science 350:1332, 2015).
 
-python -m raymeta.tasks.omniglot download FOLDER    # fetch with torchvision, then pack
-python -m raymeta.tasks.omniglot pack TREE OUT.npz  # PNG files to one file that loads in seconds
+raymeta omniglot download FOLDER    # fetch with torchvision, then pack
+raymeta omniglot pack TREE OUT.npz  # PNG files to one file that loads in seconds
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,8 +21,9 @@ from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.tasks import omniglot_files
 from raymeta.tasks.class_splits import ClassSplits, cut, require_present
-from raymeta.tasks.image_classes import ClassImages, ImageTaskSet, Rotations, Splits
+from raymeta.tasks.image_classes import ClassImages, Found, ImageTaskSet, Rotations, Splits
 from raymeta.tasks.image_files import Folder, data_folder
+from raymeta.tasks.listing import stamp_of_paths
 
 _SIDE = 28
 _CLASSES_AT_ONCE = 25  # bounds the memory of unpacked drawings to some 10 MB
@@ -61,6 +61,9 @@ class Omniglot(ImageTaskSet):
     @property
     def rotation_policy(self) -> Rotations:
         return self.rotations
+
+    def find(self) -> Found:
+        return Found(stamp_of_paths(omniglot_files.files_in(data_folder(self.root, "omniglot"))))
 
     def load(self) -> Splits:
         """Read the packed file or the PNG tree."""
@@ -123,7 +126,3 @@ def _get(arguments: argparse.Namespace) -> int:
         out = omniglot_files.download(arguments.root)
     print(f"wrote {out}; use it with --tasks omniglot --tasks.root {out.parent}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

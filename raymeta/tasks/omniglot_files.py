@@ -26,7 +26,7 @@ DRAWERS = 20
 _ROW_BYTES = (SIDE * SIDE + 7) // 8
 _SETS = ("images_background", "images_evaluation")
 _REMEDY = (
-    "Get it with `python -m raymeta.tasks.omniglot download FOLDER` (needs raymeta[vision] and the internet) and give "
+    "Get it with `raymeta omniglot download FOLDER` (needs raymeta[vision] and the internet) and give "
     "--tasks.root FOLDER; `--tasks glyphs` needs no data"
 )
 
@@ -51,12 +51,24 @@ def read(root: Path) -> Drawings:
     """
     if (root / PACKED).is_file():
         return read_packed(root / PACKED)
-    for tree in (root / "omniglot-py", root):
-        if any((tree / name).is_dir() for name in _SETS):
-            return read_tree(tree)
+    if (tree := _tree_in(root)) is not None:
+        return read_tree(tree)
     raise DataError(
         f"no Omniglot in {root}: looked for {PACKED}, omniglot-py/{_SETS[0]} and {_SETS[0]} there. {_REMEDY}"
     )
+
+
+def files_in(root: Path) -> list[Path]:
+    """The files that `read` reads."""
+    if (root / PACKED).is_file():
+        return [root / PACKED]
+    tree = _tree_in(root)
+    return [] if tree is None else sorted(path for name in _SETS for path in (tree / name).glob("*/*/*.png"))
+
+
+def _tree_in(root: Path) -> Path | None:
+    trees = (root / "omniglot-py", root)
+    return next((tree for tree in trees if any((tree / name).is_dir() for name in _SETS)), None)
 
 
 def read_packed(path: Path) -> Drawings:

@@ -1,0 +1,144 @@
+"""Two small tasks of each kind, computed before a run begins: what cannot be computed is told before work is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.head import require_head
+from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.engine.drawing import in_type
+from raymeta.errors import ConfigError
+from raymeta.keys import Split, TaskKey
+from raymeta.models.derivatives import whole_graphs
+from raymeta.models.differentiable import exact_attention
+from raymeta.models.norm import BatchNorm
+from raymeta.models.shapes import type_of
+from raymeta.models.surroundings import put_back, seeded_by
+from raymeta.tasks.base import Episode, Examples, TaskSet, stack_episodes
+from raymeta.tree import Params
+
+NUM_TASKS = 2
+"""Tasks that are computed together: one alone lies in memory as no task beside others does."""
+PER_CLASS = 2
+"""Examples of a class on each side of a rehearsed episode: the layers are the same with few."""
+
+
+def rehearse(
+    algorithm: Algorithm, problem: Problem, learned: Learned, tasks: TaskSet, *, seed: int, splits: Iterable[Split]
+) -> None:
+    """Compute two tasks of each of `splits`: a meta-gradient for `train`, scores after one inner step for the others.
+
+    Everything runs on the CPU, as `problem` says, and leaves the model as it was.
+
+    Raises `NotTwiceDifferentiable` naming a layer or the loss that lacks a derivative or cannot be vectorised, and
+    `ConfigError` for a model or a loss that the method would silently get wrong.
+    """
+    for split in splits:
+        keys = [TaskKey(seed, split, 0, index) for index in range(NUM_TASKS)]
+        episodes = [in_type(type_of(problem.model), few_of_each_class(tasks.episode(key))) for key in keys]
+        with seeded_by(seed), exact_attention(), whole_graphs():
+            if split == "train":
+                require_computable(algorithm, problem, learned, episodes[0])
+            _compute(algorithm, problem, learned, keys, episodes)
+
+
+def _compute(
+    algorithm: Algorithm, problem: Problem, learned: Learned, keys: Sequence[TaskKey], episodes: Sequence[Episode]
+) -> None:
+    training = keys[0].split == "train"
+    batch = stack_episodes(episodes)
+    phase = Phase(training=training, inner_steps=None if training else 1, way=problem.way_of(batch))
+    problem.set_training(training)
+    try:
+        noise = algorithm.noise(problem, keys, batch.support, phase)
+        method = algorithm.contribution if training else algorithm.scores
+        method(problem, learned, batch, noise=noise, phase=phase)
+    except Exception as error:
+        raise algorithm.explained(problem, episodes[0], error) from error
+    finally:
+        problem.set_training(True)
+
+
+def require_computable(algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:
+    """Raise `ConfigError` where one task would be computed without an error and yet be wrong."""
+    problem.set_training(True)
+    x = episode.support.x
+    try:
+        require_connected(problem, learned, episode)
+        if algorithm.splits_model:
+            require_head(problem, learned, x)
+        if problem.batch_norm == "support" and any(isinstance(m, BatchNorm) for m in problem.model.modules()):
+            _require_own_rows(problem, learned, x)
+        _require_enough_outputs(algorithm, problem, learned, episode)
+    except (RuntimeError, TypeError) as error:
+        raise algorithm.explained(problem, episode, error) from error
+
+
+def _require_enough_outputs(algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:
+    if problem.goal != "classification" or problem.own_loss is not None or not len(episode.query.x):
+        return
+    key, support, query = TaskKey(0, "test", 0, 0), episode.support, episode.query
+    batch = stack_episodes([episode])
+    phase = Phase(training=False, inner_steps=0, way=problem.way_of(batch))
+    noise = {name: value[0] for name, value in algorithm.noise(problem, [key], batch.support, phase).items()}
+    with torch.no_grad(), problem.undisturbed():
+        adaptation = algorithm.adapt(problem, learned, support, noise=noise, phase=phase)
+        outputs = adaptation.predictors[-1](query.x)
+    if outputs.dim() > 1 and int(query.y.max()) >= outputs.shape[1]:
+        raise ConfigError(
+            f"the model gives {outputs.shape[1]} outputs, and labels go up to {int(query.y.max())}: it needs more"
+        )
+
+
+def require_connected(problem: Problem, learned: Learned, episode: Episode) -> None:
+    """Raise `ConfigError` where the loss depends on no learned parameter, so that its gradient would be zero."""
+    x, y = episode.support.x, episode.support.y
+    moment = problem.surroundings.now(learned.params)
+    params: Params = {name: value.detach().requires_grad_() for name, value in learned.params.items()}
+    with torch.enable_grad():
+        outputs = problem.forward(learned._replace(params=params), x, Phase())
+        if not outputs.requires_grad:
+            raise ConfigError(
+                "the outputs of the model do not depend on its parameters as far as derivatives see: look for "
+                "detach(), .data, torch.no_grad(), argmax or numpy in its forward"
+            )
+        if problem.own_loss is not None and not problem.loss(outputs.detach().requires_grad_(), y).requires_grad:
+            raise ConfigError(
+                "the loss does not depend on the outputs as far as derivatives see: look for detach(), .item(), argmax "
+                "or numpy in it"
+            )
+    put_back(moment)
+
+
+def _require_own_rows(problem: Problem, learned: Learned, x: Tensor) -> None:
+    """Under the policy `support`, what comes of support rows must not depend on the queries beside them."""
+    with torch.no_grad():
+        moment = problem.surroundings.now(learned.params)
+        once = problem.rows_of_support(learned, x, x)
+        put_back(moment)
+        again = problem.rows_of_support(learned, x, x.flip(0) * 3)
+        put_back(moment)
+    if not torch.allclose(once, again, rtol=1e-3, atol=1e-4 * float(once.abs().max())):
+        raise ConfigError(
+            "batch_norm support needs the examples of a batch to stay its first rows, and this model mixes them "
+            "with others (a transposed batch, or a norm over time): use --batch_norm transductive"
+        )
+
+
+def few_of_each_class(episode: Episode) -> Episode:
+    """The first `PER_CLASS` examples of each class on both sides, or as many examples in all where y holds values."""
+    return Episode(*map(_few, episode))
+
+
+def _few(side: Examples) -> Examples:
+    if side.y.dim() != 1 or side.y.is_floating_point():
+        kept = torch.arange(min(len(side.x), 2 * PER_CLASS))
+    else:
+        labels = sorted(set(side.y.tolist()))
+        places = [(side.y == label).nonzero()[:PER_CLASS, 0] for label in labels]
+        kept = torch.cat(places).sort().values if places else torch.arange(0)
+    return Examples(*(None if value is None else value[kept] for value in side))  # type: ignore[arg-type]
