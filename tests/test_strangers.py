@@ -219,8 +219,12 @@ def test_python_needs_a_word_too(run: Run, stranger: tuple[str, Path], what: str
             call()
     assert not mark.exists()
     raymeta.load_run(run.path, trust=True).model()
+    raymeta.load_run(run.path).model()  # once trusted, for the rest of this process
+    strangers._GIVEN.clear()
     raymeta.load_run(run.path).model(trust=True)
+    strangers._GIVEN.clear()
     raymeta.meta_test(raymeta.load_run(run.path, trust=True), episodes=2)
+    strangers._GIVEN.clear()
     raymeta.meta_test(run, episodes=2, trust=True)
     assert mark.exists()
 

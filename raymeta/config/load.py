@@ -91,6 +91,8 @@ def _add(layers: Layers, layer: Layer, trust: bool) -> None:
         layer = layer._replace(content=content)
         layers.left_out |= notes
         layers.guarded |= not trust
+        if trust:  # for the rest of this process
+            give(layer.content)
     layers.add(layer)
 
 

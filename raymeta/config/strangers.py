@@ -2,7 +2,7 @@
 
 Where work happens and what is written where (options marked `OF_THE_PERSON`) comes from the person's own command line,
 files and code. Import paths that stand in a run's folder are imported only if the person says that the run is trusted,
-or gave the same path in this process.
+or gave the same path in this process, or trusted it there before.
 """
 
 from __future__ import annotations
