@@ -31,6 +31,7 @@ from raymeta.keys import SPLITS, Split, TaskKey
 from raymeta.models.convert import convert
 from raymeta.models.custom import Custom
 from raymeta.models.habits import ONLY_COMPUTES, Habits, habits_of
+from raymeta.models.instance import Instance
 from raymeta.models.shapes import type_of
 from raymeta.models.surroundings import seeded_by
 from raymeta.tasks.border import require_declared, require_sound
@@ -154,7 +155,8 @@ def _require_one_type(model: nn.Module) -> None:
 def _habits(config: RunConfig, model: nn.Module) -> Habits:
     """What a person's own model does by itself; the networks that come with raymeta only compute."""
     head = getattr(config.model, "head", None)
-    if type(config.model).__module__.startswith("raymeta.") and not isinstance(config.model, Custom):
+    is_ours = type(config.model).__module__.startswith("raymeta.")
+    if is_ours and not isinstance(config.model, Custom | Instance):
         return ONLY_COMPUTES
     x = _example(config, model)
     with seeded_by(config.seed):

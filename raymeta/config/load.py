@@ -120,8 +120,17 @@ def _read_all(files: Sequence[Path], foreign: bool) -> list[Layer]:
 
 def _as_overrides(overrides: Mapping[str, Any] | Sequence[Override]) -> list[Override]:
     if isinstance(overrides, Mapping):
-        return [Override(key, recorded(value, key), f"option {key}") for key, value in overrides.items()]
+        return [Override(key, _recorded(key, value), f"option {key}") for key, value in overrides.items()]
     return list(overrides)
+
+
+def _recorded(key: str, value: Any) -> Any:
+    """A Python caller's object as what a run can record of it."""
+    if key == "model" and any(cls.__module__ == "torch.nn.modules.module" for cls in type(value).__mro__):
+        from raymeta.models.instance import hand_over
+
+        return hand_over(value)
+    return recorded(value, key)
 
 
 def dump(config: RunConfig) -> str:
