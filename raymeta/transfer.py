@@ -27,6 +27,7 @@ from raymeta.command_line import Parser, add_verbose, dashed, run_command
 from raymeta.engine.worker import choose_device
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.files import write_json
+from raymeta.models.norm import drop_running_statistics
 from raymeta.models.resnet12 import ResNet12
 from raymeta.runs.environment import environment
 from raymeta.tasks.cifar100 import read_values
@@ -193,11 +194,16 @@ def _read(paths: Sequence[Path], labels: str, num_classes: int, name: str) -> La
 
 
 def network(arch: str, width: int, num_classes: int, seed: int) -> nn.Module:
-    """A ResNet for 32x32 images with ordinary batch norm; its head is the submodule `fc` or `head`."""
+    """A ResNet for 32x32 images; its head is the submodule `fc` or `head`.
+
+    The batch norm of resnet12 uses the batch at test, too; that of resnet18 is torch's.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if arch == "resnet12":
-            return ResNet12(widths=(width, 2 * width, 4 * width, 8 * width)).build((3, SIDE, SIDE), num_classes)
+            network = ResNet12(widths=(width, 2 * width, 4 * width, 8 * width)).build((3, SIDE, SIDE), num_classes)
+            drop_running_statistics(network)
+            return network
         try:
             from torchvision.models import resnet18
         except ImportError as error:

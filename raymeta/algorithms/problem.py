@@ -15,7 +15,7 @@ from torch.func import functional_call
 from raymeta.algorithms.losses import Loss
 from raymeta.errors import ConfigError
 from raymeta.models.habits import ONLY_COMPUTES, Habits
-from raymeta.models.norm import BatchNorm, reference_rows, running_statistics
+from raymeta.models.norm import BatchNorm, drop_running_statistics, reference_rows, running_statistics
 from raymeta.models.own_state import OwnState
 from raymeta.models.surroundings import Surroundings
 from raymeta.tasks.base import Episode, Examples, Goal, one_task
@@ -143,8 +143,8 @@ class Problem:
         for norm in model.modules():
             if isinstance(norm, BatchNorm):
                 norm.by_policy = False
-                if self.batch_norm != "running" and not norm.frozen:
-                    norm.running_mean = norm.running_var = None
+        if self.batch_norm != "running":
+            drop_running_statistics(model)
         return model
 
     def _batch_norms(self) -> Iterator[tuple[str, BatchNorm]]:

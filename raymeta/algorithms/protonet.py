@@ -20,7 +20,8 @@ class ProtoNet(Algorithm):
 
     c_n = mean of f(x) over the support of class n; logits −‖f(x) − c_n‖² (squared, no root). No inner loop, so the
     training way may differ from the test way. As in the authors' code, support and query pass the network as one
-    batch, which batch norm sees under the `transductive` policy.
+    batch. Under the policy `transductive`, the default, batch norm normalises by that batch at test, too, where the
+    authors' networks are in eval mode, with running statistics: that is `batch_norm: running`.
     """
 
     goals: ClassVar[tuple[Goal, ...]] = ("classification",)

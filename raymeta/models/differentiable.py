@@ -104,8 +104,8 @@ def _recomputed(model: nn.Module, x: Tensor) -> str:
                 break
     return (
         f"{label} computes activations again in its backward pass (torch.utils.checkpoint), when the model no longer "
-        "has the same parameters: switch that off in the model (memory_efficient=False in torchvision's DenseNet), and "
-        "set checkpoint_inner_steps: true to save memory"
+        "has the same parameters: switch that off in the model (memory_efficient=False in torchvision's DenseNet); for "
+        "methods with inner steps, checkpoint_inner_steps: true saves memory"
     )
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "Norm",
     "NormKind",
     "collect_statistics",
+    "drop_running_statistics",
     "make_norm",
     "name_norms",
     "reference_rows",
@@ -277,6 +278,13 @@ def make_norm(kind: NormKind, num_features: int, groups: int) -> nn.Module:
     if kind == "none":
         return nn.Identity()
     return GroupNorm(1 if kind == "layer" else groups, num_features)
+
+
+def drop_running_statistics(module: nn.Module) -> None:
+    """Let every batch norm use its batch in both modes, where nobody moves its running statistics."""
+    for norm in module.modules():
+        if isinstance(norm, BatchNorm) and not norm.frozen:
+            norm.running_mean = norm.running_var = None
 
 
 def name_norms(module: nn.Module) -> None:
