@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from raymeta.errors import ConfigError, RaymetaError
@@ -47,6 +48,28 @@ def imported(path: str, what: str) -> Any:
                 )
             result = getattr(result, name)
     return result
+
+
+def recorded(value: Any, what: str) -> Any:
+    """What a run can record of an option's value: import paths in place of functions, alone or in a list.
+
+    Raises `ConfigError` for a function that no import path leads to.
+    """
+    if isinstance(value, list | tuple) and any(map(_is_function, value)):
+        return [recorded(item, what) for item in value]
+    if not _is_function(value):
+        return value
+    path = f"{value.__module__}:{value.__qualname__}"
+    if not is_import_path(path) or imported(path, what) is not value:
+        raise ConfigError(
+            f"{what}: a run records a function by its import path, and {path} leads to none: define it by itself in a "
+            "module, outside of other functions, and without lambda"
+        )
+    return path
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, FunctionType | BuiltinFunctionType)
 
 
 def _module(name: str, path: str, what: str) -> Any:

@@ -54,18 +54,20 @@ class RunView(Run):
                 found[f"episode {item['index']}"] = figure_of(sheet(content))
         return found
 
-    def model(self, *, trust: bool = False) -> nn.Module:
+    def model(self, module: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
         """The model of the run's best checkpoint, all of its tensors. Raises `CheckpointError` without any.
 
         With `batch_norm: running` it uses the running statistics in eval mode, as any module does. Under the other
         policies there are none: batch norm uses the batch that it is given in both modes.
 
-        With `trust`, code that the run's configuration names is imported; needed unless it was named in this process.
+        `module` is handed over again where the run was trained on one that was. With `trust`, code that the run's
+        configuration names is imported; needed unless it was named in this process.
 
         Parameters of an algorithm beside the model's own (Meta-SGD's rates) are not part of it; `raymeta.meta_test`
         adapts with them.
         """
-        config = run_config(self, {}, trust=trust or self.trusted)
+        given = {} if module is None else {"model": module}
+        config = run_config(self, given, trust=trust or self.trusted)
         built, checkpoint = build(config, ()), best_checkpoint(self)
         take_fixed_tensors(built, checkpoint)
         return built.blueprint.problem().exported(checkpoint.learned)

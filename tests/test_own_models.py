@@ -591,3 +591,49 @@ def test_protonet_of_a_model_in_eval_mode_is_the_papers_protocol() -> None:
     adaptation = ProtoNet().adapt(problem, learned, support, noise={}, phase=Phase(training=False, way=WAY))
     alone = torch.cat([adaptation.predictors[-1](one[None]) for one in query.x])
     torch.testing.assert_close(adaptation.predictors[-1](query.x), alone)
+
+
+# ---- a module that is handed over ------------------------------------------------------------------------------------
+
+
+def handed(num_outputs: int = 5) -> nn.Module:
+    torch.manual_seed(3)
+    norm = nn.BatchNorm1d(8)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), norm, nn.ReLU(), nn.Linear(8, num_outputs))
+
+
+def test_a_module_is_trained_from_its_own_weights_and_stays_as_it_is(tmp_path: Path) -> None:
+    module = handed()
+    before = copy.deepcopy(module.state_dict())
+    sizes: dict[str, Any] = {"output": str(tmp_path), **SHORT, "outer.lr": 1e-20, "outer.optimizer": "sgd"}
+    del sizes["model.width"]
+    run = raymeta.meta_train(model=module, **sizes)
+    trained = raymeta.load_run(run.path).model()
+    assert torch.equal(trained.get_parameter("1.weight"), before["1.weight"])
+    assert all(torch.equal(value, module.state_dict()[name]) for name, value in before.items())
+    assert raymeta.meta_test(run, episodes=6).summary.value == run.summary["headline"]["value"]
+
+
+def test_a_module_is_handed_over_again_where_a_run_is_opened_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"output": str(tmp_path), **SHORT}
+    del sizes["model.width"]
+    whole = raymeta.meta_train(model=handed(), **sizes | {"steps": 3})
+    run = raymeta.meta_train(model=handed(), **sizes)
+    monkeypatch.setattr("raymeta.models.instance._HANDED_OVER", {})  # as another process
+    with pytest.raises(ConfigError, match="was handed over as an object, which no file holds: hand it over again"):
+        raymeta.meta_test(run, episodes=6)
+    with pytest.raises(ConfigError, match="cannot change model"):
+        raymeta.meta_train(resume=run.path, steps=3, model=nn.Sequential(nn.Flatten(), nn.Linear(784, 5)))
+    resumed = raymeta.meta_train(resume=run.path, steps=3, model=handed())
+    assert resumed.summary["params_sha256"] == whole.summary["params_sha256"]
+    monkeypatch.setattr("raymeta.models.instance._HANDED_OVER", {})
+    assert isinstance(raymeta.load_run(run.path).model(handed()), nn.Sequential)
+
+
+def test_a_module_of_another_size_is_told(tmp_path: Path) -> None:
+    sizes = {"output": str(tmp_path), **SHORT}
+    del sizes["model.width"]
+    with pytest.raises(ConfigError, match=r"returns \[n, 7\] .* and \[n, 5\] is needed"):
+        raymeta.meta_train(model=handed(7), **sizes)

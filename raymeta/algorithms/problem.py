@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from raymeta.algorithms.losses import Loss
 from raymeta.errors import ConfigError
 from raymeta.models.habits import ONLY_COMPUTES, Habits
 from raymeta.models.norm import BatchNorm, reference_rows, running_statistics
@@ -23,7 +24,6 @@ from raymeta.tree import Params
 
 BatchNormPolicy = Literal["transductive", "support", "running"]
 Vectorize = Literal["vmap", "loop"]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Phase(NamedTuple):
@@ -55,10 +55,13 @@ class Problem:
     """A model as a pure function of its parameters, with loss, batch-norm policy and vectorisation.
 
     With `checkpoint_inner_steps`, methods that descend compute their inner steps again when they differentiate them.
-    With `wide_head` an episode may have fewer classes than the head has outputs, of which only the first then count.
+    `judged` says whether outputs have an accuracy, or a squared error, beside a `loss` of a person's own; `metrics` are
+    further functions of (outputs, y), by name. With `wide_head` an episode may have fewer classes than the head has
+    outputs, of which only the first then count. `habits` are what is known of a model of a person's own.
+
     `model` is only a skeleton: its own parameters are never read except frozen ones (`requires_grad` False), and
     never written. What its forward writes into the rest of it (buffers, attributes) is put back after every task. Norms
-    must be the exact ones of `raymeta.models.norm`. `habits` are what is known of a model of a person's own.
+    must be the exact ones of `raymeta.models.norm`.
     """
 
     def __init__(
@@ -72,16 +75,19 @@ class Problem:
         habits: Habits = ONLY_COMPUTES,
         checkpoint_inner_steps: bool = False,
         wide_head: bool = False,
+        judged: bool | None = None,
+        metrics: Mapping[str, Loss] | None = None,
     ) -> None:
         self.model = model
         self.wide_head = wide_head
+        self._own_metrics = metrics or {}
         for norm in model.modules():
             if isinstance(norm, BatchNorm):
                 norm.by_policy = True
         self.goal: Goal = goal
         self.own_loss = loss
         self.loss = default_loss(goal) if loss is None else loss
-        self.has_accuracy = goal == "classification" and loss is None
+        self.judged = loss is None if judged is None else judged
         self.batch_norm: BatchNormPolicy = batch_norm
         self.vectorize: Vectorize = vectorize
         self.checkpoint_inner_steps = checkpoint_inner_steps
@@ -89,6 +95,10 @@ class Problem:
         self._known: dict[int, frozenset[str]] = {}
         self._training: bool | None = None
         self._own_states = list(filter(None, [OwnState(model)]))
+
+    @property
+    def has_accuracy(self) -> bool:
+        return self.judged and self.goal == "classification"
 
     @cached_property
     def param_names(self) -> frozenset[str]:
@@ -246,8 +256,10 @@ class Problem:
         return int(episodes.support.y.max()) + 1 if self.goal == "classification" else 0
 
     def metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Loss of a prediction, with accuracy for classification under the default loss."""
-        values = {"loss": self.loss(outputs, y)}
+        """Loss of a prediction, accuracy or squared error where it is judged, and metrics of a person's own."""
+        values = {"loss": self.loss(outputs, y)} | {n: metric(outputs, y) for n, metric in self._own_metrics.items()}
+        if self.judged and self.goal == "regression" and self.own_loss is not None:
+            values["mse"] = squared_error(outputs, y)
         if self.has_accuracy:
             right = (outputs.argmax(1) == y).to(outputs.dtype)  # of [n, way, ...]
             values["accuracy"] = right.mean() if y.dim() == 1 else right.sum() / (y != IGNORED).sum()

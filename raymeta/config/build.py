@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from raymeta.algorithms.losses import Loss, loss_of, metrics_of
 from raymeta.algorithms.problem import Learned, Problem, Vectorize
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
@@ -26,10 +27,11 @@ from raymeta.engine.schedule import Schedule
 from raymeta.engine.vectorize import Choice, any_convolution, choose_vectorize
 from raymeta.engine.worker import Blueprint
 from raymeta.errors import ConfigError, RaymetaError
-from raymeta.keys import Split, TaskKey
+from raymeta.keys import SPLITS, Split, TaskKey
 from raymeta.models.convert import convert
 from raymeta.models.custom import Custom
 from raymeta.models.habits import ONLY_COMPUTES, Habits, habits_of
+from raymeta.models.instance import Instance
 from raymeta.models.shapes import type_of
 from raymeta.models.surroundings import seeded_by
 from raymeta.tasks.border import require_declared, require_sound
@@ -79,8 +81,19 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
         model = convert(config.model.build(config.tasks.input_shape, num_outputs))
     _require_one_type(model)
     habits = _habits(config, model)
+    loss = _loss(config, num_outputs)
+    metrics = metrics_of(config.metrics)
     wide_head = num_outputs is not None and config.tasks.size("train").way > config.tasks.size("test").way
-    problem = Problem(model, goal=config.tasks.goal, batch_norm=config.batch_norm, habits=habits, wide_head=wide_head)
+    problem = Problem(
+        model,
+        goal=config.tasks.goal,
+        loss=loss,
+        batch_norm=config.batch_norm,
+        habits=habits,
+        wide_head=wide_head,
+        judged=True,
+        metrics=metrics,
+    )
     initial = config.algorithm.init(problem, problem.initial_params(), torch.Generator().manual_seed(config.seed))
 
     owned = Learned(*({n: v.to(outer_type(v.dtype)) for n, v in part.items()} for part in initial))
@@ -98,6 +111,8 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
         state_layout=Layout.of(initial.state),
         momenta=problem.momenta(),
         habits=habits,
+        loss=loss,
+        metrics=metrics,
         wide_head=wide_head,
         batch_norm=config.batch_norm,
         vectorize=choice.vectorize,
@@ -109,6 +124,19 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
         device=config.device,
     )
     return Built(blueprint, owned, problem.policy_name(), choice, problem.fixed_tensors())
+
+
+def _loss(config: RunConfig, num_outputs: int | None) -> Loss | None:
+    tasks, weights = config.tasks, config.class_weights
+    loss = loss_of(config.loss, tasks.goal, class_weights=weights, label_smoothing=config.label_smoothing)
+    outputs = tasks.num_outputs if num_outputs is None else num_outputs
+    ways = {tasks.size(split).way for split in SPLITS}
+    if weights is not None and (len(weights) != outputs or outputs not in ways):
+        raise ConfigError(
+            f"class_weights has {len(weights)} entries: one is needed for each of an episode's {max(ways)} classes, "
+            "and a method that trains on all classes at once takes none"
+        )
+    return loss
 
 
 def _require_one_type(model: nn.Module) -> None:
@@ -127,7 +155,8 @@ def _require_one_type(model: nn.Module) -> None:
 def _habits(config: RunConfig, model: nn.Module) -> Habits:
     """What a person's own model does by itself; the networks that come with raymeta only compute."""
     head = getattr(config.model, "head", None)
-    if type(config.model).__module__.startswith("raymeta.") and not isinstance(config.model, Custom):
+    is_ours = type(config.model).__module__.startswith("raymeta.")
+    if is_ours and not isinstance(config.model, Custom | Instance):
         return ONLY_COMPUTES
     x = _example(config, model)
     with seeded_by(config.seed):

@@ -21,7 +21,7 @@ from raymeta.config.yaml_lines import KeyPath
 from raymeta.errors import ConfigError
 from raymeta.options import OF_THE_PERSON, marked
 from raymeta.redact import without_secrets
-from raymeta.their_code import described
+from raymeta.their_code import described, recorded
 
 if TYPE_CHECKING:
     from raymeta.config.schema import RunConfig
@@ -120,8 +120,17 @@ def _read_all(files: Sequence[Path], foreign: bool) -> list[Layer]:
 
 def _as_overrides(overrides: Mapping[str, Any] | Sequence[Override]) -> list[Override]:
     if isinstance(overrides, Mapping):
-        return [Override(key, value, f"option {key}") for key, value in overrides.items()]
+        return [Override(key, _recorded(key, value), f"option {key}") for key, value in overrides.items()]
     return list(overrides)
+
+
+def _recorded(key: str, value: Any) -> Any:
+    """A Python caller's object as what a run can record of it."""
+    if key == "model" and any(cls.__module__ == "torch.nn.modules.module" for cls in type(value).__mro__):
+        from raymeta.models.instance import hand_over
+
+        return hand_over(value)
+    return recorded(value, key)
 
 
 def dump(config: RunConfig) -> str:

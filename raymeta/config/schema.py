@@ -30,7 +30,7 @@ from raymeta.engine.numerics import Precision
 from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
-from raymeta.options import OF_THE_PERSON
+from raymeta.options import IMPORTED, OF_THE_PERSON
 from raymeta.storage.remote import is_uri
 from raymeta.tasks.base import TaskSet
 
@@ -96,6 +96,15 @@ class RunOptions(BaseModel):
     chunk_size: PositiveInt | None = None
     """tasks of a shard computed at once, for less memory; changes the last bits of a result; the whole shard unless
     given, and halved by itself where memory does not suffice"""
+    loss: Annotated[str | None, IMPORTED] = None
+    """loss of inner and outer steps: cross_entropy, mse, l1, huber, or the import path of a function of (outputs, y);
+    cross-entropy or squared error, as the tasks are, unless given"""
+    class_weights: list[PositiveFloat] | None = None
+    """weights of an episode's classes 0, 1, ... in cross_entropy"""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """share of a label that cross_entropy spreads over all classes"""
+    metrics: Annotated[list[str], IMPORTED] = Field(default_factory=list)
+    """import paths of functions of (outputs, y) that are reported at validation and test under their names"""
     batch_norm: BatchNormPolicy = "transductive"
     """statistics that batch norm uses: of the batch at hand, of the task's support set, or running averages"""
     validate_every: NonNegativeInt = 250

@@ -35,8 +35,8 @@ def give(value: object) -> None:
 
 
 def refusal(key: str, path: object) -> str | None:
-    """Why the import path of an option of a run is not imported; None for one that the person gave."""
-    unknown = [text for text in _texts(path) if text not in _GIVEN]
+    """Why an import path in an option of a run is not imported; None for a name, or for one that the person gave."""
+    unknown = [text for text in _that_name_code(path) if text not in _GIVEN]
     if not unknown:
         return None
     return (

@@ -44,6 +44,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "resnet12": "raymeta.models.resnet12:ResNet12",
         "backbone": "raymeta.models.backbones:Backbone",
         "custom": "raymeta.models.custom:Custom",
+        "instance": "raymeta.models.instance:Instance",
     },
 }
 _BASES: dict[Section, str] = {

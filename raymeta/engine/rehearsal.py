@@ -68,50 +68,53 @@ def require_computable(algorithm: Algorithm, problem: Problem, learned: Learned,
     problem.set_training(True)
     x = episode.support.x
     try:
-        require_connected(problem, learned, episode)
+        _require_connected(problem, learned, x)
         if algorithm.splits_model:
             require_head(problem, learned, x)
         if problem.batch_norm == "support" and any(isinstance(m, BatchNorm) for m in problem.model.modules()):
             _require_own_rows(problem, learned, x)
-        _require_enough_outputs(algorithm, problem, learned, episode)
+        _require_judgeable(algorithm, problem, learned, episode)
     except (RuntimeError, TypeError) as error:
         raise algorithm.explained(problem, episode, error) from error
 
 
-def _require_enough_outputs(algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:
-    if problem.goal != "classification" or problem.own_loss is not None or not len(episode.query.x):
-        return
-    key, support, query = TaskKey(0, "test", 0, 0), episode.support, episode.query
-    batch = stack_episodes([episode])
-    phase = Phase(training=False, inner_steps=0, way=problem.way_of(batch))
-    noise = {name: value[0] for name, value in algorithm.noise(problem, [key], batch.support, phase).items()}
-    with torch.no_grad(), problem.undisturbed():
-        adaptation = algorithm.adapt(problem, learned, support, noise=noise, phase=phase)
-        outputs = adaptation.predictors[-1](query.x)
-    if outputs.dim() > 1 and int(query.y.max()) >= outputs.shape[1]:
+def _require_connected(problem: Problem, learned: Learned, x: Tensor) -> None:
+    """Raise `ConfigError` where the outputs depend on no learned parameter, so that their gradient would be zero."""
+    params: Params = {name: value.detach().requires_grad_() for name, value in learned.params.items()}
+    moment = problem.surroundings.now(learned.params)
+    with torch.enable_grad(), problem.undisturbed():
+        outputs = problem.forward(learned._replace(params=params), x, Phase())
+    put_back(moment)
+    if not outputs.requires_grad:
         raise ConfigError(
-            f"the model gives {outputs.shape[1]} outputs, and labels go up to {int(query.y.max())}: it needs more"
+            "the outputs of the model do not depend on its parameters as far as derivatives see: look for detach(), "
+            ".data, torch.no_grad(), argmax or numpy in its forward"
         )
 
 
-def require_connected(problem: Problem, learned: Learned, episode: Episode) -> None:
-    """Raise `ConfigError` where the loss depends on no learned parameter, so that its gradient would be zero."""
-    x, y = episode.support.x, episode.support.y
-    moment = problem.surroundings.now(learned.params)
-    params: Params = {name: value.detach().requires_grad_() for name, value in learned.params.items()}
+def _require_judgeable(algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:
+    """Raise `ConfigError` where labels go beyond the outputs, or a loss of a person's own does not depend on them."""
+    support, query = episode
+    if not len(query.x):
+        return
+    batch = stack_episodes([episode])
+    phase = Phase(training=False, inner_steps=0, way=problem.way_of(batch))
+    noise = algorithm.noise(problem, [TaskKey(0, "test", 0, 0)], batch.support, phase)
+    with torch.no_grad(), problem.undisturbed():
+        one = {name: value[0] for name, value in noise.items()}
+        adaptation = algorithm.adapt(problem, learned, support, noise=one, phase=phase)
+        outputs = adaptation.predictors[-1](query.x)
     with torch.enable_grad():
-        outputs = problem.forward(learned._replace(params=params), x, Phase())
-        if not outputs.requires_grad:
-            raise ConfigError(
-                "the outputs of the model do not depend on its parameters as far as derivatives see: look for "
-                "detach(), .data, torch.no_grad(), argmax or numpy in its forward"
-            )
-        if problem.own_loss is not None and not problem.loss(outputs.detach().requires_grad_(), y).requires_grad:
+        if problem.own_loss is not None and not problem.loss(outputs.detach().requires_grad_(), query.y).requires_grad:
             raise ConfigError(
                 "the loss does not depend on the outputs as far as derivatives see: look for detach(), .item(), argmax "
                 "or numpy in it"
             )
-    put_back(moment)
+    is_labelled = problem.goal == "classification" and problem.own_loss is None and outputs.dim() > 1
+    if is_labelled and int(query.y.max()) >= outputs.shape[1]:
+        raise ConfigError(
+            f"the model gives {outputs.shape[1]} outputs, and labels go up to {int(query.y.max())}: it needs more"
+        )
 
 
 def _require_own_rows(problem: Problem, learned: Learned, x: Tensor) -> None:

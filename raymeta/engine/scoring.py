@@ -32,7 +32,9 @@ class EpisodeScores:
     @property
     def main(self) -> FloatArray:
         """The metric of the headline [N, K + 1]: accuracy, or for regression the mean squared error."""
-        return self.values["accuracy" if self.name == "accuracy" else "loss"]
+        if self.name == "accuracy":
+            return self.values["accuracy"]
+        return self.values.get("mse", self.values["loss"])  # the loss may be another
 
     def ranked(self) -> list[int]:
         """Indices of the episodes by their score after the last inner step, worst first."""
@@ -43,7 +45,9 @@ class EpisodeScores:
         """Mean over episodes after the last inner step with its 95 % interval."""
         last = self.main[:, -1]
         means = [float(m) for m in self.main.mean(0)]
-        return Scores(self.name, means, float(last.mean()), half_width(last), len(last))
+        known = ("accuracy", "mse", "loss")
+        others = {name: float(values[:, -1].mean()) for name, values in self.values.items() if name not in known}
+        return Scores(self.name, means, float(last.mean()), half_width(last), len(last), others)
 
 
 def half_width(values: FloatArray) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.descent import DescentAlgorithm
+from raymeta.algorithms.losses import Loss
 from raymeta.algorithms.problem import BatchNormPolicy, Learned, Phase, Problem, Vectorize
 from raymeta.engine.chunks import JobKind, in_chunks, is_memory_error
 from raymeta.engine.drawing import Drawing, each
@@ -48,6 +49,8 @@ class Blueprint:
     momenta: Mapping[str, float | None] = field(default_factory=dict)
     """of running statistics, by name; None for a mean over all steps"""
     habits: Habits = ONLY_COMPUTES
+    loss: Loss | None = None
+    metrics: Mapping[str, Loss] = field(default_factory=dict)
     wide_head: bool = False
     batch_norm: BatchNormPolicy = "transductive"
     vectorize: Vectorize = "vmap"
@@ -69,6 +72,9 @@ class Blueprint:
             batch_norm=self.batch_norm,
             vectorize=self.vectorize,
             habits=self.habits,
+            loss=self.loss,
+            judged=True,
+            metrics=self.metrics,
             checkpoint_inner_steps=self.checkpoint_inner_steps,
             wide_head=self.wide_head,
         )

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Protocol
 
 from raymeta.errors import RaymetaWarning
@@ -95,10 +96,13 @@ class Scores(NamedTuple):
     value: float
     ci95: float
     episodes: int
+    others: Mapping[str, float] = MappingProxyType({})
+    """means of a person's own metrics after the last inner step, by name"""
 
     def metrics(self) -> dict[str, float]:
         """As metrics of the validation split."""
-        return {f"val/{self.name}": self.value, f"val/{self.name}_ci95": self.ci95}
+        own = {f"val/{name}": value for name, value in self.others.items()}
+        return {f"val/{self.name}": self.value, f"val/{self.name}_ci95": self.ci95} | own
 
 
 class WorkerRow(NamedTuple):
