@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from raymeta.command_line import Parser, add_verbose, dashed, print_result, run_command, say
 from raymeta.errors import EnvironmentProblem
-from raymeta.evaluation import TEST_SEED, Evaluation, meta_test, paired_difference, same_episodes
 from raymeta.files import json_text, require_writable, write_json
 from raymeta.keys import Split
 from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.tracker import score_text
+
+if TYPE_CHECKING:
+    from raymeta.evaluation import Evaluation
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,12 +26,19 @@ def main(argv: list[str] | None = None) -> int:
     return run_command("evaluate", lambda: _evaluate(arguments), verbose=arguments.verbose)
 
 
+def meta_test(run: Run, **options: Any) -> Evaluation:
+    """`raymeta.meta_test`, with which torch comes: a mistyped option does not wait for that."""
+    from raymeta import evaluation
+
+    return evaluation.meta_test(run, **options)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="raymeta evaluate", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, URI or id, or `latest`")
     parser.add_argument("--episodes", type=int, default=600, help="episodes to score [600]")
     parser.add_argument("--split", choices=get_args(Split), default="test", help="split of the classes [test]")
-    parser.add_argument("--seed", type=int, default=TEST_SEED, help="seed of the episodes, the same for every run [0]")
+    parser.add_argument("--seed", type=int, help="seed of the episodes, the same for every run [0]")
     parser.add_argument("--inner-steps", type=int, help="inner steps, in place of the run's own")
     parser.add_argument("--way", type=int, help="classes in an episode, in place of the run's own")
     parser.add_argument("--shot", type=int, help="support examples per class, in place of the run's own")
@@ -58,6 +67,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     scored = [_score(run, arguments) for run in runs]
     evaluations = [replace(e, run=name) for e, name in zip(scored, told_apart(runs), strict=True)]
     first, *others = evaluations
+
+    from raymeta.evaluation import paired_difference, same_episodes
+
     pairs = [(first, other, paired_difference(first, other)) for other in others if same_episodes(first, other)]
     apart = [other.run for other in others if not same_episodes(first, other)]
     if arguments.json:
@@ -105,11 +117,12 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
         overrides["address"] = None if arguments.address == "none" else arguments.address
     if arguments.device is not None:
         overrides["device"] = arguments.device
+    if arguments.seed is not None:
+        overrides["seed"] = arguments.seed
     evaluation = meta_test(
         run,
         episodes=arguments.episodes,
         split=arguments.split,
-        seed=arguments.seed,
         inner_steps=arguments.inner_steps,
         workers=arguments.workers,
         changed_data=arguments.changed_data,

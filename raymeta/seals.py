@@ -1,7 +1,7 @@
 """What decides a run's result is used only as the run wrote it: hashes of its files, recorded and compared.
 
 `state.json` and `index.json` of checkpoints carry their own hash, so that file and hash change at one instant;
-`state.json` holds those of its tensors, and `run.json` those of all versions of `config.yaml`.
+`state.json` holds those of its tensors, and `run.json` those of all versions of `config.yaml` and `data.json`.
 """
 
 from __future__ import annotations

@@ -120,6 +120,10 @@ def test_options_are_described_alike(request: pytest.FixtureRequest) -> None:
         ["train", "-c", "absent.yaml"],
         ["train", "--nothing-of-the-kind"],
         ["train", "--help"],
+        ["tune", "-c", "absent.yaml"],
+        ["tune", "--samplez", "3"],
+        ["evaluate", "run", "--episodez", "3"],
+        ["evaluate", "run", "--episodes", "many"],
     ],
     ids=" ".join,
 )

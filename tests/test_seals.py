@@ -144,4 +144,12 @@ def test_in_a_mirror_a_run_always_knows_its_configuration(tmp_path: Path, monkey
     run = raymeta.meta_train("sinusoid-maml", output=str(tmp_path / "runs"), mirror=mirror, **SMALL)
     for steps in (6, 8):
         raymeta.meta_train(resume=run.path, steps=steps, mirror=mirror)
-    assert {"run.json", "config.yaml"} <= set(seen)
+    assert {"run.json", "config.yaml", "data.json"} <= set(seen)
+
+
+def test_one_letter_of_what_the_run_knows_of_its_data_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run.path / "data.json"
+    file.write_text(file.read_text().replace("sinusoid", "sinusoie", 1))
+    assert train(["--resume", str(run.path), "-q"]) == 3
+    assert f"{file} was changed since the run wrote it" in capsys.readouterr().err
+    assert evaluate([str(run.path), "--episodes", "2"]) == 3

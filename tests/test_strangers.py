@@ -263,7 +263,19 @@ def test_what_the_person_gave_is_trusted(run: Run, here: Path, stranger: tuple[s
 
 def test_every_text_among_the_options_is_plain_or_marked() -> None:
     """Whoever adds an option that names code has to mark it; this list holds those that name none."""
-    plain = {"name", "preset", "address", "output", "mirror", "accelerator_type", "arch", "root", "device"}
+    plain = {
+        "name",
+        "preset",
+        "address",
+        "output",
+        "mirror",
+        "accelerator_type",
+        "arch",
+        "root",
+        "device",
+        "kind",
+        "layers_sha256",
+    }
     for section in SECTIONS:
         for name in registry(section):
             cls = variant_class(section, name)

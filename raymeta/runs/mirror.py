@@ -33,8 +33,10 @@ PATIENCE_S = 30.0
 """Seconds for which the end of a run goes on trying a store that does not answer."""
 
 _INDEX = f"{CHECKPOINTS}index.json"
-_TELLING = ("config.yaml", "events.jsonl", "run.json")
-"""Read in this order; in the store, a `run.json` then always has a `config.yaml` beside it whose hash it knows."""
+_DECISIVE = ("config.yaml", "data.json")
+"""Files whose hashes `run.json` has; in the store, a `run.json` always has those beside it whose hashes it knows."""
+_TELLING = (*_DECISIVE, "events.jsonl", "run.json")
+"""Read in this order."""
 
 
 class Stamp(NamedTuple):
@@ -61,7 +63,7 @@ class Mirror:
         self._sent: dict[str, Stamp] = {}
         self._not_before: dict[str, float] = {}
         self._in_store: set[str] = set()  # checkpoints, whole or torn
-        self._configured = False  # whether the store has a `config.yaml`
+        self._decisive: set[str] = set()  # of these files, those in the store
         self._certain = False  # whether `_sent` and `_in_store` were compared with the store since the last trouble
         self._trouble: Exception | None = None
         self._notices: SimpleQueue[str] = SimpleQueue()
@@ -128,17 +130,22 @@ class Mirror:
         for step in checkpoints:
             self._send_checkpoint(step, files)
         self._send_index(files)
-        for name, stamp, data in reversed(telling) if self._configured else telling:
+        for name, stamp, data in sorted(telling, key=lambda file: self._turn(file[0])):
             self._send(name, stamp, at_once=last, data=data)
-        self._configured |= _TELLING[0] in self._sent
+        self._decisive |= self._sent.keys() & {*_DECISIVE}
         self._prune()
 
     def _telling(self) -> list[tuple[str, Stamp, bytes]]:
         """Files that tell of others; none in the moment in which `run.json` has a hash of what is not there yet."""
-        found = [(name, *version) for name in _TELLING if (version := self._version(name)) is not None]
-        first = _TELLING[0]
-        told = any(f'"{first}"'.encode() in data for name, _, data in found if name != first)
-        return [] if told and found[0][0] != first else found
+        found = {name: version for name in _TELLING if (version := self._version(name)) is not None}
+        told = found.get(_TELLING[-1], (None, b""))[1]
+        if any(f'"{name}"'.encode() in told and name not in found for name in _DECISIVE):
+            return []
+        return [(name, *version) for name, version in found.items()]
+
+    def _turn(self, name: str) -> int:
+        """What decides a result goes before `run.json` where the store lacks it, else after: `run.json` knows both."""
+        return 0 if name not in _DECISIVE else 1 if name in self._decisive else -1
 
     def _version(self, name: str) -> tuple[Stamp, bytes] | None:
         """A file's content, and a stamp that is no newer."""
@@ -167,7 +174,7 @@ class Mirror:
     def _compare(self, files: Mapping[str, Stamp]) -> None:
         """Look at what is in the store: after trouble it may have less than was sent, on resume it has a lot."""
         there = self.remote.files()
-        self._configured = _TELLING[0] in there
+        self._decisive = {*there} & {*_DECISIVE}
         self._in_store = {step for name in there if (step := checkpoint_of(name))}
         self._sent = {n: stamp for n, stamp in self._sent.items() if n in there and there[n].size == stamp.size}
         for step in self._in_store:

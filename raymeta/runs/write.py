@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from raymeta.files import write_json, write_problem, write_whole
+from raymeta.files import json_text, write_json, write_problem, write_whole
 from raymeta.reading import read_regular
 from raymeta.redact import without_secrets
 from raymeta.runs.claim import Claim
@@ -182,7 +182,7 @@ class RunWriter:
 
     def write_data(self, manifest: Manifest) -> None:
         """`data.json`: what the data are."""
-        write_json(self.directory / DATA, manifest.to_json())
+        self.write_decisive(DATA, json_text(manifest.to_json(), indent=2) + "\n")
 
     def write_environment(self) -> None:
         """`env.json`: versions, devices, commit."""
