@@ -80,7 +80,7 @@ class Problem:
     ) -> None:
         self.model = model
         self.wide_head = wide_head
-        self._own_metrics = metrics or {}
+        self.own_metrics = metrics or {}
         for norm in model.modules():
             if isinstance(norm, BatchNorm):
                 norm.by_policy = True
@@ -91,7 +91,7 @@ class Problem:
         self.batch_norm: BatchNormPolicy = batch_norm
         self.vectorize: Vectorize = vectorize
         self.checkpoint_inner_steps = checkpoint_inner_steps
-        self._habits = habits
+        self.habits = habits
         self._known: dict[int, frozenset[str]] = {}
         self._training: bool | None = None
         self._own_states = list(filter(None, [OwnState(model)]))
@@ -189,7 +189,7 @@ class Problem:
         values = self._values(module, learned)
         if self.batch_norm == "support" and support_x is not None:
             return self._joint(module, values, support_x, x)[len(support_x) :]
-        if self._habits.changes_inputs:
+        if self.habits.changes_inputs:
             x = x.clone()
         frozen = running_statistics() if self.batch_norm == "running" and not phase.training else nullcontext()
         with frozen:
@@ -214,12 +214,12 @@ class Problem:
         for root in (self.model, *([self._body] if "_body" in self.__dict__ else [])):
             root.train(training)
             for name, module in root.named_modules():
-                module.training &= name not in self._habits.in_eval_mode
+                module.training &= name not in self.habits.in_eval_mode
 
     @property
     def surroundings(self) -> Surroundings:
         """What outputs depend on besides parameters and inputs."""
-        return Surroundings(self._own_states, self._habits.draws)
+        return Surroundings(self._own_states, self.habits.draws)
 
     def _values(self, module: nn.Module, learned: Learned) -> Params:
         own = self._names(module)
@@ -234,8 +234,8 @@ class Problem:
     @cached_property
     def head_name(self) -> str:
         """Name of the head that is known, or of the last linear layer."""
-        if self._habits.head is not None:
-            return self._habits.head
+        if self.habits.head is not None:
+            return self.habits.head
         names = [name for name, m in self.model.named_modules() if isinstance(m, nn.Linear)]
         if not names:
             raise ConfigError("no head to adapt: the model has no nn.Linear layer; name its last layer with model.head")
@@ -257,7 +257,7 @@ class Problem:
 
     def metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Loss of a prediction, accuracy or squared error where it is judged, and metrics of a person's own."""
-        values = {"loss": self.loss(outputs, y)} | {n: metric(outputs, y) for n, metric in self._own_metrics.items()}
+        values = {"loss": self.loss(outputs, y)} | {n: metric(outputs, y) for n, metric in self.own_metrics.items()}
         if self.judged and self.goal == "regression" and self.own_loss is not None:
             values["mse"] = squared_error(outputs, y)
         if self.has_accuracy:

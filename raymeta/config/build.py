@@ -7,33 +7,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from raymeta.algorithms.losses import Loss, loss_of, metrics_of
 from raymeta.algorithms.problem import Learned, Problem, Vectorize
+from raymeta.config.build_problem import build_problem, example_inputs
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.books import RunState
 from raymeta.engine.chunks import Chunks
-from raymeta.engine.drawing import in_type
 from raymeta.engine.executors.base import Executor, Notify, silent
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
 from raymeta.engine.numerics import Numerics
 from raymeta.engine.outer import OuterOptimizer
-from raymeta.engine.rehearsal import few_of_each_class, rehearse
+from raymeta.engine.rehearsal import rehearse
 from raymeta.engine.schedule import Schedule
 from raymeta.engine.vectorize import Choice, any_convolution, choose_vectorize
 from raymeta.engine.worker import Blueprint
 from raymeta.errors import ConfigError, RaymetaError
-from raymeta.keys import SPLITS, Split, TaskKey
-from raymeta.models.convert import convert
-from raymeta.models.custom import Custom
-from raymeta.models.habits import ONLY_COMPUTES, Habits, habits_of
-from raymeta.models.instance import Instance
-from raymeta.models.shapes import type_of
-from raymeta.models.surroundings import seeded_by
+from raymeta.keys import Split
 from raymeta.tasks.border import require_declared, require_sound
 from raymeta.tree import Layout, Params, outer_type
 
@@ -61,6 +54,21 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
     each are computed. Raises `DataError`, `ConfigError` and `NotTwiceDifferentiable` before anything is started.
     """
     splits = splits_in_use(config) if splits is None else splits
+    _check_data(config, splits)
+    problem = build_problem(config)
+    initial = config.algorithm.init(problem, problem.initial_params(), torch.Generator().manual_seed(config.seed))
+
+    def rehearsal(vectorize: Vectorize) -> None:
+        problem.vectorize = vectorize
+        rehearse(config.algorithm, problem, initial, config.tasks, seed=config.seed, splits=splits)
+
+    choice = _vectorize(config, problem.model, rehearsal)
+    owned = Learned(*({n: v.to(outer_type(v.dtype)) for n, v in part.items()} for part in initial))
+    blueprint = _blueprint(config, problem, initial, choice.vectorize)
+    return Built(blueprint, owned, problem.policy_name(), choice, problem.fixed_tensors())
+
+
+def _check_data(config: RunConfig, splits: Sequence[Split]) -> None:
     config.tasks.require(splits)
     require_declared(config.tasks, dict.fromkeys(("train", "test", *splits)))
     if config.algorithm.uses_queries and config.tasks.size("train").query_shot == 0:
@@ -76,46 +84,22 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
         queries=config.algorithm.uses_queries,
         places="regression" in config.algorithm.goals,  # methods of any loss take labels of any shape
     )
-    num_outputs = config.algorithm.num_outputs(config.tasks)
-    with seeded_by(config.seed):
-        model = convert(config.model.build(config.tasks.input_shape, num_outputs))
-    _require_one_type(model)
-    habits = _habits(config, model)
-    loss = _loss(config, num_outputs)
-    metrics = metrics_of(config.metrics)
-    wide_head = num_outputs is not None and config.tasks.size("train").way > config.tasks.size("test").way
-    problem = Problem(
-        model,
-        goal=config.tasks.goal,
-        loss=loss,
-        batch_norm=config.batch_norm,
-        habits=habits,
-        wide_head=wide_head,
-        judged=True,
-        metrics=metrics,
-    )
-    initial = config.algorithm.init(problem, problem.initial_params(), torch.Generator().manual_seed(config.seed))
 
-    owned = Learned(*({n: v.to(outer_type(v.dtype)) for n, v in part.items()} for part in initial))
 
-    def rehearsal(vectorize: Vectorize) -> None:
-        problem.vectorize = vectorize
-        rehearse(config.algorithm, problem, initial, config.tasks, seed=config.seed, splits=splits)
-
-    choice = _vectorize(config, model, rehearsal)
-    blueprint = Blueprint(
+def _blueprint(config: RunConfig, problem: Problem, initial: Learned, vectorize: Vectorize) -> Blueprint:
+    return Blueprint(
         tasks=config.tasks,
         algorithm=config.algorithm,
-        model=model,
+        model=problem.model,
         layout=Layout.of(initial.params),
         state_layout=Layout.of(initial.state),
         momenta=problem.momenta(),
-        habits=habits,
-        loss=loss,
-        metrics=metrics,
-        wide_head=wide_head,
+        habits=problem.habits,
+        loss=problem.own_loss,
+        metrics=problem.own_metrics,
+        wide_head=problem.wide_head,
         batch_norm=config.batch_norm,
-        vectorize=choice.vectorize,
+        vectorize=vectorize,
         checkpoint_inner_steps=config.checkpoint_inner_steps,
         compiled=config.compile,
         numerics=Numerics(
@@ -123,60 +107,6 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
         ),
         device=config.device,
     )
-    return Built(blueprint, owned, problem.policy_name(), choice, problem.fixed_tensors())
-
-
-def _loss(config: RunConfig, num_outputs: int | None) -> Loss | None:
-    tasks, weights = config.tasks, config.class_weights
-    loss = loss_of(config.loss, tasks.goal, class_weights=weights, label_smoothing=config.label_smoothing)
-    outputs = tasks.num_outputs if num_outputs is None else num_outputs
-    ways = {tasks.size(split).way for split in SPLITS}
-    if weights is not None and (len(weights) != outputs or outputs not in ways):
-        raise ConfigError(
-            f"class_weights has {len(weights)} entries: one is needed for each of an episode's {max(ways)} classes, "
-            "and a method that trains on all classes at once takes none"
-        )
-    return loss
-
-
-def _require_one_type(model: nn.Module) -> None:
-    dtypes = {p.dtype for p in model.parameters() if p.requires_grad}
-    if not dtypes:
-        raise ConfigError("the model has no learnable parameters")
-    if len(dtypes) > 1:
-        raise ConfigError(f"the model's parameters have several types ({', '.join(map(str, dtypes))}): use one")
-    if next(iter(dtypes)).is_complex:
-        raise ConfigError(
-            "the model's parameters are complex, which outer optimisers are not made for: keep real ones [..., 2], and "
-            "torch.view_as_complex of them in forward"
-        )
-
-
-def _habits(config: RunConfig, model: nn.Module) -> Habits:
-    """What a person's own model does by itself; the networks that come with raymeta only compute."""
-    head = getattr(config.model, "head", None)
-    is_ours = type(config.model).__module__.startswith("raymeta.")
-    if is_ours and not isinstance(config.model, Custom | Instance):
-        return ONLY_COMPUTES
-    x = _example(config, model)
-    with seeded_by(config.seed):
-        habits = habits_of(model, x, head=head)
-    if config.workers:
-        from raymeta.engine.executors.ray_actors.sending import require_same_when_sent
-
-        require_same_when_sent(model, x)
-    if config.compile and (habits.draws or habits.writes):
-        what = habits.writes[0] if habits.writes else "Python's or numpy's random numbers"
-        verb = "writes" if habits.writes else "draws"
-        raise ConfigError(
-            f"compile: the model's forward {verb} {what}, which a compiled graph would do once: leave it out"
-        )
-    return habits
-
-
-def _example(config: RunConfig, model: nn.Module) -> Tensor:
-    episode = config.tasks.episode(TaskKey(config.seed, "train", 0, 0))
-    return in_type(type_of(model), few_of_each_class(episode)).support.x
 
 
 def _vectorize(config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectorize], None]) -> Choice:
@@ -189,7 +119,7 @@ def _vectorize(config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectori
     )
     num_examples = size.way * (size.shot + size.query_shot)
     device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
-    example = _example(config, model) if any_convolution(model) else torch.zeros(0)
+    example = example_inputs(config, model) if any_convolution(model) else torch.zeros(0)
     choice = choose_vectorize(model, example, num_examples, device, compiled=config.compile)
     try:
         rehearsal(choice.vectorize)

@@ -1,0 +1,91 @@
+"""The model of a configuration with its loss, as a problem, and what must be known of a model before it is computed."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from raymeta.algorithms.losses import Loss, loss_of, metrics_of
+from raymeta.algorithms.problem import Problem
+from raymeta.config.schema import RunConfig
+from raymeta.engine.drawing import in_type
+from raymeta.engine.rehearsal import few_of_each_class
+from raymeta.errors import ConfigError
+from raymeta.keys import SPLITS, TaskKey
+from raymeta.models.convert import convert
+from raymeta.models.custom import Custom
+from raymeta.models.habits import ONLY_COMPUTES, Habits, habits_of
+from raymeta.models.instance import Instance
+from raymeta.models.shapes import type_of
+from raymeta.models.surroundings import seeded_by
+
+
+def build_problem(config: RunConfig) -> Problem:
+    """The model, built from `config.seed`, with loss and policies. Raises `ConfigError` where they do not fit."""
+    num_outputs = config.algorithm.num_outputs(config.tasks)
+    with seeded_by(config.seed):
+        model = convert(config.model.build(config.tasks.input_shape, num_outputs))
+    _require_one_type(model)
+    return Problem(
+        model,
+        goal=config.tasks.goal,
+        loss=_loss(config, num_outputs),
+        batch_norm=config.batch_norm,
+        habits=_habits(config, model),
+        wide_head=num_outputs is not None and config.tasks.size("train").way > config.tasks.size("test").way,
+        judged=True,
+        metrics=metrics_of(config.metrics),
+    )
+
+
+def example_inputs(config: RunConfig, model: nn.Module) -> Tensor:
+    """Some inputs of the first training task [n, *feature], in the type of `model`."""
+    episode = config.tasks.episode(TaskKey(config.seed, "train", 0, 0))
+    return in_type(type_of(model), few_of_each_class(episode)).support.x
+
+
+def _loss(config: RunConfig, num_outputs: int | None) -> Loss | None:
+    tasks, weights = config.tasks, config.class_weights
+    loss = loss_of(config.loss, tasks.goal, class_weights=weights, label_smoothing=config.label_smoothing)
+    outputs = tasks.num_outputs if num_outputs is None else num_outputs
+    ways = {tasks.size(split).way for split in SPLITS}
+    if weights is not None and (len(weights) != outputs or outputs not in ways):
+        raise ConfigError(
+            f"class_weights has {len(weights)} entries: one is needed for each of an episode's {max(ways)} classes, "
+            "and a method that trains on all classes at once takes none"
+        )
+    return loss
+
+
+def _require_one_type(model: nn.Module) -> None:
+    dtypes = {p.dtype for p in model.parameters() if p.requires_grad}
+    if not dtypes:
+        raise ConfigError("the model has no learnable parameters")
+    if len(dtypes) > 1:
+        raise ConfigError(f"the model's parameters have several types ({', '.join(map(str, dtypes))}): use one")
+    if next(iter(dtypes)).is_complex:
+        raise ConfigError(
+            "the model's parameters are complex, which outer optimisers are not made for: keep real ones [..., 2], and "
+            "torch.view_as_complex of them in forward"
+        )
+
+
+def _habits(config: RunConfig, model: nn.Module) -> Habits:
+    """What a person's own model does by itself; the networks that come with raymeta only compute."""
+    head = getattr(config.model, "head", None)
+    is_ours = type(config.model).__module__.startswith("raymeta.")
+    if is_ours and not isinstance(config.model, Custom | Instance):
+        return ONLY_COMPUTES
+    x = example_inputs(config, model)
+    with seeded_by(config.seed):
+        habits = habits_of(model, x, head=head)
+    if config.workers:
+        from raymeta.engine.executors.ray_actors.sending import require_same_when_sent
+
+        require_same_when_sent(model, x)
+    if config.compile and (habits.draws or habits.writes):
+        what = habits.writes[0] if habits.writes else "Python's or numpy's random numbers"
+        verb = "writes" if habits.writes else "draws"
+        raise ConfigError(
+            f"compile: the model's forward {verb} {what}, which a compiled graph would do once: leave it out"
+        )
+    return habits
