@@ -25,6 +25,7 @@ from raymeta.config.load import load_config
 from raymeta.engine.checkpoint import CheckpointStore
 from raymeta.engine.shard_function import ShardFunction
 from raymeta.errors import ConfigError
+from raymeta.evaluation import run_config
 from raymeta.models.conv4 import Conv4
 from raymeta.models.convert import convert
 from raymeta.models.derivatives import gradient_and_value
@@ -637,3 +638,44 @@ def test_a_module_of_another_size_is_told(tmp_path: Path) -> None:
     del sizes["model.width"]
     with pytest.raises(ConfigError, match=r"returns \[n, 7\] .* and \[n, 5\] is needed"):
         raymeta.meta_train(model=handed(7), **sizes)
+
+
+# ---- a new head under running statistics -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_baselines_score_by_their_definition_under_running_statistics(head: str, tmp_path: Path) -> None:
+    """The exported body in eval mode, and a new head fitted by torch's own SGD, give the scores of the run's test."""
+    algorithm = raymeta.Baseline(head=head, test_inner_steps=10, head_lr=0.1)  # type: ignore[arg-type]
+    options = {**SHORT, "steps": 10, "tasks.shot": 3, "outer.lr": 0.01}
+    run = raymeta.meta_train(algorithm=algorithm, batch_norm="running", output=str(tmp_path), **options)
+    body = raymeta.load_run(run.path).model().eval()
+    body.head = nn.Identity()
+    config = run_config(run, {}, trust=True)
+    problem = build(config, ()).blueprint.problem()
+    accuracies = []
+    for index in range(6):
+        key = raymeta.TaskKey(0, "test", 0, index)
+        support, query = config.tasks.episode(key)
+        batch = stack_episodes([Episode(support, query)])
+        noise = algorithm.noise(problem, [key], batch.support, Phase(training=False, way=5))
+        with torch.no_grad():
+            z_SD, z_QD = body(support.x), body(query.x)
+        weight = noise["directions"][0].clone() if head == "cosine" else torch.zeros(5, z_SD.shape[1])
+        new = {"weight": weight.requires_grad_()}
+        if head == "linear":
+            new["bias"] = torch.zeros(5, requires_grad=True)
+        sgd = torch.optim.SGD(new.values(), lr=0.1, momentum=0.9, dampening=0.9, weight_decay=1e-3)
+        for order in noise["order"][0]:
+            for rows in order.split(algorithm.head_batch_size):
+                sgd.zero_grad()
+                torch.autograd.backward(F.cross_entropy(logits(new, z_SD[rows]), support.y[rows]))
+                sgd.step()
+        accuracies.append(float((logits(new, z_QD).argmax(1) == query.y).float().mean()))
+    assert sum(accuracies) / 6 == pytest.approx(run.summary["headline"]["value"], abs=1e-6)
+
+
+def logits(head: dict[str, Tensor], z: Tensor) -> Tensor:
+    if "bias" in head:
+        return F.linear(z, head["weight"], head["bias"])
+    return 2.0 * F.normalize(z, dim=-1) @ F.normalize(head["weight"], dim=-1).T
