@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from raymeta.algorithms.problem import Learned, Problem, Vectorize
-from raymeta.config.build_problem import build_problem, example_inputs
+from raymeta.config.build_problem import build_problem, example_inputs, is_known
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.books import RunState
@@ -50,8 +50,10 @@ def splits_in_use(config: RunConfig) -> tuple[Split, ...]:
 def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
     """Check the data and build model, algorithm and initial parameters, all from `config.seed`.
 
-    Data and first episodes are checked of `splits`, by default of those that a run of `config` uses, and small tasks of
-    each are computed. Raises `DataError`, `ConfigError` and `NotTwiceDifferentiable` before anything is started.
+    Data and first episodes are checked of `splits`, by default of those that a run of `config` uses. Small tasks of each
+    are computed where anything but raymeta's own networks and methods takes part.
+
+    Raises `DataError`, `ConfigError` and `NotTwiceDifferentiable` before anything is started.
     """
     splits = splits_in_use(config) if splits is None else splits
     _check_data(config, splits)
@@ -60,6 +62,8 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
 
     def rehearsal(vectorize: Vectorize) -> None:
         problem.vectorize = vectorize
+        if is_known(config):
+            return
         rehearse(config.algorithm, problem, initial, config.tasks, seed=config.seed, splits=splits)
 
     choice = _vectorize(config, problem.model, rehearsal)

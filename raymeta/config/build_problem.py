@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from raymeta.algorithms.losses import Loss, loss_of, metrics_of
+from raymeta.algorithms.losses import LOSSES, Loss, loss_of, metrics_of
 from raymeta.algorithms.problem import Problem
 from raymeta.config.schema import RunConfig
 from raymeta.engine.drawing import in_type
 from raymeta.engine.rehearsal import few_of_each_class
 from raymeta.errors import ConfigError
 from raymeta.keys import SPLITS, TaskKey
+from raymeta.models.backbones import Backbone
 from raymeta.models.convert import convert
 from raymeta.models.custom import Custom
 from raymeta.models.habits import ONLY_COMPUTES, Habits, habits_of
@@ -35,6 +36,17 @@ def build_problem(config: RunConfig) -> Problem:
         judged=True,
         metrics=metrics_of(config.metrics),
     )
+
+
+def is_known(config: RunConfig) -> bool:
+    """Whether all that is computed came with raymeta, so that its tests have computed it before."""
+    parts = (config.model, config.algorithm)
+    is_ours = all(type(part).__module__.startswith("raymeta.") for part in parts)
+    return is_ours and not isinstance(config.model, _OPEN) and config.loss in (None, *LOSSES) and not config.metrics
+
+
+_OPEN = (Backbone, Custom, Instance)
+"""Models that hold layers of other people."""
 
 
 def example_inputs(config: RunConfig, model: nn.Module) -> Tensor:
