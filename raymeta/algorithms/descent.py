@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 from pydantic.dataclasses import dataclass
@@ -25,7 +25,7 @@ class DescentAlgorithm(Algorithm):
 
     inner_optimizer: InnerOptimizer = "sgd"
     """rule of the inner steps: plain gradient descent, or `adam` (fresh moments for each task)"""
-    inner_momentum: float = Field(default=0.0, ge=0, lt=1)
+    inner_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """momentum of inner `sgd`: the step follows v ← momentum · v + gradient"""
     inner_clip_norm: PositiveFloat | None = None
     """largest global norm of an inner gradient; larger ones are scaled down"""

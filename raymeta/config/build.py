@@ -50,8 +50,8 @@ def splits_in_use(config: RunConfig) -> tuple[Split, ...]:
 def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
     """Check the data and build model, algorithm and initial parameters, all from `config.seed`.
 
-    Data and first episodes are checked of `splits`, by default of those that a run of `config` uses. Small tasks of each
-    are computed where anything but raymeta's own networks and methods takes part.
+    Data and first episodes are checked of `splits`, by default of those that a run of `config` uses. Small tasks of
+    each are computed where anything but raymeta's own networks and methods takes part.
 
     Raises `DataError`, `ConfigError` and `NotTwiceDifferentiable` before anything is started.
     """
