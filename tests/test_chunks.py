@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic.dataclasses import dataclass
+from recorded import replace_config
 
 import raymeta
 from raymeta import MAML
@@ -143,8 +144,7 @@ def test_what_was_recorded_makes_the_bits_again(tmp_path: Path) -> None:
     with pytest.warns(RaymetaWarning, match="out of memory"):
         run = train(tmp_path, algorithm=hungry, steps=4)
     shutil.rmtree(run.path / "checkpoints" / "step-00000004")
-    plenty = (run.path / "config.yaml").read_text().replace("gradients: 4", "gradients: 100")
-    (run.path / "config.yaml").write_text(plenty)
+    replace_config(run.path, (run.path / "config.yaml").read_text().replace("gradients: 4", "gradients: 100"))
     with pytest.warns(RaymetaWarning, match="step-00000004 is missing.*the checkpoint of step 3 is used"):
         resumed = raymeta.meta_train(resume=run.path, steps=6)
     assert sha256(resumed) == expected

@@ -10,6 +10,7 @@ from torch import Tensor
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.head import require_head
 from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.engine.chunks import is_memory_error
 from raymeta.engine.drawing import in_type
 from raymeta.errors import ConfigError
 from raymeta.keys import Split, TaskKey
@@ -58,7 +59,8 @@ def _compute(
         method = algorithm.contribution if training else algorithm.scores
         method(problem, learned, batch, noise=noise, phase=phase)
     except Exception as error:
-        raise algorithm.explained(problem, episodes[0], error) from error
+        if not is_memory_error(error):  # a run takes fewer tasks at once then
+            raise algorithm.explained(problem, episodes[0], error) from error
     finally:
         problem.set_training(True)
 
