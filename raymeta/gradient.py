@@ -17,6 +17,7 @@ from raymeta.keys import TaskKey
 from raymeta.models.convert import convert
 from raymeta.models.derivatives import whole_graphs
 from raymeta.models.differentiable import exact_attention
+from raymeta.models.fingerprint import fingerprint
 from raymeta.models.habits import Habits, habits_of
 from raymeta.tasks.base import Episode, Goal, stack_episodes
 from raymeta.tasks.border import is_finite, require_class_ids, require_episode, require_finite, require_labels
@@ -81,6 +82,8 @@ def meta_gradient(
         habits=_known_habits(model, exact, episodes[0].support.x, head),
         checkpoint_inner_steps=checkpoint_inner_steps,
     )
+    if not problem.param_names:
+        raise ConfigError("the model has no learnable parameters: all have requires_grad=False, or there are none")
     learned = _learned(problem, algorithm, params or {})
     _once_computable(model, algorithm, problem, learned, episodes[0])
     totals = [_group_sum(problem, algorithm, learned, group, step) for group in _groups(episodes, goal)]
@@ -153,7 +156,7 @@ _COMPUTABLE: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 def _known_habits(model: nn.Module, exact: nn.Module, x: Tensor, head: str | None) -> Habits:
     """Habits of a model, found out once for each shape of inputs and modes of its modules."""
     known = _KNOWN.setdefault(model, {})
-    kind = x.shape[1:], x.dtype, head, tuple(module.training for module in model.modules())
+    kind = x.shape[1:], x.dtype, head, fingerprint(model)
     if kind not in known:
         known[kind] = habits_of(exact, x, head=head)
     return known[kind]
@@ -166,7 +169,7 @@ def _once_computable(
     computable = _COMPUTABLE.setdefault(model, set())
     shapes = episode.support.x.shape[1:], episode.support.y.shape[1:]
     head = problem.head_name if algorithm.splits_model else None
-    kind = repr(algorithm), problem.own_loss, head, problem.batch_norm, shapes
+    kind = repr(algorithm), problem.own_loss, head, problem.batch_norm, problem.vectorize, shapes, fingerprint(model)
     if kind not in computable:
         with exact_attention(), whole_graphs():
             require_computable(algorithm, problem, learned, few_of_each_class(episode))

@@ -60,6 +60,9 @@ def on_held_out_data(
     if split in recorded.splits:
         kept, told = _unchanged(own, recorded, [split], by_name=set(chosen) <= {"tasks.root"})
         if kept is not None:
+            now = kept.manifest([split])
+            replaced = other_values(recorded, now, [split])
+            _require_held_out(run, recorded, now, split, splits_in_use(config), among=replaced)
             fitted = config.tasks if kept is own else config.tasks.keeping(recorded).keeping_classes(recorded)
             return Fitted(config.model_copy(update={"tasks": fitted}), told)
         if not changed_data and not chosen:
@@ -108,8 +111,18 @@ def _replaced(recorded: Manifest, now: Manifest, splits: Sequence[Split]) -> lis
     ]
 
 
-def _require_held_out(run: Run, recorded: Manifest, now: Manifest, split: Split, used: Sequence[Split]) -> None:
+def _require_held_out(
+    run: Run,
+    recorded: Manifest,
+    now: Manifest,
+    split: Split,
+    used: Sequence[Split],
+    among: Collection[str] | None = None,
+) -> None:
+    """Of all classes of `split`, or those whose examples are others than the run had."""
     known = trained_on(recorded, now, split, used)
+    if among is not None:
+        known = {name: known_as for name, known_as in known.items() if name in among}
     if known:
         told = ", ".join(f"{name} (its {known_as})" for name, known_as in list(known.items())[:5])
         raise DataError(

@@ -40,6 +40,14 @@ def blind(outputs: Tensor, y: Tensor) -> Tensor:
     return (outputs.argmax(1) != y).float().mean()
 
 
+def each(outputs: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, y, reduction="none")
+
+
+def count(outputs: Tensor, y: Tensor) -> float:
+    return 3.0
+
+
 def train(folder: Path, preset: str = "glyphs-5w1s-maml", **options: Any) -> raymeta.Run:
     run: raymeta.Run = raymeta.meta_train(preset, output=str(folder), **options)
     return run
@@ -109,6 +117,9 @@ def test_a_weighted_loss_reaches_inner_and_outer_steps(vectorize: Any) -> None:
         ({"class_weights": (1.0, 2.0)}, "class_weights has 2 entries: one is needed for each of an episode's 5"),
         ({"algorithm": "baseline", "class_weights": (1.0,) * 5}, "trains on all classes at once takes none"),
         ({"metrics": [f"{__name__}:margin", f"{__name__}:margin"]}, "two values would be called margin"),
+        ({"metrics": [f"{__name__}:each"]}, r"metrics: each gives a tensor \[\d+\]: one number is needed"),
+        ({"metrics": [f"{__name__}:count"]}, "metrics: count gives a float: one number is needed"),
+        ({"loss": f"{__name__}:each"}, r"the loss gives a tensor \[\d+\]: one number is needed"),
         ({"loss": lambda outputs, y: outputs.mean()}, "a run records a function by its import path"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -679,3 +680,150 @@ def logits(head: dict[str, Tensor], z: Tensor) -> Tensor:
     if "bias" in head:
         return F.linear(z, head["weight"], head["bias"])
     return 2.0 * F.normalize(z, dim=-1) @ F.normalize(head["weight"], dim=-1).T
+
+
+# ---- what an outside look found --------------------------------------------------------------------------------------
+
+
+class OtherwiseAtTest(nn.Module):
+    """Gives probabilities in eval mode, as many classifiers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 4), nn.Linear(4, WAY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.head(torch.tanh(self.body(x)))
+        return z if self.training else z.softmax(1)
+
+
+def test_a_head_is_checked_in_eval_mode_too() -> None:
+    with pytest.raises(ConfigError, match="cannot be adapted or replaced as the model's head"):
+        meta_gradient(OtherwiseAtTest().double(), ANIL(), episodes(5))
+
+
+@pytest.mark.parametrize("head", ["[cls]", "frozen"])
+def test_a_head_of_any_name_adapts_and_one_of_nothing_is_refused(head: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh()).double()
+    model.add_module(head, nn.Linear(4, WAY).double())
+    if head == "frozen":
+        model.get_submodule(head).requires_grad_(False)
+        with pytest.raises(ConfigError, match="has no learnable parameters, so nothing would adapt"):
+            meta_gradient(model, ANIL(), episodes(5))
+        return
+    found = meta_gradient(model, ANIL(inner_lr=0.3, inner_steps=3), episodes(5))
+    assert_close(found, by_hand(model, episodes(5), lambda name: name.startswith(head)))
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_a_train_of_the_models_own_decides_modes_from_the_first_call_on(called: bool) -> None:
+    torch.manual_seed(0)
+    model = KeepsNormInEval().double()
+    if called:
+        model.train()
+    fresh = copy.deepcopy(model)
+    expected = by_hand(model.train(), episodes(5), lambda name: True)
+    for _ in range(2):
+        assert_close(meta_gradient(fresh, MAML(inner_lr=0.3, inner_steps=3), episodes(5)), expected)
+
+
+class KeepsNormInEval(nn.Module):
+    """Its `train` keeps the norm's statistics as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm1d(5), nn.Linear(5, WAY)
+        self.norm.running_mean += 1  # type: ignore[operator]
+
+    def train(self, mode: bool = True) -> KeepsNormInEval:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.norm(x)))
+
+
+def test_what_is_known_of_a_model_is_not_believed_after_it_changed() -> None:
+    torch.manual_seed(0)
+    model, tasks, algorithm = Shifts().double(), episodes(5), MAML(inner_lr=0.3, inner_steps=3)
+    meta_gradient(model, algorithm, tasks, vectorize="loop")
+    model.shift = 0.5
+    found = meta_gradient(model, algorithm, tasks, vectorize="loop")
+    moved = [Episode(*(side._replace(x=side.x + 0.5) for side in task)) for task in tasks]
+    model.shift = 0.0
+    assert_close(found, meta_gradient(model, algorithm, moved, vectorize="loop"), rtol=1e-12)
+    assert all(torch.equal(one.support.x, other.support.x) for one, other in zip(tasks, episodes(5), strict=True))
+
+
+class Shifts(nn.Module):
+    """Moves its input in place where it was told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift, self.head = 0.0, nn.Linear(5, WAY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shift:
+            x.add_(self.shift)
+        return self.head(x)
+
+
+class MixesByItself(nn.Module):
+    """Batch statistics without a layer of batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(5, WAY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.batch_norm(x, None, None, training=True))
+
+
+def test_statistics_without_a_layer_are_refused_under_the_policy_support() -> None:
+    with pytest.raises(ConfigError, match="batch_norm support needs the examples of a batch to stay its first rows"):
+        meta_gradient(MixesByItself().double(), MAML(), episodes(5), batch_norm="support")
+
+
+def test_advice_under_loop_is_not_to_set_loop() -> None:
+    def writes(outputs: Tensor, y: Tensor) -> Tensor:
+        loss = F.cross_entropy(outputs, y)
+        outputs += 1
+        return loss + outputs.exp().mean()
+
+    with pytest.raises(Exception, match="place") as caught:
+        meta_gradient(nn.Linear(5, WAY).double(), MAML(), episodes(5), loss=writes, vectorize="loop")
+    assert "vectorize: loop" not in str(caught.value)
+
+
+def expanded(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, num_outputs))
+    model.register_buffer("scale", torch.ones(1).expand(4))
+    model.register_parameter("order", nn.Parameter(torch.arange(3), requires_grad=False))
+    return model
+
+
+def test_buffers_of_shared_memory_and_frozen_numbers_come_back(tmp_path: Path) -> None:
+    sizes = {key: value for key, value in SHORT.items() if key != "model.width"}
+    run = raymeta.meta_train(model={"name": "custom", "path": f"{__name__}:expanded"}, output=str(tmp_path), **sizes)
+    assert raymeta.meta_test(run, episodes=6).summary.value == run.summary["headline"]["value"]
+
+
+def test_a_module_with_other_settings_is_another_one(tmp_path: Path) -> None:
+    sizes = {"output": str(tmp_path), **SHORT}
+    del sizes["model.width"]
+    mild, steep = (nn.Sequential(nn.Flatten(), nn.Linear(784, 5), nn.LeakyReLU(slope)) for slope in (0.1, -3.0))
+    run = raymeta.meta_train(model=mild, **sizes)
+    raymeta.meta_train(model=steep, **sizes)
+    assert raymeta.meta_test(run, episodes=6).summary.value == run.summary["headline"]["value"]
+    with pytest.raises(ConfigError, match="cannot change model"):
+        raymeta.meta_train(resume=run.path, steps=3, model=steep)
+
+
+def test_a_module_is_handed_over_with_the_name_of_its_head(tmp_path: Path) -> None:
+    sizes = {"output": str(tmp_path), **SHORT, "algorithm": "anil", "model.head": "4"}
+    del sizes["model.width"]
+    run = raymeta.meta_train(model=handed(), **sizes)
+    assert run.summary["headline"]["episodes"] == 6
+    assert re.search(r"head: .4", (run.path / "config.yaml").read_text())

@@ -196,6 +196,101 @@ class Drawing(nn.Module):
         return self.linear(x) * self.generator.random()
 
 
+class KeepsItself(nn.Module):
+    """A function that keeps the module, and so the one that was handed over and not its copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.scale = nn.Linear(6, 4), nn.Parameter(torch.ones(4))
+        self.act = lambda z: torch.tanh(z) * self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.linear(x))
+
+
+def replaced_forward() -> nn.Module:
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, WAY))
+    original = net.forward
+    net.forward = lambda x: 2 * original(x)  # type: ignore[method-assign]
+    return net
+
+
+class Schedules(nn.Module):
+    """Changes something that lies outside of its own buffers and attributes in every forward."""
+
+    def __init__(self, change: Callable[[Schedules], object]) -> None:
+        super().__init__()
+        self.linear, self.change = nn.Linear(6, 4), change
+        self.seen, self.softplus = {"calls": [0]}, nn.Softplus()
+        self.teacher = nn.Linear(6, 4).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.change(self)
+        return self.softplus(self.linear(x)) * len(self.seen["calls"]) + self.teacher(x)
+
+
+def appends(model: Schedules) -> None:
+    model.seen["calls"].append(1)
+
+
+def sharpens(model: Schedules) -> None:
+    model.softplus.beta = model.softplus.beta + 0.5
+
+
+def follows(model: Schedules) -> None:
+    with torch.no_grad():
+        model.teacher.weight.mul_(0.9).add_(model.linear.weight.detach(), alpha=0.1)
+
+
+class HooksTensors(nn.Module):
+    """Reverses a gradient by a hook on a result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.linear(x)
+        if z.requires_grad:
+            z.register_hook(lambda gradient: -2 * gradient)
+        return z
+
+
+class Energy(nn.Module):
+    """Uses the gradient of a function of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            y = x.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(torch.tanh(self.linear(y)).square().sum(), y, create_graph=True)
+        return self.linear(x) + 0.1 * slope[:, :4]
+
+
+class PutsIntoEval(nn.Module):
+    """Puts its norm into eval mode in forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(6, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.norm.eval()
+        return self.norm(self.linear(x))
+
+
+class FusedWeightNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.g = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.ones(4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, torch._weight_norm(self.v, self.g, 0))
+
+
 class Checkpointed(nn.Module):
     """Computes its activations again in the backward pass."""
 
@@ -506,6 +601,7 @@ MODELS = [
         convolved(lambda: parametrizations.weight_norm(nn.Conv2d(2, 3, 3)), IMAGE),
         IMAGE,
     ),
+    Wild("weight_norm, counted from the end", parametrized(lambda m: parametrizations.weight_norm(m, dim=-2))),
     Wild("weight_norm, the older function", old_weight_norm),
     Wild("spectral_norm", parametrized(spectral), vmap="refused", reference="autograd"),
     Wild("orthogonal", parametrized(parametrizations.orthogonal)),
@@ -575,6 +671,15 @@ MODELS = [
         vmap="refused",
         loop="refused",
     ),
+    Wild("a function that keeps the model", within(KeepsItself), vmap="refused", loop="refused"),
+    Wild("a forward that was replaced", replaced_forward, vmap="refused", loop="refused"),
+    Wild("a list inside of a dictionary", within(lambda: Schedules(appends)), vmap="refused", loop="refused"),
+    Wild("a setting of another layer", within(lambda: Schedules(sharpens)), vmap="refused", loop="refused"),
+    Wild("a frozen copy that follows", within(lambda: Schedules(follows)), vmap="refused", loop="refused"),
+    Wild("hooks on tensors", within(HooksTensors), vmap="refused", reference="autograd"),
+    Wild("derivatives taken in forward", within(Energy), vmap="refused", loop="refused"),
+    Wild("a norm that forward puts into eval mode", within(PutsIntoEval), vmap="refused", loop="refused"),
+    Wild("torch._weight_norm", within(FusedWeightNorm), vmap="refused", loop="refused"),
     Wild("torch.utils.checkpoint", within(lambda: Checkpointed(False)), vmap="refused", loop="refused"),
     Wild("torch.utils.checkpoint, reentrant", within(lambda: Checkpointed(True)), vmap="refused", loop="refused"),
     Wild("autograd.Function, older form", within(lambda: Functional(Straight.apply)), vmap="refused", reference="none"),

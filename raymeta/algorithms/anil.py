@@ -15,9 +15,10 @@ from raymeta.algorithms.chain import Link
 from raymeta.algorithms.descent import DescentAlgorithm
 from raymeta.algorithms.inner import Descent, LossReduction, loss_scale, steps_in
 from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.errors import ConfigError
 from raymeta.options import STRICT
 from raymeta.tasks.base import Examples
-from raymeta.tree import Params, select
+from raymeta.tree import Params
 
 FEATURES = "support_features|"
 """Of the support set, computed once; no parameter's name holds a bar."""
@@ -46,7 +47,9 @@ class ANIL(DescentAlgorithm):
 
     def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
         names = tuple(name for name in learned.params if name in problem.param_names)
-        head = tuple(select({name: learned.params[name] for name in names}, (f"{problem.head_prefix}*",)))
+        head = tuple(name for name in names if name.startswith(problem.head_prefix))
+        if not head:
+            raise ConfigError(f"the head {problem.head_name} has no learnable parameters, so nothing would adapt")
         scale = loss_scale(self.inner_loss_reduction, phase)
 
         def features(values: Params) -> Params:

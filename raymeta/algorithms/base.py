@@ -145,7 +145,8 @@ class Algorithm(ABC):
         """`error` with the layer or the loss that it came from and the way out, where torch could not do something."""
         x, y = episode.support.x, episode.support.y
         loss = (problem.own_loss, y) if problem.own_loss is not None else None
-        return explain_failure(problem.model, x, error, loss=loss, has_first_order=hasattr(self, "first_order"))
+        able = {"has_first_order": hasattr(self, "first_order"), "vectorize": problem.vectorize}
+        return explain_failure(problem.model, x, error, loss=loss, **able)  # type: ignore[arg-type]
 
     def fold_state(self, state: Params, mean: Params, momenta: Mapping[str, float]) -> Params:
         """The next state from this step's mean: running statistics move by the momentum of their layer."""

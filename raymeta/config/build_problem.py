@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from raymeta.algorithms.losses import LOSSES, Loss, loss_of, metrics_of
@@ -74,6 +75,9 @@ def _require_one_type(model: nn.Module) -> None:
         raise ConfigError("the model has no learnable parameters")
     if len(dtypes) > 1:
         raise ConfigError(f"the model's parameters have several types ({', '.join(map(str, dtypes))}): use one")
+    for name, buffer in model.named_buffers():
+        if buffer.layout != torch.strided:
+            raise ConfigError(f"the buffer {name} of the model is {buffer.layout}: keep it dense (to_dense())")
     if next(iter(dtypes)).is_complex:
         raise ConfigError(
             "the model's parameters are complex, which outer optimisers are not made for: keep real ones [..., 2], and "

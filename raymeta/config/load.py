@@ -120,17 +120,26 @@ def _read_all(files: Sequence[Path], foreign: bool) -> list[Layer]:
 
 def _as_overrides(overrides: Mapping[str, Any] | Sequence[Override]) -> list[Override]:
     if isinstance(overrides, Mapping):
-        return [Override(key, _recorded(key, value), f"option {key}") for key, value in overrides.items()]
+        head = overrides.get("model.head") if _is_module(overrides.get("model")) else None
+        return [
+            Override(key, _recorded(key, value, head), f"option {key}")
+            for key, value in overrides.items()
+            if not (key == "model.head" and head is not None)
+        ]
     return list(overrides)
 
 
-def _recorded(key: str, value: Any) -> Any:
-    """A Python caller's object as what a run can record of it."""
-    if key == "model" and any(cls.__module__ == "torch.nn.modules.module" for cls in type(value).__mro__):
+def _recorded(key: str, value: Any, head: str | None) -> Any:
+    """A Python caller's object as what a run can record of it; `head` is the one of a module."""
+    if key == "model" and _is_module(value):
         from raymeta.models.instance import hand_over
 
-        return hand_over(value)
+        return hand_over(value, head)
     return recorded(value, key)
+
+
+def _is_module(value: Any) -> bool:
+    return any(cls.__module__ == "torch.nn.modules.module" for cls in type(value).__mro__)
 
 
 def dump(config: RunConfig) -> str:

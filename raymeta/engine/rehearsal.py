@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +14,10 @@ from raymeta.algorithms.head import require_head
 from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.engine.chunks import is_memory_error
 from raymeta.engine.drawing import in_type
-from raymeta.errors import ConfigError
+from raymeta.errors import ConfigError, NotTwiceDifferentiable
 from raymeta.keys import Split, TaskKey
 from raymeta.models.derivatives import whole_graphs
 from raymeta.models.differentiable import exact_attention
-from raymeta.models.norm import BatchNorm
 from raymeta.models.shapes import type_of
 from raymeta.models.surroundings import put_back, seeded_by
 from raymeta.tasks.base import Episode, Examples, TaskSet, stack_episodes
@@ -72,8 +73,10 @@ def require_computable(algorithm: Algorithm, problem: Problem, learned: Learned,
     try:
         _require_connected(problem, learned, x)
         if algorithm.splits_model:
-            require_head(problem, learned, x)
-        if problem.batch_norm == "support" and any(isinstance(m, BatchNorm) for m in problem.model.modules()):
+            for training in (False, True):
+                problem.set_training(training)
+                require_head(problem, learned, x)
+        if problem.batch_norm == "support":
             _require_own_rows(problem, learned, x)
         _require_judgeable(algorithm, problem, learned, episode)
     except (RuntimeError, TypeError) as error:
@@ -84,14 +87,46 @@ def _require_connected(problem: Problem, learned: Learned, x: Tensor) -> None:
     """Raise `ConfigError` where the outputs depend on no learned parameter, so that their gradient would be zero."""
     params: Params = {name: value.detach().requires_grad_() for name, value in learned.params.items()}
     moment = problem.surroundings.now(learned.params)
-    with torch.enable_grad(), problem.undisturbed():
+    with torch.enable_grad(), problem.undisturbed(), _hooks_told(problem):
         outputs = problem.forward(learned._replace(params=params), x, Phase())
+        put_back(moment)
+        constant = problem.forward(detached(learned), x, Phase())
     put_back(moment)
+    if constant.requires_grad:
+        raise ConfigError(
+            "the outputs of the model depend on parameters that are not those it was given: look for functions and "
+            "hooks that keep the model (self.f = lambda z: z * self.scale, a replaced forward, weak references) and "
+            "read self in forward instead, and for derivatives that forward itself takes"
+        )
     if not outputs.requires_grad:
         raise ConfigError(
             "the outputs of the model do not depend on its parameters as far as derivatives see: look for detach(), "
             ".data, torch.no_grad(), argmax or numpy in its forward"
         )
+
+
+def detached(learned: Learned) -> Learned:
+    return learned._replace(params={name: value.detach() for name, value in learned.params.items()})
+
+
+@contextmanager
+def _hooks_told(problem: Problem) -> Iterator[None]:
+    """Hooks that forward puts on its tensors are not called where derivatives are taken side by side."""
+    tensor: Any = torch.Tensor
+    before = tensor.register_hook
+
+    def told(*args: object) -> object:
+        raise NotTwiceDifferentiable(
+            "the forward of the model registers hooks on tensors, which are not called where tasks are vectorised: set "
+            "vectorize: loop (--vectorize loop), or write the change of the gradient as a torch.autograd.Function"
+        )
+
+    if problem.vectorize == "vmap":
+        tensor.register_hook = told
+    try:
+        yield
+    finally:
+        tensor.register_hook = before
 
 
 def _require_judgeable(algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:
@@ -106,8 +141,11 @@ def _require_judgeable(algorithm: Algorithm, problem: Problem, learned: Learned,
         one = {name: value[0] for name, value in noise.items()}
         adaptation = algorithm.adapt(problem, learned, support, noise=one, phase=phase)
         outputs = adaptation.predictors[-1](query.x)
+    for name, metric in problem.own_metrics.items():
+        _require_number(f"metrics: {name}", metric(outputs, query.y))
     with torch.enable_grad():
-        if problem.own_loss is not None and not problem.loss(outputs.detach().requires_grad_(), query.y).requires_grad:
+        loss = _require_number("the loss", problem.loss(outputs.detach().requires_grad_(), query.y))
+        if problem.own_loss is not None and not loss.requires_grad:
             raise ConfigError(
                 "the loss does not depend on the outputs as far as derivatives see: look for detach(), .item(), argmax "
                 "or numpy in it"
@@ -117,6 +155,15 @@ def _require_judgeable(algorithm: Algorithm, problem: Problem, learned: Learned,
         raise ConfigError(
             f"the model gives {outputs.shape[1]} outputs, and labels go up to {int(query.y.max())}: it needs more"
         )
+
+
+def _require_number(what: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor) or value.dim():
+        found = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ConfigError(
+            f"{what} gives {found}: one number is needed, a tensor without dimensions, such as of .mean()"
+        )
+    return value
 
 
 def _require_own_rows(problem: Problem, learned: Learned, x: Tensor) -> None:

@@ -29,6 +29,7 @@ from raymeta.keys import Shard, TaskKey
 from raymeta.models.derivatives import whole_graphs
 from raymeta.models.differentiable import exact_attention
 from raymeta.models.habits import ONLY_COMPUTES, Habits
+from raymeta.models.shapes import type_of
 from raymeta.tasks.base import Episode, TaskSet, one_task
 from raymeta.tree import Layout, outer_type
 
@@ -120,7 +121,7 @@ class Worker:
         self.device = choose_device(blueprint.device)
         self.problem = blueprint.problem()
         self.problem.model.to(self.device)
-        self._dtype = next(self.problem.model.parameters()).dtype
+        self._dtype = type_of(self.problem.model)
         self._sums_of = ShardFunction(
             blueprint.algorithm,
             self.problem,

@@ -17,6 +17,7 @@ from raymeta.errors import ConfigError
 from raymeta.models.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, name_norms
 from raymeta.models.parametrized import make_picklable
 from raymeta.models.weight_norm import ExactWeightNormHook, WeightNorm
+from raymeta.signals import raise_if_interrupt
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -37,7 +38,8 @@ def convert(module: nn.Module) -> nn.Module:
     for name, child in module.named_modules():
         _refuse(name, child)
     _refuse_unregistered(module)
-    root = copy.deepcopy(module, {id(value): value.detach().clone() for value in _kept_results(module)})
+    root = _copied(module)
+    _settle_modes(root)
     exact = {id(child): _EXACT[type(child)](child) for child in list(root.modules()) if type(child) in _EXACT}
     result = exact.get(id(root), root)
     for parent in list(root.modules()):
@@ -46,6 +48,32 @@ def convert(module: nn.Module) -> nn.Module:
     name_norms(result)
     make_picklable(result)
     return result
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        root = copy.deepcopy(module, {id(value): value.detach().clone() for value in _kept_results(module)})
+    except Exception as error:  # of whatever objects the model keeps
+        raise_if_interrupt(error)
+        raise ConfigError(
+            f"the model cannot be copied ({type(error).__name__}: {error}): keep no locks, files, generators or "
+            "results of computations on it"
+        ) from error
+    for child in root.modules():
+        for name, buffer in child._buffers.items():
+            if buffer is not None and buffer.layout == torch.strided and 0 in buffer.stride():
+                child._buffers[name] = buffer.clone(memory_format=torch.contiguous_format)  # of memory of its own
+    return root
+
+
+def _settle_modes(root: nn.Module) -> None:
+    """Put into eval mode what a `train` of the model's own would put there, in training mode."""
+    if not root.training or all(type(child).train is nn.Module.train for child in root.modules()):
+        return
+    before = {child: child.training for child in root.modules()}
+    root.train()
+    for child, training in before.items():
+        child.training &= training
 
 
 def _replace(parent: nn.Module, exact: dict[int, nn.Module]) -> None:

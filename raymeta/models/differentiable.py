@@ -65,19 +65,20 @@ def explain_failure(
     *,
     loss: tuple[Callable[[Tensor, Tensor], Tensor], Tensor] | None = None,
     has_first_order: bool = True,
+    vectorize: str = "vmap",
 ) -> Exception:
     """`NotTwiceDifferentiable` naming the first layer that fails alone, or `error` where torch meant something else.
 
     The model runs once on x [n, *feature]; each module that it called, inner ones first, is then differentiated twice
     or vectorised alone, on the inputs it got; after them a `loss` of a person's own with its targets.
-    `has_first_order` says whether the method at hand can do without second derivatives.
+    `has_first_order` says whether the method at hand can do without second derivatives, `vectorize` how it failed.
     """
     text = str(error)
     if any(symptom in text for symptom in _RECOMPUTED):
         return NotTwiceDifferentiable(_recomputed(model, x))
     if any(symptom in text for symptom in _NO_DERIVATIVE):
         probes: tuple[tuple[int, str], ...] = ((2, "loop"), (2, "vmap"))
-    elif any(symptom in text for symptom in _NOT_TRACEABLE):
+    elif vectorize == "vmap" and any(symptom in text for symptom in _NOT_TRACEABLE):
         probes = ((0, "vmap"), (1, "vmap"), (2, "vmap"))
     else:
         return error

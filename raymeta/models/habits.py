@@ -6,7 +6,7 @@ import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from raymeta.errors import ConfigError, RaymetaError
-from raymeta.models.own_state import OwnState
+from raymeta.models.own_state import OwnState, may_write
 from raymeta.signals import raise_if_interrupt
 
 
@@ -24,7 +24,7 @@ class Habits(NamedTuple):
     head: str | None = None
     """name of the linear layer that was called last; None without any"""
     changes_inputs: bool = False
-    """whether forward writes into the tensor that it is given"""
+    """whether forward writes into the tensor that it is given, or could under some condition"""
     draws: bool = False
     """whether forward draws from Python's or numpy's global generator"""
     writes: tuple[str, ...] = ()
@@ -43,10 +43,10 @@ def habits_of(model: nn.Module, x: Tensor, *, head: str | None = None) -> Habits
 
     Raises `ConfigError` for a model that cannot take x, returns no tensor, or writes its own learnable parameters.
     """
+    own = OwnState(model)  # before there are hooks of ours
     called: list[nn.Module] = []
     handles = [m.register_forward_hook(lambda m, i, o: called.append(m)) for m in model.modules() if _is_head(m)]
     found: list[Habits] = []
-    own = OwnState(model)
     modes = {module: module.training for module in model.modules()}
     try:
         found = [_one_run(model, x, own)]
@@ -65,11 +65,15 @@ def habits_of(model: nn.Module, x: Tensor, *, head: str | None = None) -> Habits
     last = names[id(called[-1])] if called else None
     return Habits(
         head=head or last,
-        changes_inputs=any(one.changes_inputs for one in found),
+        changes_inputs=any(one.changes_inputs for one in found) or any(map(_may_change_inputs, model.modules())),
         draws=any(one.draws for one in found),
         writes=tuple(sorted({name for one in found for name in one.writes})),
         in_eval_mode=frozenset(names[id(module)] for module, training in modes.items() if not training),
     )
+
+
+def _may_change_inputs(module: nn.Module) -> bool:
+    return bool(getattr(module, "inplace", False)) or may_write(module)
 
 
 def _is_head(module: nn.Module) -> bool:
@@ -80,9 +84,12 @@ def _one_run(model: nn.Module, x: Tensor, own: OwnState) -> Habits:
     given = x.clone()
     before = random.getstate(), np.random.get_state(legacy=False)
     params = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    with own.kept(), torch.no_grad(), torch.random.fork_rng(devices=[]), _refused_recomputation():
+    modes = [module.training for module in model.modules()]
+    with own.kept(), torch.no_grad(), torch.random.fork_rng(devices=[]), _refused_kernels():
         outputs = _outputs(model, given)
         writes, drew = tuple(own.changed()), own.generators()
+    draws = random.getstate() != before[0] or _is_other(np.random.get_state(legacy=False), before[1])
+    _give_back(before)
     _require_tensor(outputs)
     if drew:
         raise ConfigError(
@@ -91,15 +98,42 @@ def _one_run(model: nn.Module, x: Tensor, own: OwnState) -> Habits:
             "task"
         )
     _require_unwritten(model, params)
-    draws = random.getstate() != before[0] or _is_other(np.random.get_state(legacy=False), before[1])
-    random.setstate(before[0])
-    np.random.set_state(before[1])
+    _require_modes(model, modes)
+    with own.kept(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        _require_again(outputs, _outputs(model, x.clone()))
+    _give_back(before)
     return Habits(changes_inputs=not torch.equal(given, x), draws=draws, writes=writes)
 
 
+def _give_back(states: Any) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+
+
+def _require_again(outputs: Any, again: Any) -> None:
+    """With everything put back that raymeta sees, a model gives the same outputs for the same inputs."""
+    if outputs.shape != again.shape or not torch.equal(outputs.nan_to_num(), again.nan_to_num()):
+        raise ConfigError(
+            "the model gives other outputs for the same inputs when it is called again, so its results would depend on "
+            "what a process computed before: look for counters, lists and generators inside of other objects, for "
+            "layers or frozen weights that its forward changes, and keep what changes in buffers of its own"
+        )
+
+
+def _require_modes(model: nn.Module, before: list[bool]) -> None:
+    names = [
+        name for (name, module), mode in zip(model.named_modules(), before, strict=True) if module.training != mode
+    ]
+    if names:
+        raise ConfigError(
+            f"the forward of the model puts {names[0] or 'itself'} into another mode: do it once before handing the "
+            "model over, where it stays as it is"
+        )
+
+
 @contextmanager
-def _refused_recomputation() -> Iterator[None]:
-    """The older form of `torch.utils.checkpoint` loses the derivatives of all parameters without an error."""
+def _refused_kernels() -> Iterator[None]:
+    """What is wrong without an error: the older form of `torch.utils.checkpoint`, and torch's fused weight norm."""
 
     class Refused:
         @staticmethod
@@ -109,12 +143,19 @@ def _refused_recomputation() -> Iterator[None]:
                 "cannot pass: switch it off in the model, and set checkpoint_inner_steps: true to save memory"
             )
 
-    module: Any = torch.utils.checkpoint
-    before, module.CheckpointFunction = module.CheckpointFunction, Refused
+    def refused(*args: object) -> object:
+        raise ConfigError(
+            "the model calls torch._weight_norm, whose second derivative is wrong: use "
+            "torch.nn.utils.parametrizations.weight_norm, which is replaced by an exact one, or write v * (g / norm)"
+        )
+
+    module, functions = cast(Any, torch.utils.checkpoint), cast(Any, torch)
+    before = module.CheckpointFunction, functions._weight_norm
+    module.CheckpointFunction, functions._weight_norm = Refused, refused
     try:
         yield
     finally:
-        module.CheckpointFunction = before
+        module.CheckpointFunction, functions._weight_norm = before
 
 
 def _outputs(model: nn.Module, x: Tensor) -> object:

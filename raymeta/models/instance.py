@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
 from pydantic.dataclasses import dataclass
 from torch import nn
 
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
 from raymeta.models.convert import convert
+from raymeta.models.fingerprint import fingerprint
 from raymeta.models.shapes import require_outputs
 from raymeta.options import STRICT
 
@@ -29,7 +27,7 @@ class Instance(ModelSpec):
     kind: str
     """class of the module"""
     layers_sha256: str
-    """hash over names and classes of its layers, and names, shapes and types of its tensors"""
+    """hash over its layers, their settings, plain attributes and modes, and the shapes of its tensors"""
     head: str | None = None
     """name of the layer that ANIL and others adapt or replace; the linear layer that is called last unless given"""
 
@@ -46,16 +44,9 @@ class Instance(ModelSpec):
         return exact
 
 
-def hand_over(module: nn.Module) -> Instance:
+def hand_over(module: nn.Module, head: str | None = None) -> Instance:
     """What a run records of `module`; a copy is kept in this process. Raises `ConfigError`, see `convert`."""
     kind = f"{type(module).__module__}:{type(module).__qualname__}"
-    spec = Instance(kind=kind, layers_sha256=_layers_sha256(module))
+    spec = Instance(kind=kind, layers_sha256=fingerprint(module), head=head)
     _HANDED_OVER[spec.kind, spec.layers_sha256] = convert(module)
     return spec
-
-
-def _layers_sha256(module: nn.Module) -> str:
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    content: list[Any] = [(name, type(child).__qualname__) for name, child in module.named_modules()]
-    content += [(name, tuple(tensor.shape), str(tensor.dtype), tensor.requires_grad) for name, tensor in tensors]
-    return hashlib.sha256(repr(content).encode()).hexdigest()

@@ -62,7 +62,7 @@ class OwnState:
 
 def _tables(model: nn.Module) -> Iterator[_Table]:
     for name, module in model.named_modules():
-        if _may_write(module):
+        if may_write(module):
             prefix = f"{name}." if name else ""
             frozen = {key for key, p in module._parameters.items() if p is None or not p.requires_grad}
             yield _Table(prefix, vars(module), lambda key: key not in _OF_EVERY_MODULE)
@@ -70,7 +70,7 @@ def _tables(model: nn.Module) -> Iterator[_Table]:
             yield _Table(prefix, module._parameters, frozen.__contains__)
 
 
-def _may_write(module: nn.Module) -> bool:
+def may_write(module: nn.Module) -> bool:
     """A class of a person's own, or hooks; the forwards of torch's own layers that are left after conversion do not."""
     return not type(module).__module__.startswith(_STOCK) or bool(module._forward_hooks or module._forward_pre_hooks)
 

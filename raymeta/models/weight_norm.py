@@ -39,6 +39,6 @@ class ExactWeightNormHook(WeightNormHook):
 
 def normalised(v: Tensor, g: Tensor, dim: int) -> Tensor:
     """v · g / ‖v‖, with the norm over all dimensions but `dim`, or over all where that is -1."""
-    others = None if dim == -1 else [d for d in range(v.dim()) if d != dim]
+    others = None if dim == -1 else [d for d in range(v.dim()) if d != dim % v.dim()]
     norm: Tensor = torch.linalg.vector_norm(v, dim=others, keepdim=others is not None)
     return v * (g / norm)
