@@ -340,7 +340,7 @@ def undisturbed(run: Run, steps: int, folder: Path) -> str:
     alone = {"workers": 0, "aggregate": "flat", "placement": "pack", "address": None, "shard_timeout": None}
     output = str(folder / "undisturbed")
     options = {**alone, "min_workers": None, "steps": steps, "checkpoint_every": steps, "output": output}
-    done = meta_train(file=run.path / "config.yaml", **options)
+    done = meta_train(file=run.path / "config.yaml", trust=True, **options)
     return str((done.summary or {})["params_sha256"])
 
 

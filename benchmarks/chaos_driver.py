@@ -91,7 +91,10 @@ def main() -> int:
         resume = load_run(rest[1])
         rest = rest[2:]
     options = {key: yaml.safe_load(value) for key, value in (text.split("=", 1) for text in rest[1:])}
-    loaded = resumed_config(resume, options) if resume else load_config(preset=rest[0], overrides=options)
+    if resume is None:
+        loaded = load_config(preset=rest[0], overrides=options)
+    else:
+        loaded = resumed_config(resume, options, trust=True)  # a run that this benchmark began
     training = Training(loaded.config, resume=resume, trackers=lambda title: log)
     try:
         training.execute()
