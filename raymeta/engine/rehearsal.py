@@ -143,9 +143,10 @@ def _require_judgeable(algorithm: Algorithm, problem: Problem, learned: Learned,
         outputs = adaptation.predictors[-1](query.x)
     for name, metric in problem.own_metrics.items():
         _require_number(f"metrics: {name}", metric(outputs, query.y))
-    with torch.enable_grad():
-        loss = _require_number("the loss", problem.loss(outputs.detach().requires_grad_(), query.y))
-        if problem.own_loss is not None and not loss.requires_grad:
+    if problem.own_loss is not None:
+        with torch.enable_grad():
+            loss = _require_number("the loss", problem.loss(outputs.detach().requires_grad_(), query.y))
+        if not loss.requires_grad:
             raise ConfigError(
                 "the loss does not depend on the outputs as far as derivatives see: look for detach(), .item(), argmax "
                 "or numpy in it"
