@@ -153,6 +153,8 @@ def own_place(error: BaseException) -> str:
 
 def _is_theirs(filename: str) -> bool:
     """Whether it is neither raymeta's, nor Python's, nor of a package that was installed."""
+    if filename.endswith((".pxi", ".pyx")):  # of a library that was compiled
+        return False
     if filename.startswith("<") and not filename.startswith("<ipython"):
         return False
     path = Path(filename)
