@@ -169,7 +169,8 @@ def _once_computable(
     computable = _COMPUTABLE.setdefault(model, set())
     shapes = episode.support.x.shape[1:], episode.support.y.shape[1:]
     head = problem.head_name if algorithm.splits_model else None
-    kind = repr(algorithm), problem.own_loss, head, problem.batch_norm, problem.vectorize, shapes, fingerprint(model)
+    options = problem.own_loss, problem.batch_norm, problem.vectorize, problem.checkpoint_inner_steps
+    kind = repr(algorithm), options, head, shapes, fingerprint(model)
     if kind not in computable:
         with exact_attention(), whole_graphs():
             require_computable(algorithm, problem, learned, few_of_each_class(episode))

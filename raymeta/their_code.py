@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +28,23 @@ _SITE = {"site-packages", "dist-packages"}
 def is_import_path(path: str) -> bool:
     """Whether `path` has the form `package.module:name`."""
     return _PATH.fullmatch(path) is not None
+
+
+def trust_flag(content: object) -> str:
+    """` --trust` for a command that reads `content` of a run's folder, if that names code by import paths."""
+    return " --trust" if any(map(is_import_path, texts_in(content))) else ""
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """All texts in `value`, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from (*texts_in(key), *texts_in(item))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from texts_in(item)
 
 
 def imported(path: str, what: str) -> Any:
@@ -118,14 +135,14 @@ def described(error: BaseException) -> str:
         text = ": ".join(part for part in (type(error).__name__, str(error)) if part)
     notes = [*getattr(error, "__notes__", [])]
     origin = error.__cause__ if isinstance(error, RaymetaError) else error  # we raise those ourselves, on purpose
-    if (found := place(origin)) and found not in notes:
+    if (found := place(origin)) and found not in "\n".join([text, *notes]):
         notes.append(found)
     return "\n".join([text, *notes])
 
 
 def with_place(error: BaseException) -> BaseException:
     """`error` with a note of where in a person's code it was raised: a note stays when an error changes process."""
-    if (found := place(error)) and found not in getattr(error, "__notes__", []):
+    if (found := place(error)) and found not in "\n".join([str(error), *getattr(error, "__notes__", [])]):
         error.add_note(found)
     return error
 

@@ -18,6 +18,7 @@ from raymeta.config.variants import SECTIONS, registry
 from raymeta.errors import ConfigError
 from raymeta.runs.terminal import Mode, clean, open_terminal
 from raymeta.runs.tracker import Tracker, score_text
+from raymeta.their_code import trust_flag
 
 if TYPE_CHECKING:  # torch comes with them, which a mistyped option does not wait for
     from raymeta.engine.driver import StopReason
@@ -135,12 +136,13 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
 
     A resumed run goes on where its command line says, so `mirror` and `address` have to be given again.
     """
-    path = shlex.quote(str(run.path))
+    path, trust = shlex.quote(str(run.path)), trust_flag(run.config)
     if reason == "signal":
         there = f" --address {shlex.quote(address)}" if address else ""
         copy = f" --mirror {shlex.quote(mirror.rpartition('/')[0])}" if mirror else ""
-        text = f"stopped with a checkpoint saved in {path}\ncontinue with:  raymeta train --resume {path}{there}{copy}"
-        return f"{text}\nor elsewhere:   raymeta train --resume {shlex.quote(mirror)}" if mirror else text
+        text = f"stopped with a checkpoint saved in {path}\n"
+        text += f"continue with:  raymeta train --resume {path}{there}{copy}{trust}"
+        return f"{text}\nor elsewhere:   raymeta train --resume {shlex.quote(mirror)}{trust}" if mirror else text
     summary = run.summary or {}
     headline, steps = summary["headline"], summary["by_inner_step"]
     name = headline["name"]
@@ -158,7 +160,7 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
         f"run:    {path}",
         *([f"mirror: {shlex.quote(mirror)}"] if mirror else []),
         f"next:   raymeta runs show {path}",
-        f"        raymeta evaluate {path} --episodes 1000",
+        f"        raymeta evaluate {path} --episodes 1000{trust}",
         f"        tensorboard --logdir {path}/tb",
     ]
     return "\n".join(lines)

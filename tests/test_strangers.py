@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -259,6 +260,27 @@ def test_what_the_person_gave_is_trusted(run: Run, here: Path, stranger: tuple[s
     assert train([*line, "--resume"]) == 0
     strangers._GIVEN.clear()
     assert train(["--resume", "latest", "--output", "o", "-q", "--trust"]) == 0
+
+
+def test_what_to_do_next_says_the_word(
+    run: Run, here: Path, stranger: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands that are printed to be copied work in the next process, which was given nothing."""
+    module, _ = stranger
+    own = naming(run, "tasks", module)
+    assert train(["--resume", str(own.path), "--steps", "3", "-q", "--trust"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "raymeta evaluate" in line)
+    strangers._GIVEN.clear()
+    assert evaluate([*shlex.split(line)[2:-2], "2", "--trust"]) == 0
+    assert line.endswith("--episodes 1000 --trust")
+    capsys.readouterr()
+    assert runs(["show", str(own.path)]) == 0
+    assert f"evaluate {own.path} --trust" in capsys.readouterr().out
+
+
+def test_a_run_of_ours_alone_needs_no_word(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs(["show", str(run.path)]) == 0
+    assert "--trust" not in capsys.readouterr().out
 
 
 def test_every_text_among_the_options_is_plain_or_marked() -> None:

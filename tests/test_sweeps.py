@@ -125,6 +125,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_cut_off_goes_on_and_finished_ones_are_left_alone(local_ray: Any, tmp_path: Path) -> None:
     """The state that a killed driver leaves: one trial ended, one at half of its steps, two that never began."""
     whole = sweep(tmp_path, FOUR)

@@ -16,7 +16,7 @@ from raymeta.algorithms.losses import Loss
 from raymeta.errors import ConfigError
 from raymeta.models.habits import ONLY_COMPUTES, Habits
 from raymeta.models.norm import BatchNorm, drop_running_statistics, reference_rows, running_statistics
-from raymeta.models.own_state import OwnState
+from raymeta.models.own_state import OwnState, unwritten
 from raymeta.models.surroundings import Surroundings
 from raymeta.tasks.base import Episode, Examples, Goal, one_task
 from raymeta.tasks.border import IGNORED, cross_entropy, squared_error
@@ -193,8 +193,7 @@ class Problem:
             x = x.clone()
         frozen = running_statistics() if self.batch_norm == "running" and not phase.training else nullcontext()
         with frozen:
-            outputs: Tensor = functional_call(module, values, (x,))
-        return outputs
+            return self._call(module, values, x)
 
     def rows_of_support(self, learned: Learned, support_x: Tensor, x: Tensor) -> Tensor:
         """Outputs for the support inputs in one batch with queries x, normalised by the support rows."""
@@ -203,7 +202,11 @@ class Problem:
     def _joint(self, module: nn.Module, values: Params, support_x: Tensor, x: Tensor) -> Tensor:
         inputs = torch.cat([support_x, x])
         with reference_rows(len(support_x), len(inputs)):
-            outputs: Tensor = functional_call(module, values, (inputs,))
+            return self._call(module, values, inputs)
+
+    def _call(self, module: nn.Module, values: Params, x: Tensor) -> Tensor:
+        with unwritten(values) if self._own_states else nullcontext():
+            outputs: Tensor = functional_call(module, values, (x,))
         return outputs
 
     def set_training(self, training: bool) -> None:

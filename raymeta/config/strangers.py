@@ -14,6 +14,7 @@ from typing import Any
 from raymeta.errors import ConfigError
 from raymeta.options import IMPORTED, marked
 from raymeta.redact import without_secrets
+from raymeta.their_code import texts_in
 
 _GIVEN: set[str] = set()
 _OTHERWISE = {
@@ -59,19 +60,7 @@ def require_trusted(value: object, where: str) -> None:
 
 
 def _that_name_code(value: object) -> Iterator[str]:
-    return (text for text in _texts(value) if ":" in text)
-
-
-def _texts(value: object) -> Iterator[str]:
-    """All texts in `value`, at any depth."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from (*_texts(key), *_texts(item))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
+    return (text for text in texts_in(value) if ":" in text)
 
 
 def left_to_the_person(content: Mapping[str, Any], keys: list[str]) -> tuple[dict[str, Any], dict[str, str]]:

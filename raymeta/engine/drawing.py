@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from raymeta.keys import Shard, TaskKey
 from raymeta.tasks.base import Episode, Examples, TaskSet
+from raymeta.tasks.border import sound_episodes
 
 PREPARED_SHARDS = 4
 """Shards of a step whose episodes are built in advance beside other work; of more, they are built when they come."""
@@ -31,7 +33,8 @@ class Drawing:
     def __init__(
         self, tasks: TaskSet, *, steps_at_once: bool = False, finish: Callable[[Episode], Episode] = lambda e: e
     ) -> None:
-        self._tasks = tasks
+        is_ours = type(tasks).__module__.startswith("raymeta.")
+        self._episodes = tasks.episodes if is_ours else partial(sound_episodes, tasks)
         self._steps_at_once = steps_at_once
         self._finish = finish
         self._step = -1
@@ -70,7 +73,7 @@ class Drawing:
     def draw(self, keys: Sequence[TaskKey]) -> Episode:
         """The episodes of tasks of any shard, once no other call draws."""
         with self._one_at_a_time:
-            drawn = self._tasks.episodes(keys)
+            drawn = self._episodes(keys)
         return self._finish(drawn)
 
     def _draw_more(self, shard: Shard, drawn: Episode, seconds: float) -> None:

@@ -89,6 +89,8 @@ def _require_connected(problem: Problem, learned: Learned, x: Tensor) -> None:
     moment = problem.surroundings.now(learned.params)
     with torch.enable_grad(), problem.undisturbed(), _hooks_told(problem):
         outputs = problem.forward(learned._replace(params=params), x, Phase())
+        if problem.checkpoint_inner_steps:
+            _require_forgotten(problem, problem.forward(detached(learned), x, Phase()))
         put_back(moment)
         constant = problem.forward(detached(learned), x, Phase())
     put_back(moment)
@@ -102,6 +104,16 @@ def _require_connected(problem: Problem, learned: Learned, x: Tensor) -> None:
         raise ConfigError(
             "the outputs of the model do not depend on its parameters as far as derivatives see: look for detach(), "
             ".data, torch.no_grad(), argmax or numpy in its forward"
+        )
+
+
+def _require_forgotten(problem: Problem, next_outputs: Tensor) -> None:
+    """What a call keeps on the model must not carry derivatives to the next, which is computed again without it."""
+    if next_outputs.requires_grad:
+        raise ConfigError(
+            "the model keeps what it computed from its parameters and uses it in its next call (look for "
+            f"{', '.join(problem.surroundings.changed()) or 'functools.cache'}), which checkpoint_inner_steps cannot "
+            "compute again: leave it out, or compute the kept values in every forward"
         )
 
 

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
+from torch.autograd import forward_ad
 
 from raymeta.tree import Params
 
@@ -66,6 +67,13 @@ def order() -> int:
     functorch = cast(Any, torch._C._functorch)
     kinds = (functorch.TransformType.Grad, functorch.TransformType.Jvp)
     return _PLAIN.get() + sum(level.key() in kinds for level in _levels())
+
+
+def forward_mode() -> bool:
+    """Whether a derivative is being taken forwards around this call (`torch.func.jvp`, dual numbers)."""
+    functorch = cast(Any, torch._C._functorch)
+    inside_of_duals: int = cast(Any, forward_ad)._current_level
+    return inside_of_duals >= 0 or any(level.key() == functorch.TransformType.Jvp for level in _levels())
 
 
 def _levels() -> list[Any]:

@@ -14,7 +14,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from raymeta.errors import ConfigError, RaymetaError
-from raymeta.models.own_state import OwnState, may_write
+from raymeta.models.own_state import OwnState, may_write, text_of_written
 from raymeta.signals import raise_if_interrupt
 
 
@@ -178,16 +178,13 @@ def _require_tensor(outputs: object) -> None:
 
 
 def _require_unwritten(model: nn.Module, before: dict[str, Tensor]) -> None:
-    written = [n for n, p in model.named_parameters() if n in before and not torch.equal(p.detach(), before[n])]
-    if written:
+    names = [n for n, p in model.named_parameters() if n in before and not torch.equal(p.detach(), before[n])]
+    if names:
         with torch.no_grad():
             for name, p in model.named_parameters():
                 if name in before:
                     p.copy_(before[name])
-        raise ConfigError(
-            f"the forward of the model writes its own parameter {written[0]}, which is learned: compute the changed "
-            "values inside of forward, or register a parametrization (torch.nn.utils.parametrize)"
-        )
+        raise ConfigError(text_of_written(names[0]))
 
 
 def _is_other(state: Any, before: Any) -> bool:

@@ -34,7 +34,7 @@ from raymeta.models.batch_statistics import (
     reference_rows,
     running_statistics,
 )
-from raymeta.models.derivatives import order, plain
+from raymeta.models.derivatives import forward_mode, order, plain
 
 __all__ = [
     "BatchNorm",
@@ -305,8 +305,8 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _beyond_second_order() -> bool:
-    """Whether three or more derivatives are being taken; the fused kernels are wrong from there on.
+    """Whether three or more derivatives are being taken, or one of them forwards: the fused kernels are wrong then.
 
     A compiler does not see how many there are, and fuses the primitives itself.
     """
-    return torch.compiler.is_compiling() or order() > 2
+    return torch.compiler.is_compiling() or order() > 2 or forward_mode()

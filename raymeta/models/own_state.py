@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from raymeta.errors import ConfigError
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _STOCK = ("torch.nn.modules.", "raymeta.models.")
@@ -73,6 +75,44 @@ def _tables(model: nn.Module) -> Iterator[_Table]:
 def may_write(module: nn.Module) -> bool:
     """A class of a person's own, or hooks; the forwards of torch's own layers that are left after conversion do not."""
     return not type(module).__module__.startswith(_STOCK) or bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+@contextmanager
+def unwritten(params: Mapping[str, Tensor]) -> Iterator[None]:
+    """Raise `ConfigError` if what runs inside writes any of `params`, which are learned.
+
+    A write through `.data` leaves no trace but the values themselves, and may wait for a condition on them.
+    """
+    if torch.compiler.is_compiling():  # which refuses conditions on values
+        yield
+        return
+    before = {name: _plain(value).clone() for name, value in params.items()}
+    yield
+    for name, value in params.items():
+        if not _same(_plain(value), before[name]):
+            raise ConfigError(text_of_written(name))
+
+
+def text_of_written(name: str) -> str:
+    """What to say of a forward that writes the learned parameter `name`."""
+    return (
+        f"the forward of the model writes its own parameter {name}, which is learned: compute the changed values "
+        "inside of forward, or register a parametrization (torch.nn.utils.parametrize)"
+    )
+
+
+def _plain(value: Tensor) -> Tensor:
+    """The tensor inside of all transforms of torch.func."""
+    functorch = cast(Any, torch._C._functorch)
+    while functorch.is_functorch_wrapped_tensor(value):
+        value = functorch.get_unwrapped(value)
+    return value.detach()
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same values, where NaN equals itself."""
+    with cast(Any, torch._C)._DisableFuncTorch():
+        return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 class _Table:

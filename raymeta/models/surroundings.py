@@ -26,6 +26,10 @@ class Surroundings(NamedTuple):
     own_states: Sequence[OwnState] = ()
     draws: bool = False
 
+    def changed(self) -> list[str]:
+        """Names of what the model wrote into itself."""
+        return [name for own in self.own_states for name in own.changed()]
+
     def now(self, values: Mapping[str, Tensor]) -> Moment:
         """The moment of now: generators of the CPU, and of the GPU where `values` lie on one."""
         moment: list[Callable[[], None]] = [_then(torch.set_rng_state, torch.get_rng_state())]

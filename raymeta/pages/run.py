@@ -29,6 +29,7 @@ from raymeta.pages.document import (
 )
 from raymeta.pages.episodes import read_episodes
 from raymeta.pages.sources import RunSource, read_bounded
+from raymeta.their_code import trust_flag
 
 LOG_ROWS = 200
 SHOWN_FILES = (
@@ -118,7 +119,7 @@ def _ending(source: RunSource) -> list[Block]:
     run = source.run
     blocks = [note(problem, "bad") for problem in source.problems + source.evaluation_problems]
     reason = str(run.info.get("reason") or "")
-    resume = code("Continue it", f"raymeta train --resume {shlex.quote(source.place)}")
+    resume = code("Continue it", f"raymeta train --resume {shlex.quote(source.place)}{trust_flag(source.config)}")
     if run.status == "failed":
         blocks += [note(f"The run failed. {reason}", "bad")]
     elif run.status == "lost":

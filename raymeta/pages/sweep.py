@@ -21,6 +21,7 @@ from raymeta.pages.document import Block, Page, chart, code, fact, interval_of, 
 from raymeta.pages.sources import Stamped, csv_rows, json_object, problems_of, read_bounded, stamp_of
 from raymeta.reading import parse_json
 from raymeta.runs.read import STALE_S, yaml_mapping
+from raymeta.their_code import trust_flag
 
 Row = dict[str, Any]
 COLUMNS = ("trial", "status", "reason", "step", "value", "ci95", "seed", "wall_s", "params_sha256", "run")
@@ -38,12 +39,18 @@ class SweepSource:
         self.path = path
         self._summary = Stamped(path / "summary.json", json_object)
         self._file = Stamped(path / "sweep.yaml", yaml_mapping)
+        self._base = Stamped(path / "base.yaml", yaml_mapping)
         self._trials = Stamped(path / "trials.csv", lambda data: {"rows": csv_rows(data)})
         self._records: dict[str, Stamped] = {}
 
     @property
     def id(self) -> str:
         return self.path.name
+
+    @property
+    def trust(self) -> str:
+        """` --trust` for a command on a sweep whose files name code."""
+        return trust_flag([self._file.value(), self._base.value()])
 
     @property
     def summary(self) -> Row:
@@ -211,7 +218,10 @@ def _ending(source: SweepSource) -> list[Block | None]:
         text = f"The sweep was stopped ({reason or 'no reason is written'}); its trials are saved."
     else:
         return []
-    return [note(text, tone), code("Continue it", f"raymeta tune --resume {shlex.quote(str(source.path))}")]
+    return [
+        note(text, tone),
+        code("Continue it", f"raymeta tune --resume {shlex.quote(str(source.path))}{source.trust}"),
+    ]
 
 
 def _best(source: SweepSource) -> list[Block | None]:

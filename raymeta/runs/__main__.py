@@ -32,6 +32,7 @@ from raymeta.runs.listing import (
 from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.runs.terminal import clean
 from raymeta.runs.tracker import score_text
+from raymeta.their_code import trust_flag
 
 if TYPE_CHECKING:
     from raymeta.tasks.manifest import Manifest
@@ -241,7 +242,7 @@ def _sections(run: Run, config: Row, summary: Row, manifest: Manifest | None) ->
         "data": [] if manifest is None else [*manifest.text().split("; "), *manifest.notes],
         "last events": events,
         "files": [str((run.mirror or run.path) / name) for name in files],
-        "next": _next_commands(run),
+        "next": _next_commands(run, config),
     }
 
 
@@ -266,11 +267,12 @@ def _clock(event: dict[str, Any]) -> str:
         return "-"
 
 
-def _next_commands(run: Run) -> list[str]:
+def _next_commands(run: Run, config: Row) -> list[str]:
     """Commands that make sense now, of those that are installed."""
     path = shlex.quote(run.place)
     ended_early = run.status in ("stopped", "failed", "lost")
-    wanted = [("train", f"--resume {path}") if ended_early else ("evaluate", path)]
+    trust = trust_flag(config)
+    wanted = [("train", f"--resume {path}{trust}") if ended_early else ("evaluate", f"{path}{trust}")]
     if run.mirror is None:
         wanted += [("report", f"{path} -o report.html"), ("dashboard", shlex.quote(str(run.path.parent)))]
     return [f"python -m raymeta.{name} {rest}" for name, rest in wanted if find_spec(f"raymeta.{name}")]

@@ -14,8 +14,9 @@ from typing import Any
 from raymeta.config.load import dump
 from raymeta.config.schema import RunConfig
 from raymeta.files import json_text, write_json, write_whole
-from raymeta.reading import read_json
+from raymeta.reading import TEXT_BYTES, read_json, read_regular
 from raymeta.runs.environment import package_version
+from raymeta.runs.read import yaml_mapping
 from raymeta.runs.write import HEARTBEAT_S, Heartbeat
 from raymeta.signals import unwrapped_interrupts
 from raymeta.storage.remote import Remote
@@ -23,6 +24,7 @@ from raymeta.sweeps.load import Sweep
 from raymeta.sweeps.records import Record, Records
 from raymeta.sweeps.resources import share_of
 from raymeta.sweeps.studies import importance
+from raymeta.their_code import trust_flag
 
 
 def trial_config(sweep: Sweep, record: Record, directory: Path) -> RunConfig:
@@ -179,7 +181,13 @@ def _cell(value: Any) -> Any:
     return value if value is None or isinstance(value, int | float | str) else json_text(value)
 
 
+def trust_of(directory: Path) -> str:
+    """` --trust` for a command on a sweep whose files name code."""
+    files = (directory / name for name in ("sweep.yaml", "base.yaml"))
+    return trust_flag([yaml_mapping(read_regular(path, TEXT_BYTES)) for path in files])
+
+
 def next_commands(directory: Path) -> list[str]:
     """What to do after a sweep."""
-    path = shlex.quote(str(directory))
-    return [f"raymeta train -c {path}/best.yaml", f"raymeta runs ls {path}/trials --sort headline"]
+    path, trust = shlex.quote(str(directory)), trust_of(directory)
+    return [f"raymeta train -c {path}/best.yaml{trust}", f"raymeta runs ls {path}/trials --sort headline"]

@@ -155,7 +155,7 @@ def stack_episodes(episodes: Sequence[Episode]) -> Episode:
         if 0 < len(ids) < len(side):
             raise DataError("some episodes of this task set have a class_id, others have none: all or none should")
         for name in ("x", "y"):
-            _require_equal_shapes(name, [getattr(examples, name) for examples in side])
+            _require_alike(name, [getattr(examples, name) for examples in side])
         return Examples(
             torch.stack([examples.x for examples in side]),
             torch.stack([examples.y for examples in side]),
@@ -165,13 +165,16 @@ def stack_episodes(episodes: Sequence[Episode]) -> Episode:
     return Episode(stack([e.support for e in episodes]), stack([e.query for e in episodes]))
 
 
-def _require_equal_shapes(name: str, values: Sequence[Tensor]) -> None:
+def _require_alike(name: str, values: Sequence[Tensor]) -> None:
     shapes = dict.fromkeys(tuple(value.shape) for value in values)
     if len(shapes) > 1:
         raise DataError(
             f"episodes of one step differ in size: {name} is {' and '.join(str(list(s)) for s in list(shapes)[:2])}. "
             "Make all of them equal, filled up or cut; what is computed side by side has one shape"
         )
+    types = dict.fromkeys(str(value.dtype).removeprefix("torch.") for value in values)
+    if len(types) > 1:
+        raise DataError(f"episodes of one step differ in type: {name} is {' and '.join(types)}. Give one type in all")
 
 
 def one_task(examples: Examples, t: int) -> Examples:

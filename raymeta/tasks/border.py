@@ -60,6 +60,74 @@ def require_sound(
         _require_stackable(tasks, keys, episodes, where)
 
 
+def sound_episodes(tasks: TaskSet, keys: Sequence[TaskKey]) -> Episode:
+    """The episodes of `keys`, all of one split, stacked; of a task set that a person wrote, which may be wrong later.
+
+    Raises `DataError` naming the first task that is not like those before the run, and what its `episode` raises.
+    """
+    try:
+        batch = tasks.episodes(keys)
+        is_as_told = _is_as_told(tasks, keys[0].split, batch)
+    except Exception:
+        _require_each(tasks, keys)
+        raise
+    if not is_as_told:
+        _require_each(tasks, keys)
+        where = f"tasks {type(tasks).__name__}, {keys[0].split} split, step {keys[0].step}"
+        _refuse(where, "episodes gives other examples than episode", "the same")
+    return batch
+
+
+def _is_as_told(tasks: TaskSet, split: Split, batch: Episode) -> bool:
+    """Whether types, shapes and labels of a batch [T, n, ...] are right, by a few operations for all of it."""
+    if not all(_is_sound_side(tasks, split, side) for side in batch) or not batch.support.x.shape[1]:
+        return False
+    if tasks.goal == "regression" or batch.support.y.ndim > 2:
+        return True
+    labels = torch.arange(tasks.size(split).way)
+    return bool((batch.support.y[:, :, None] == labels).any(1).all())
+
+
+def _is_sound_side(tasks: TaskSet, split: Split, side: Examples) -> bool:
+    x, y, ids = side
+    if x.requires_grad or y.requires_grad or x.dtype in _SMALL or x.shape[:2] != y.shape[:2]:
+        return False
+    if tuple(x.shape[2:]) != tuple(tasks.input_shape):
+        return False
+    if ids is not None and (ids.dtype != torch.int64 or not _within(ids, 0, tasks.num_classes(split))):
+        return False
+    if tasks.goal == "regression":
+        return True
+    one_label = y.ndim == 2
+    lowest, end = (0, tasks.size(split).way) if one_label else (IGNORED, tasks.num_outputs)
+    return y.dtype == torch.int64 and _within(y, lowest, end)
+
+
+def _within(values: Tensor, lowest: int, end: int) -> bool:
+    return not values.numel() or (int(values.min()) >= lowest and int(values.max()) < end)
+
+
+def _require_each(tasks: TaskSet, keys: Sequence[TaskKey]) -> None:
+    """Raise `DataError` for the first task whose episode alone is wrong."""
+    first: Episode | None = None
+    for key in keys:
+        where = f"tasks {type(tasks).__name__}, {key.split} split, step {key.step}, task {key.index}"
+        episode = tasks.episode(key)
+        require_episode(episode, where, queries=key.split != "train")
+        _require_as_told(tasks, key.split, episode, where, places=True)
+        if episode.support.class_id is not None:
+            require_class_ids(episode, where, tasks.num_classes(key.split))
+        first = first or episode
+        _require_alike(episode, first, where)
+
+
+def _require_alike(episode: Episode, first: Episode, where: str) -> None:
+    for name, side, other in zip(_SIDES, episode, first, strict=True):
+        for part, one, model in zip(Examples._fields, side, other, strict=True):
+            if _shown(one) != _shown(model):
+                _refuse(f"{where}: {name}", f"{part} is {_shown(one)}", f"{_shown(model)}, as in other tasks of a step")
+
+
 def require_declared(tasks: TaskSet, splits: Iterable[Split]) -> None:
     """Raise `DataError` unless what a task set says of itself has the types that everything else relies on."""
     where, shape, outputs = f"tasks {type(tasks).__name__}", tasks.input_shape, tasks.num_outputs
@@ -102,6 +170,9 @@ def _require_side(side: Examples, where: str, *, may_be_empty: bool) -> None:
             _refuse(where, f"{name} is {_kind(value)}", "a torch.Tensor (torch.from_numpy makes one of an array)")
         if value is not None and value.ndim == 0:
             _refuse(where, f"{name} is a single number", "a first dimension of examples [n, ...]")
+    for part, value in (("x", side.x), ("y", side.y)):
+        if value.requires_grad:
+            _refuse(where, f"{part} requires gradients", f"a tensor without them ({part}.detach() makes one)")
     if side.x.dtype in _SMALL:
         _refuse(where, f"x is {_shown(side.x)}", "floats (pictures: x.float() / 255), or int64 for tokens")
     for name, value in (("y", side.y), ("class_id", side.class_id)):
