@@ -13,13 +13,12 @@ from typing import Any
 
 from raymeta.command_line import Parser, add_verbose, dashed, run_command, say
 from raymeta.dashboard.assets import PLOTLY, SCRIPTS, asset
-from raymeta.dashboard.library import SWEEP_FILES
 from raymeta.errors import ConfigError, DataError
 from raymeta.files import json_text, write_whole
 from raymeta.pages.compare import compare_page
 from raymeta.pages.run import run_page
 from raymeta.pages.sources import RunSource
-from raymeta.pages.sweep import SweepSource, sweep_page
+from raymeta.pages.sweep import SWEEP_FILES, SweepSource, sweep_page
 from raymeta.runs.listing import told_apart, without_repetition
 from raymeta.runs.read import Run, resolve_run
 

@@ -124,6 +124,11 @@ def test_options_are_described_alike(request: pytest.FixtureRequest) -> None:
         ["tune", "--samplez", "3"],
         ["evaluate", "run", "--episodez", "3"],
         ["evaluate", "run", "--episodes", "many"],
+        ["config", "check", "--nope"],
+        ["config", "explian"],
+        ["report", "run", "--nope"],
+        ["dashboard", "--nope"],
+        ["bench", "--nope"],
     ],
     ids=" ".join,
 )

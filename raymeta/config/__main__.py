@@ -13,10 +13,8 @@ from raymeta.config.describe import REQUIRED, Option, all_keys, run_options, sch
 from raymeta.config.layers import read_layer
 from raymeta.config.load import dump, load_config
 from raymeta.config.preset_files import preset_names
-from raymeta.config.schema import RunOptions
 from raymeta.config.variants import SECTIONS, registry, variant_class
 from raymeta.config.yaml_lines import parse
-from raymeta.engine.outer import OuterOptions
 from raymeta.errors import ConfigError
 from raymeta.options import OF_THE_PERSON, marked
 
@@ -47,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _resolved(source: str, trust: bool) -> dict[str, Any]:
     """The resolved, flattened configuration of a file, a run's folder or a preset."""
+    from raymeta.config.schema import RunOptions  # with torch, which a mistyped option does not wait for
+
     path = Path(source)
     if path.is_dir():
         path = path / "config.yaml"
@@ -119,6 +119,9 @@ def _diff(first: str, second: str, *, trust: bool) -> int:
 
 
 def _schema() -> int:
+    from raymeta.config.schema import RunOptions
+    from raymeta.engine.outer import OuterOptions
+
     top = schema_of(RunOptions)
     properties = {**top["properties"], "outer": schema_of(OuterOptions)}
     for section in SECTIONS:

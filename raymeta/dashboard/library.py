@@ -9,13 +9,12 @@ from pathlib import Path
 from raymeta.dashboard.guard import inside
 from raymeta.pages.bench import BenchSource
 from raymeta.pages.sources import RunSource
-from raymeta.pages.sweep import SweepSource
+from raymeta.pages.sweep import SWEEP_FILES, SweepSource
 
 OPENED = 32
 """Runs whose rows are held in memory; of those opened longest ago they are read again."""
 MAX_MEASUREMENTS = 200
 """Files of measurements that are looked at; of more, those whose names come last."""
-SWEEP_FILES = ("summary.json", "sweep.yaml", "trials.csv")
 
 
 class Library:

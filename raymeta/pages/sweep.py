@@ -26,6 +26,8 @@ from raymeta.their_code import trust_flag
 Row = dict[str, Any]
 COLUMNS = ("trial", "status", "reason", "step", "value", "ci95", "seed", "wall_s", "params_sha256", "run")
 """Columns of `trials.csv` that are not options of the configuration."""
+SWEEP_FILES = ("summary.json", "sweep.yaml", "trials.csv")
+"""Of which any makes a folder a sweep."""
 OVERVIEW = ("importance", "history", "curves")
 MAX_TRIALS = 2_000
 MAX_CURVES = 200
