@@ -72,20 +72,20 @@ def meta_gradient(
     if loss is not None and getattr(algorithm, "inner_loss_reduction", "mean") != "mean":
         raise ConfigError("a loss of your own is used as it is: leave inner_loss_reduction at mean")
     goal = _checked_goal(episodes, algorithm, labelled=loss is None or algorithm.goals == ("classification",))
-    exact = convert(model)
+    exact, mark = convert(model), fingerprint(model)
     problem = Problem(
         exact,
         goal=goal,
         loss=loss,
         vectorize=vectorize,
         batch_norm=batch_norm,
-        habits=_known_habits(model, exact, episodes[0].support.x, head),
+        habits=_known_habits(model, mark, exact, episodes[0].support.x, head),
         checkpoint_inner_steps=checkpoint_inner_steps,
     )
     if not problem.param_names:
         raise ConfigError("the model has no learnable parameters: all have requires_grad=False, or there are none")
     learned = _learned(problem, algorithm, params or {})
-    _once_computable(model, algorithm, problem, learned, episodes[0])
+    _once_computable(model, mark, algorithm, problem, learned, episodes[0])
     totals = [_group_sum(problem, algorithm, learned, group, step) for group in _groups(episodes, goal)]
     return {
         name: (torch.stack([total[name] for total in totals]).sum(0) / len(episodes)).to(value.dtype)
@@ -153,24 +153,24 @@ _KNOWN: WeakKeyDictionary[nn.Module, dict[object, Habits]] = WeakKeyDictionary()
 _COMPUTABLE: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
 
-def _known_habits(model: nn.Module, exact: nn.Module, x: Tensor, head: str | None) -> Habits:
+def _known_habits(model: nn.Module, mark: str, exact: nn.Module, x: Tensor, head: str | None) -> Habits:
     """Habits of a model, found out once for each shape of inputs and modes of its modules."""
     known = _KNOWN.setdefault(model, {})
-    kind = x.shape[1:], x.dtype, head, fingerprint(model)
+    kind = x.shape[1:], x.dtype, head, mark
     if kind not in known:
         known[kind] = habits_of(exact, x, head=head)
     return known[kind]
 
 
 def _once_computable(
-    model: nn.Module, algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode
+    model: nn.Module, mark: str, algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode
 ) -> None:
     """Check once that nothing of a task would be wrong without an error."""
     computable = _COMPUTABLE.setdefault(model, set())
     shapes = episode.support.x.shape[1:], episode.support.y.shape[1:]
     head = problem.head_name if algorithm.splits_model else None
     options = problem.own_loss, problem.batch_norm, problem.vectorize, problem.checkpoint_inner_steps
-    kind = repr(algorithm), options, head, shapes, fingerprint(model)
+    kind = repr(algorithm), options, head, shapes, mark
     if kind not in computable:
         with exact_attention(), whole_graphs():
             require_computable(algorithm, problem, learned, few_of_each_class(episode))
