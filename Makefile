@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 
-$(S3): tests/s3_server.txt $(READY)
+$(S3): tests/support/s3_server.txt $(READY)
 	$(PYTHON) -m venv .venv/s3-server
-	.venv/s3-server/bin/python -m pip install --quiet -r tests/s3_server.txt
+	.venv/s3-server/bin/python -m pip install --quiet -r tests/support/s3_server.txt
 	touch $@

@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 from record import record
 
-from raymeta.sweeps.load import load_sweep
-from raymeta.sweeps.tuner import new_directory, run_sweep
+from raymeta.sweeps.file.load import load_sweep
+from raymeta.sweeps.tune.driver import new_directory, run_sweep
 
 RATES = {"algorithm.inner_lr": [0.03, 0.1, 0.3, 1.0], "outer.lr": [0.0003, 0.001, 0.003, 0.01]}
 SCHEDULERS: dict[str, Any] = {"grid": "none", "asha": "asha"}

@@ -28,9 +28,9 @@ from typing import Any
 
 from record import record
 
-from raymeta.engine.checkpoint import CheckpointStore
-from raymeta.files import write_json
+from raymeta.engine.driver.checkpoint import CheckpointStore
 from raymeta.runs.read import Run
+from raymeta.system.files import write_json
 from raymeta.tree import params_sha256
 
 NODES, CPUS, WORKERS = 3, 2, 4
@@ -335,7 +335,7 @@ def lost_steps(steps: list[tuple[float, int]]) -> tuple[list[int], list[int]]:
 
 def undisturbed(run: Run, steps: int, folder: Path) -> str:
     """SHA-256 of the parameters that one process computes in as many steps of the same configuration."""
-    from raymeta.training import meta_train
+    from raymeta.api.train import meta_train
 
     alone = {"workers": 0, "aggregate": "flat", "placement": "pack", "address": None, "shard_timeout": None}
     output = str(folder / "undisturbed")

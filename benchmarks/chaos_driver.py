@@ -17,15 +17,17 @@ from pathlib import Path
 import yaml
 from pydantic.dataclasses import dataclass
 
+from raymeta.api.resume import resumed_config
+from raymeta.api.train import Training
 from raymeta.config.load import load_config
 from raymeta.errors import RaymetaError
 from raymeta.keys import TaskKey
 from raymeta.runs.read import load_run
-from raymeta.runs.tracker import Scores, WorkerRow
-from raymeta.tasks.base import Episode
-from raymeta.tasks.omniglot import Omniglot
+from raymeta.tasks.episodes import Episode
+from raymeta.tasks.images.omniglot.task_set import Omniglot
 from raymeta.tasks.sinusoid import Sinusoid
-from raymeta.training import Training, resumed_config
+from raymeta.trackers.base import WorkerRow
+from raymeta.trackers.scores import Scores
 
 CONTROL = "RAYMETA_CHAOS"
 """Environment variable that names the folder to the workers."""

@@ -18,7 +18,7 @@ import torch
 from record import record
 
 from raymeta.keys import plan
-from raymeta.tasks.omniglot import Omniglot
+from raymeta.tasks.images.omniglot.task_set import Omniglot
 
 REQUIRED = 5_000  # 5-way 1-shot episodes with one query image per class, in shards of the default size
 CASES = [(5, 1, 1), (5, 1, 15), (5, 5, 5), (20, 1, 1)]  # way, shot, query_shot

@@ -25,7 +25,7 @@ from typing import Any
 from chaos import ENVIRONMENT
 from record import record
 
-from raymeta.engine.checkpoint import CheckpointStore
+from raymeta.engine.driver.checkpoint import CheckpointStore
 from raymeta.runs.read import Run
 from raymeta.tree import params_sha256
 

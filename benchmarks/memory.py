@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from record import record
 
+from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.maml import MAML
-from raymeta.algorithms.problem import Learned, Phase, Problem
 from raymeta.bench.cases import Case
 from raymeta.engine.executors.ray_actors.pool import keep_memory
 from raymeta.models.conv4 import Conv4

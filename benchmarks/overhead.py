@@ -28,22 +28,22 @@ from typing import Any, NamedTuple
 import torch
 from record import record
 
-from raymeta.algorithms.problem import Phase
+from raymeta.adaptation.problem import Phase
+from raymeta.autodiff.failures import exact_attention
 from raymeta.config.build import build, initial_state, schedule_of
 from raymeta.config.load import load_config
-from raymeta.engine.checkpoint import CheckpointStore
-from raymeta.engine.driver import train_loop
+from raymeta.engine.driver.checkpoint import CheckpointStore
+from raymeta.engine.driver.loop import train_loop
+from raymeta.engine.driver.profile import TABLE, Profile
 from raymeta.engine.executors.local import LocalExecutor
-from raymeta.engine.phases import PHASES
-from raymeta.engine.profile import TABLE, Profile
-from raymeta.engine.shard_function import ShardFunction
-from raymeta.files import write_json
+from raymeta.engine.stopwatch import PHASES
+from raymeta.engine.worker.shard_function import ShardFunction
 from raymeta.keys import TaskKey
-from raymeta.models.differentiable import exact_attention
-from raymeta.runs.tensorboard import TensorBoard
-from raymeta.runs.terminal import open_terminal
-from raymeta.runs.tracker import Trackers
 from raymeta.runs.write import RunWriter
+from raymeta.system.files import write_json
+from raymeta.trackers.base import Trackers
+from raymeta.trackers.tensorboard import TensorBoard
+from raymeta.trackers.terminal import open_terminal
 
 REQUIRED = 0.5
 

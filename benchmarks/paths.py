@@ -18,7 +18,7 @@ from raymeta.algorithms.maml import MAML
 from raymeta.bench.__main__ import one_core
 from raymeta.bench.cases import CASES, Case
 from raymeta.bench.measure import measure
-from raymeta.engine.vectorize import largest_convolution
+from raymeta.engine.worker.vectorize import largest_convolution
 from raymeta.models.conv4 import Conv4
 from raymeta.models.mlp import MLP
 

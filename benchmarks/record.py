@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from raymeta.files import write_json
-from raymeta.runs.circumstances import circumstances
+from raymeta.runs.provenance import circumstances
+from raymeta.system.files import write_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 

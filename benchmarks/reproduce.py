@@ -17,12 +17,12 @@ from typing import Any
 
 from record import record
 
+from raymeta.api.train import Training
 from raymeta.config import yaml_lines
 from raymeta.config.load import load_config
 from raymeta.runs.read import Run
 from raymeta.runs.tables import evaluation
-from raymeta.runs.terminal import open_terminal
-from raymeta.training import Training
+from raymeta.trackers.terminal import open_terminal
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "sinusoid-maml": {

@@ -24,7 +24,7 @@ from record import record
 
 from raymeta.config.build import build, initial_state, schedule_of
 from raymeta.config.load import load_config
-from raymeta.engine.driver import map_reduce, outer_step
+from raymeta.engine.driver.step import map_reduce, outer_step
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions

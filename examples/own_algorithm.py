@@ -5,7 +5,7 @@ from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
 
 import raymeta
-from raymeta.algorithms.base import Adaptation
+from raymeta.adaptation.outcome import Adaptation
 from raymeta.options import STRICT
 
 

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from raymeta.algorithms.meta_sgd import MetaSGD
     from raymeta.algorithms.protonet import ProtoNet
     from raymeta.algorithms.reptile import Reptile
+    from raymeta.api.evaluate import meta_test
+    from raymeta.api.gradient import meta_gradient
+    from raymeta.api.load import SweepView, load_run
+    from raymeta.api.train import meta_train
     from raymeta.errors import RaymetaError
-    from raymeta.evaluation import meta_test
-    from raymeta.gradient import meta_gradient
     from raymeta.keys import TaskKey
     from raymeta.models.base import ModelSpec
-    from raymeta.tasks.base import Episode, Examples, TaskSet
-    from raymeta.training import meta_train
+    from raymeta.tasks.base import TaskSet
+    from raymeta.tasks.episodes import Episode, Examples
     from raymeta.tree import params_sha256
-    from raymeta.views import SweepView, load_run
 
 __version__ = "0.1.0"
 
@@ -33,8 +34,8 @@ _HOMES = {
     "ANIL": "algorithms.anil",
     "Algorithm": "algorithms.base",
     "Baseline": "algorithms.baseline",
-    "Episode": "tasks.base",
-    "Examples": "tasks.base",
+    "Episode": "tasks.episodes",
+    "Examples": "tasks.episodes",
     "JointTraining": "algorithms.joint",
     "MAML": "algorithms.maml",
     "MetaSGD": "algorithms.meta_sgd",
@@ -42,13 +43,13 @@ _HOMES = {
     "ProtoNet": "algorithms.protonet",
     "RaymetaError": "errors",
     "Reptile": "algorithms.reptile",
-    "SweepView": "views",
+    "SweepView": "api.load",
     "TaskKey": "keys",
     "TaskSet": "tasks.base",
-    "load_run": "views",
-    "meta_gradient": "gradient",
-    "meta_test": "evaluation",
-    "meta_train": "training",
+    "load_run": "api.load",
+    "meta_gradient": "api.gradient",
+    "meta_test": "api.evaluate",
+    "meta_train": "api.train",
     "params_sha256": "tree",
 }
 

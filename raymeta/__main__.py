@@ -8,7 +8,7 @@ from importlib import import_module
 
 from raymeta import __version__
 from raymeta.errors import shortened
-from raymeta.signals import unwrapped_interrupts
+from raymeta.system.signals import unwrapped_interrupts
 
 COMMANDS = {
     "train": "meta-train a model, in this process or on Ray workers",
@@ -24,7 +24,7 @@ COMMANDS = {
     "omniglot": "download Omniglot, or pack its images into one file",
     "transfer": "pre-train on CIFAR-10, fine-tune on CIFAR-100 at several label fractions",
 }
-_PACKAGES = ("runs", "config", "dashboard", "bench")
+_PACKAGES = ("runs", "config", "dashboard", "bench", "presets", "transfer")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from raymeta.command_line import Parser, add_verbose, run_command
-from raymeta.signals import raise_if_interrupt
+from raymeta.system.command_line import Parser, add_verbose, run_command
+from raymeta.system.signals import raise_if_interrupt
 
 
 class Finding(NamedTuple):
@@ -103,7 +103,7 @@ def _disk(output: Path) -> Finding:
 
 def _data(output: Path) -> Finding:
     from raymeta.errors import DataError
-    from raymeta.tasks.omniglot import Omniglot
+    from raymeta.tasks.images.omniglot.task_set import Omniglot
 
     try:
         tasks = Omniglot()

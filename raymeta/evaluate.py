@@ -7,17 +7,17 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from raymeta.command_line import Parser, add_verbose, dashed, print_result, run_command, say
 from raymeta.errors import EnvironmentProblem
-from raymeta.files import json_text, require_writable, write_json
 from raymeta.keys import Split
 from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run, resolve_run
-from raymeta.runs.tracker import score_text
+from raymeta.system.command_line import Parser, add_verbose, dashed, print_result, run_command, say
+from raymeta.system.files import json_text, require_writable, write_json
+from raymeta.trackers.scores import score_text
 
 if TYPE_CHECKING:
-    from raymeta.evaluation import Evaluation
+    from raymeta.api.evaluate import Evaluation
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def meta_test(run: Run, **options: Any) -> Evaluation:
     """`raymeta.meta_test`, with which torch comes: a mistyped option does not wait for that."""
-    from raymeta import evaluation
+    from raymeta.api import evaluate as evaluation
 
     return evaluation.meta_test(run, **options)
 
@@ -68,7 +68,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     evaluations = [replace(e, run=name) for e, name in zip(scored, told_apart(runs), strict=True)]
     first, *others = evaluations
 
-    from raymeta.evaluation import paired_difference, same_episodes
+    from raymeta.api.evaluate import paired_difference, same_episodes
 
     pairs = [(first, other, paired_difference(first, other)) for other in others if same_episodes(first, other)]
     apart = [other.run for other in others if not same_episodes(first, other)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raymeta.tasks.omniglot import main
+from raymeta.tasks.images.omniglot.__main__ import main
 
 __all__ = ["main"]
 

@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raymeta.command_line import Parser, add_verbose, dashed, run_command, say
 from raymeta.dashboard.assets import PLOTLY, SCRIPTS, asset
 from raymeta.errors import ConfigError, DataError
-from raymeta.files import json_text, write_whole
-from raymeta.pages.compare import compare_page
-from raymeta.pages.run import run_page
-from raymeta.pages.sources import RunSource
-from raymeta.pages.sweep import SWEEP_FILES, SweepSource, sweep_page
 from raymeta.runs.listing import told_apart, without_repetition
 from raymeta.runs.read import Run, resolve_run
+from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
+from raymeta.system.files import json_text, write_whole
+from raymeta.views.pages.compare import compare_page
+from raymeta.views.pages.run import run_page
+from raymeta.views.pages.sweep import SWEEP_FILES, sweep_page
+from raymeta.views.sources.run import RunSource
+from raymeta.views.sources.sweep import SweepSource
 
 LIMIT_BYTES = 8 * 10**6
 """A report stays below this: pictures of episodes are left out where they would make it larger."""

@@ -9,19 +9,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from raymeta.command_line import print_result, run_command, say
 from raymeta.config.arguments import Arguments, Flag, split_arguments
 from raymeta.config.describe import run_options, section_options
 from raymeta.config.load import Loaded, Override, dump, load_config
-from raymeta.config.preset_files import DEFAULT, preset_names
 from raymeta.config.variants import SECTIONS, registry
 from raymeta.errors import ConfigError
-from raymeta.runs.terminal import Mode, clean, open_terminal
-from raymeta.runs.tracker import Tracker, score_text
-from raymeta.their_code import trust_flag
+from raymeta.presets.files import DEFAULT, preset_names
+from raymeta.system.command_line import print_result, run_command, say
+from raymeta.system.text import clean
+from raymeta.system.their_code import trust_flag
+from raymeta.trackers.base import Tracker
+from raymeta.trackers.scores import score_text
+from raymeta.trackers.terminal import Mode, open_terminal
 
 if TYPE_CHECKING:  # torch comes with them, which a mistyped option does not wait for
-    from raymeta.engine.driver import StopReason
+    from raymeta.engine.driver.loop import StopReason
     from raymeta.runs.read import Run
 
 TRACED_STEPS = 10
@@ -58,7 +60,8 @@ def _train(argv: Sequence[str]) -> int:
         raise ConfigError(f"--log-format {mode} is none of {', '.join(get_args(Mode))}")
     loaded, resume = _configuration(arguments)
 
-    from raymeta.training import Training, run_name, without_effect
+    from raymeta.api.describe import run_name, without_effect
+    from raymeta.api.train import Training
 
     config, notes = loaded.config, loaded.notes
     if flags.get("print_config"):
@@ -84,7 +87,7 @@ def _train(argv: Sequence[str]) -> int:
     mirror = None if training.store is None else str(training.store / run.id)
     text = result_text(run, training.reason, mirror=mirror, address=config.address)
     if training.profile is not None and training.profile.num_steps:
-        from raymeta.engine.profile import profile_text
+        from raymeta.engine.driver.profile import profile_text
 
         text += f"\n\n{profile_text(training.profile.table())}"
     print_result("train", text, str(run.path))
@@ -97,7 +100,7 @@ def _configuration(arguments: Arguments) -> tuple[Loaded, Run | None]:
     if "resume" not in flags:
         return load_config(files=files, overrides=overrides, trust=trust), None
 
-    from raymeta.resume import DEFAULT_OUTPUT, resumed_config, run_to_resume
+    from raymeta.api.resume import DEFAULT_OUTPUT, resumed_config, run_to_resume
 
     reference = "latest" if flags["resume"] is True else flags["resume"]
     output = next((o.value for o in reversed(overrides) if o.key == "output"), DEFAULT_OUTPUT)

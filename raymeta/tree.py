@@ -10,10 +10,13 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Params: TypeAlias = dict[str, Tensor]
+FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from raymeta.command_line import print_result, run_command, say
 from raymeta.config.arguments import Arguments, Flag, split_arguments
 from raymeta.engine.executors.placement import require_known_address
 from raymeta.errors import ConfigError, EnvironmentProblem
-from raymeta.redact import without_secrets
-from raymeta.runs.terminal import Mode
-from raymeta.runs.tracker import score_text
-from raymeta.storage.remote import is_uri
+from raymeta.system.command_line import print_result, run_command, say
+from raymeta.system.redact import without_secrets
+from raymeta.system.remote import is_uri
+from raymeta.trackers.scores import score_text
+from raymeta.trackers.terminal import Mode
 
 FLAGS = (
     Flag(("-c", "--config"), "many", "the sweep file", "FILE"),
@@ -58,7 +58,7 @@ def _tune(argv: Sequence[str]) -> int:
     if "resume" not in flags:
         _require_file(flags.get("config", []))
 
-    from raymeta.sweeps import tuner  # with torch, which these mistakes do not wait for
+    from raymeta.sweeps.tune import driver as tuner  # with torch, which these mistakes do not wait for
 
     directory = _directory(arguments)
     if directory is None:
@@ -81,9 +81,9 @@ def _tune(argv: Sequence[str]) -> int:
 
 def _directory(arguments: Arguments) -> Path | None:
     """The folder of the sweep to run, new or resumed; None after a dry run."""
-    from raymeta.sweeps import tuner
-    from raymeta.sweeps.load import load_sweep
-    from raymeta.sweeps.search import proposer
+    from raymeta.sweeps.file.load import load_sweep
+    from raymeta.sweeps.search.proposer import proposer
+    from raymeta.sweeps.tune import driver as tuner
 
     flags, overrides = arguments
     output = Path(_local(flags.get("output", "results")))
@@ -118,7 +118,7 @@ def _require_file(files: Sequence[str]) -> None:
 def _misfits(sweep: Any) -> list[str]:
     """What of a sweep this machine could never run; a dry run may be for another one."""
     from raymeta.sweeps.resources import require_fit
-    from raymeta.sweeps.tuner import this_machine
+    from raymeta.sweeps.tune.driver import this_machine
 
     try:
         require_fit(sweep, [this_machine()])
@@ -150,9 +150,9 @@ def _changes(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def dry_run_text(sweep: Any) -> str:
     """The first trials of a sweep with what they take; later ones of an adaptive search are not known yet."""
+    from raymeta.sweeps.file.space import Tried, describe
     from raymeta.sweeps.resources import share_of
-    from raymeta.sweeps.search import proposer
-    from raymeta.sweeps.space import Tried, describe
+    from raymeta.sweeps.search.proposer import proposer
 
     source = proposer(sweep)
     repeats = f" x {sweep.file.repeats} seeds" if sweep.file.repeats > 1 else ""
@@ -173,9 +173,9 @@ def dry_run_text(sweep: Any) -> str:
 
 def to_go_on_text(directory: Path, changes: Mapping[str, Any], *, trust: bool = False) -> str:
     """What `--resume` would do with a sweep."""
-    from raymeta.sweeps.load import load_sweep
+    from raymeta.sweeps.file.load import load_sweep
     from raymeta.sweeps.records import ENDED, Records
-    from raymeta.sweeps.search import proposer
+    from raymeta.sweeps.search.proposer import proposer
 
     sweep = load_sweep(directory / "sweep.yaml", changes=changes, check=False, foreign=True, trust=trust)
     records = Records.load(directory / "records", sweep.file.repeats)
@@ -186,7 +186,7 @@ def to_go_on_text(directory: Path, changes: Mapping[str, Any], *, trust: bool = 
 
 def result_text(directory: Path, summary: Mapping[str, Any], reason: str | None) -> str:
     """The end of a sweep for people: the best configuration, counts, failures, and what to do next."""
-    from raymeta.sweeps.space import describe
+    from raymeta.sweeps.file.space import describe
     from raymeta.sweeps.summary import next_commands, trust_of
 
     counts, best = summary["counts"], summary["best"]
@@ -212,8 +212,8 @@ def result_text(directory: Path, summary: Mapping[str, Any], reason: str | None)
 
 def help_text() -> str:
     """Flags, and every key of a sweep file with its meaning."""
-    from raymeta.config.describe import options_of
-    from raymeta.sweeps.schema import Resources, StopRules, SweepFile
+    from raymeta.config.class_options import options_of
+    from raymeta.sweeps.file.schema import Resources, StopRules, SweepFile
 
     lines = [
         "usage: raymeta tune -c FILE [--KEY VALUE ...]",

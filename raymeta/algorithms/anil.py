@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -10,14 +10,14 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.algorithms.base import Predictor
-from raymeta.algorithms.chain import Link
-from raymeta.algorithms.descent import DescentAlgorithm
-from raymeta.algorithms.inner import Descent, LossReduction, loss_scale, steps_in
-from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.adaptation.descent import Descent, LossReduction, loss_scale, steps_in
+from raymeta.adaptation.outcome import Predictor, once
+from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.algorithms.base import DescentAlgorithm
+from raymeta.autodiff.recompute import Link
 from raymeta.errors import ConfigError
 from raymeta.options import STRICT
-from raymeta.tasks.base import Examples
+from raymeta.tasks.episodes import Examples
 from raymeta.tree import Params
 
 FEATURES = "support_features|"
@@ -78,15 +78,3 @@ class ANIL(DescentAlgorithm):
             prepare=Link([name for name in names if name not in head], features),
             rule=self.rule,
         )
-
-
-def once(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`function` remembering its last result, since the predictors of a task all see the same queries."""
-    last: list[tuple[Tensor, Tensor]] = []
-
-    def call(x: Tensor) -> Tensor:
-        if not last or last[0][0] is not x:
-            last[:] = [(x, function(x))]
-        return last[0][1]
-
-    return call

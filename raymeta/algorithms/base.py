@@ -6,33 +6,28 @@ Shape suffixes: T tasks, S support examples, Q query examples, K inner steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import torch
+from pydantic import Field, PositiveFloat, model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.adaptation.checkpointing import checkpointed_gradient
+from raymeta.adaptation.descent import Descent
+from raymeta.adaptation.inner_rules import InnerOptimizer, InnerRule
+from raymeta.adaptation.outcome import Adaptation, training_metrics
+from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.autodiff.derivatives import gradient_and_value
+from raymeta.autodiff.failures import explain_failure
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
-from raymeta.models.derivatives import gradient_and_value
-from raymeta.models.differentiable import explain_failure
-from raymeta.models.norm import collect_statistics
-from raymeta.tasks.base import Episode, Examples, Goal, TaskSet
+from raymeta.models.layers.norm import collect_statistics
+from raymeta.options import STRICT
+from raymeta.tasks.base import Goal, TaskSet
+from raymeta.tasks.episodes import Episode, Examples, Noise
 from raymeta.tree import Params
-
-Predictor = Callable[[Tensor], Tensor]
-"""Query inputs [Q, *feature] to outputs [Q, num_outputs]."""
-
-Noise = dict[str, Tensor]
-"""What a task draws besides its episode, by name; drawn from its key, [T, ...] for a batch of tasks."""
-
-
-class Adaptation(NamedTuple):
-    """The outcome of adapting to one task: a predictor before and after each inner step, and the first support loss."""
-
-    predictors: list[Predictor]  # K + 1
-    support_loss: Tensor | None = None
 
 
 class Sums(NamedTuple):
@@ -160,13 +155,43 @@ def _without_state(
     return loss, (metrics, {})
 
 
-def training_metrics(
-    problem: Problem, loss: Tensor, outputs: Tensor, y: Tensor, support_loss: Tensor | None
-) -> dict[str, Tensor]:
-    """A task's metrics under their names in metrics.jsonl."""
-    metrics = {"train/query_loss": loss.detach()}
-    if support_loss is not None:
-        metrics["train/support_loss"] = support_loss.detach()
-    if problem.has_accuracy:
-        metrics["train/query_accuracy"] = problem.metrics(outputs.detach(), y)["accuracy"]
-    return metrics
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DescentAlgorithm(Algorithm):
+    """Base of the methods that adapt by gradient descent, whose inner steps can be checkpointed."""
+
+    inner_optimizer: InnerOptimizer = "sgd"
+    """rule of the inner steps: plain gradient descent, or `adam` (fresh moments for each task)"""
+    inner_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """momentum of inner `sgd`: the step follows v ← momentum · v + gradient"""
+    inner_clip_norm: PositiveFloat | None = None
+    """largest global norm of an inner gradient; larger ones are scaled down"""
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> Self:
+        if self.inner_momentum and self.inner_optimizer != "sgd":
+            raise ValueError("inner_momentum is of inner_optimizer sgd: leave it out with adam, which has its own")
+        return self
+
+    @property
+    def rule(self) -> InnerRule:
+        return InnerRule(self.inner_optimizer, self.inner_momentum, self.inner_clip_norm)
+
+    @abstractmethod
+    def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
+        """The inner loop on `support`; of `learned.params` it may use the names only."""
+
+    def loss_weights(self, num_steps: int) -> dict[int, float]:
+        """Weights of the query losses in the outer loss, by the inner steps done before each."""
+        return {num_steps: 1.0}
+
+    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
+        return self.descent(problem, learned, support, phase).adaptation(learned.params)
+
+    def task_gradient(
+        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
+    ) -> tuple[Params, Params, dict[str, Tensor]]:
+        if problem.checkpoint_inner_steps:
+            descent = self.descent(problem, learned, episode.support, phase)
+            if descent.num_steps and not descent.first_order:
+                return checkpointed_gradient(problem, learned, episode, descent, self.loss_weights(descent.num_steps))
+        return super().task_gradient(problem, learned, episode, noise=noise, phase=phase)

@@ -12,14 +12,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from raymeta.algorithms.anil import once
-from raymeta.algorithms.base import Adaptation, Algorithm, Noise, Predictor, training_metrics
-from raymeta.algorithms.inner import steps_in
-from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.adaptation.descent import steps_in
+from raymeta.adaptation.outcome import Adaptation, Predictor, once, training_metrics
+from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.algorithms.base import Algorithm
+from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.keys import TaskKey
-from raymeta.models.derivatives import gradient_and_value
 from raymeta.options import STRICT
-from raymeta.tasks.base import Episode, Examples, Goal, TaskSet
+from raymeta.tasks.base import Goal, TaskSet
+from raymeta.tasks.episodes import Episode, Examples, Noise
 from raymeta.tree import Params, tree_map
 
 

@@ -7,12 +7,12 @@ from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.algorithms.base import Noise, training_metrics
-from raymeta.algorithms.descent import DescentAlgorithm
-from raymeta.algorithms.inner import Descent, LossReduction, full_descent, steps_in
-from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.adaptation.descent import Descent, LossReduction, full_descent, steps_in
+from raymeta.adaptation.outcome import training_metrics
+from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.algorithms.base import DescentAlgorithm
 from raymeta.options import STRICT
-from raymeta.tasks.base import Episode, Examples
+from raymeta.tasks.episodes import Episode, Examples, Noise
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -6,11 +6,11 @@ import torch
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
 
-from raymeta.algorithms.descent import DescentAlgorithm
-from raymeta.algorithms.inner import Descent, LossReduction, full_descent, steps_in
-from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.adaptation.descent import Descent, LossReduction, full_descent, steps_in
+from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.algorithms.base import DescentAlgorithm
 from raymeta.options import STRICT
-from raymeta.tasks.base import Examples
+from raymeta.tasks.episodes import Examples
 from raymeta.tree import Params
 
 RATES = "inner_lr/"

@@ -8,10 +8,12 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.algorithms.base import Adaptation, Algorithm, Noise
-from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.adaptation.outcome import Adaptation
+from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.algorithms.base import Algorithm
 from raymeta.options import STRICT
-from raymeta.tasks.base import Examples, Goal, TaskSet
+from raymeta.tasks.base import Goal, TaskSet
+from raymeta.tasks.episodes import Examples, Noise
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -11,14 +11,15 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, field_valida
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.algorithms.base import Adaptation, Algorithm, Noise, Predictor, training_metrics
-from raymeta.algorithms.inner import steps_in
-from raymeta.algorithms.problem import Learned, Phase, Problem
+from raymeta.adaptation.descent import steps_in
+from raymeta.adaptation.outcome import Adaptation, Predictor, training_metrics
+from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.algorithms.base import Algorithm
+from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
-from raymeta.models.derivatives import gradient_and_value
 from raymeta.options import STRICT
-from raymeta.tasks.base import Episode, Examples
+from raymeta.tasks.episodes import Episode, Examples, Noise
 from raymeta.tree import Params, detach, tree_map
 
 BETA2, EPS = 0.999, 1e-8

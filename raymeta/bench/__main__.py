@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raymeta.command_line import Parser, add_verbose, run_command
+from raymeta.system.command_line import Parser, add_verbose, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,9 +39,9 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     from raymeta.bench.ours import PATHS
     from raymeta.bench.peers import available
     from raymeta.errors import ConfigError, EnvironmentProblem
-    from raymeta.files import require_writable, write_json
-    from raymeta.pages.bench import KIND
-    from raymeta.runs.circumstances import PACKAGES, circumstances
+    from raymeta.runs.provenance import MEASURED_PACKAGES, circumstances
+    from raymeta.system.files import require_writable, write_json
+    from raymeta.views.sources.bench import KIND
 
     if unknown := [name for name in arguments.cases if name not in CASES]:
         raise ConfigError(f"there is no case {unknown[0]}: cases are {', '.join(CASES)}")
@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
             results.append(measure(CASES[name], device, rounds=arguments.rounds, paths=arguments.paths))
             print(table(results[-1]), flush=True)
     if arguments.json:
-        made = circumstances(_command(words), (*PACKAGES, "higher", "torchopt", "jax"))
+        made = circumstances(_command(words), (*MEASURED_PACKAGES, "higher", "torchopt", "jax"))
         measured = {"device": arguments.device, "rounds": arguments.rounds, "cases": results}
         write_json(arguments.json, {"kind": KIND, **made, **measured})
     return 0

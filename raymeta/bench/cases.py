@@ -15,7 +15,8 @@ from raymeta.algorithms.reptile import Reptile
 from raymeta.models.base import ModelSpec
 from raymeta.models.conv4 import Conv4
 from raymeta.models.mlp import MLP
-from raymeta.tasks.base import Episode, Examples, Goal
+from raymeta.tasks.base import Goal
+from raymeta.tasks.episodes import Episode, Examples
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from raymeta.algorithms.anil import ANIL
 from raymeta.bench.cases import Case
 from raymeta.bench.plain import plain
-from raymeta.tasks.base import Examples
+from raymeta.tasks.episodes import Examples
 
 PEAK_SIZE = 1536
 

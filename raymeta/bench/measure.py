@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from raymeta.autodiff.failures import exact_attention
 from raymeta.bench.cases import CASES, Case
 from raymeta.bench.floor import floor, flops, peak_flops, synchronize
 from raymeta.bench.ours import PATHS, ours
 from raymeta.bench.peers import available
-from raymeta.models.differentiable import exact_attention
-from raymeta.signals import raise_if_interrupt
+from raymeta.system.signals import raise_if_interrupt
 from raymeta.tree import Params
 
 LEAST_S = 0.4

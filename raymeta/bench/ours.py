@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-from raymeta.algorithms.problem import Phase, Problem
+from raymeta.adaptation.problem import Phase, Problem
 from raymeta.bench.cases import Case
-from raymeta.engine.shard_function import ShardFunction
+from raymeta.engine.worker.shard_function import ShardFunction
 from raymeta.keys import TaskKey
 from raymeta.tree import Layout, Params
 

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from torch import nn
 
 from raymeta.errors import ConfigError
-from raymeta.models.norm import BatchNorm, Norm
-from raymeta.models.pooling import MaxPool2x2
+from raymeta.models.layers.norm import BatchNorm, Norm
+from raymeta.models.layers.pooling import MaxPool2x2
 
 
 def plain(module: nn.Module) -> nn.Module:

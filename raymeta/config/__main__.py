@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from raymeta.command_line import Parser, add_verbose, run_command, say
-from raymeta.config.describe import REQUIRED, Option, all_keys, run_options, schema_of, section_options
+from raymeta.config.class_options import REQUIRED, Option, schema_of
+from raymeta.config.describe import all_keys, run_options, section_options
 from raymeta.config.layers import read_layer
 from raymeta.config.load import dump, load_config
-from raymeta.config.preset_files import preset_names
 from raymeta.config.variants import SECTIONS, registry, variant_class
 from raymeta.config.yaml_lines import parse
 from raymeta.errors import ConfigError
 from raymeta.options import OF_THE_PERSON, marked
+from raymeta.presets.files import preset_names
+from raymeta.system.command_line import Parser, add_verbose, run_command, say
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,7 +121,7 @@ def _diff(first: str, second: str, *, trust: bool) -> int:
 
 def _schema() -> int:
     from raymeta.config.schema import RunOptions
-    from raymeta.engine.outer import OuterOptions
+    from raymeta.engine.driver.outer import OuterOptions
 
     top = schema_of(RunOptions)
     properties = {**top["properties"], "outer": schema_of(OuterOptions)}

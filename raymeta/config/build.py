@@ -9,22 +9,22 @@ from typing import Literal
 import torch
 from torch import nn
 
-from raymeta.algorithms.problem import Learned, Problem, Vectorize
+from raymeta.adaptation.problem import Learned, Problem, Vectorize
 from raymeta.config.build_problem import build_problem, example_inputs, is_known
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
-from raymeta.engine.books import RunState
-from raymeta.engine.chunks import Chunks
+from raymeta.engine.driver.memory import Chunks
+from raymeta.engine.driver.outer import OuterOptimizer
+from raymeta.engine.driver.rehearsal import rehearse
+from raymeta.engine.driver.schedule import Schedule
+from raymeta.engine.driver.state import RunState
 from raymeta.engine.executors.base import Executor, Notify, silent
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
-from raymeta.engine.numerics import Numerics
-from raymeta.engine.outer import OuterOptimizer
-from raymeta.engine.rehearsal import rehearse
-from raymeta.engine.schedule import Schedule
-from raymeta.engine.vectorize import Choice, any_convolution, choose_vectorize
-from raymeta.engine.worker import Blueprint
+from raymeta.engine.worker.blueprint import Blueprint
+from raymeta.engine.worker.numerics import Numerics
+from raymeta.engine.worker.vectorize import Choice, any_convolution, choose_vectorize
 from raymeta.errors import ConfigError, RaymetaError
 from raymeta.keys import Split
 from raymeta.tasks.border import require_declared, require_sound

@@ -5,20 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from raymeta.algorithms.losses import LOSSES, Loss, loss_of, metrics_of
-from raymeta.algorithms.problem import Problem
+from raymeta.adaptation.losses import LOSSES, Loss, loss_of, metrics_of
+from raymeta.adaptation.problem import Problem
+from raymeta.autodiff.surroundings import seeded_by
 from raymeta.config.schema import RunConfig
-from raymeta.engine.drawing import in_type
-from raymeta.engine.rehearsal import few_of_each_class
+from raymeta.engine.driver.rehearsal import few_of_each_class
 from raymeta.errors import ConfigError
 from raymeta.keys import SPLITS, TaskKey
 from raymeta.models.backbones import Backbone
-from raymeta.models.convert import convert
 from raymeta.models.custom import Custom
 from raymeta.models.habits import ONLY_COMPUTES, Habits, habits_of
 from raymeta.models.instance import Instance
+from raymeta.models.layers.convert import convert
 from raymeta.models.shapes import type_of
-from raymeta.models.surroundings import seeded_by
+from raymeta.tasks.episodes import in_type
 
 
 def build_problem(config: RunConfig) -> Problem:

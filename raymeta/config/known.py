@@ -13,14 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from raymeta.files import write_whole
-from raymeta.reading import read_json
+from raymeta.system.files import write_whole
+from raymeta.system.reading import read_json
 
 FILE = Path(__file__).with_name("options.json")
 _ROOT = Path(__file__).parents[1]
 _SOURCES = (
-    "algorithms", "tasks", "models", "config/schema.py", "config/describe.py", "config/variants.py", "engine/outer.py",
-    "engine/numerics.py", "engine/executors/placement.py", "options.py",
+    "adaptation", "algorithms", "models", "tasks", "config/schema.py", "config/class_options.py", "config/variants.py",
+    "engine/driver/outer.py", "engine/worker/numerics.py", "engine/executors/placement.py", "options.py",
 )  # fmt: skip
 
 Entry = dict[str, Any]
@@ -43,17 +43,17 @@ def sources_sha256() -> str:
     found = hashlib.sha256()
     for name in _SOURCES:
         place = _ROOT / name
-        for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             found.update(f"{path.name}\n".encode() + path.read_bytes().replace(b"\r\n", b"\n"))
     return found.hexdigest()
 
 
 def made() -> dict[str, Any]:
     """The content of `options.json`, from the classes."""
-    from raymeta.config.describe import REQUIRED, options_of, schema_of
+    from raymeta.config.class_options import REQUIRED, options_of, schema_of
     from raymeta.config.schema import RunOptions
     from raymeta.config.variants import BUILT_IN, variant_class
-    from raymeta.engine.outer import OuterOptions
+    from raymeta.engine.driver.outer import OuterOptions
 
     def entry(cls: Any) -> Entry:
         options = options_of(cls).items()

@@ -11,7 +11,7 @@ from raymeta.config import yaml_lines
 from raymeta.config.variants import SECTIONS, import_path, name_of, section_of
 from raymeta.config.yaml_lines import KeyPath
 from raymeta.errors import ConfigError
-from raymeta.reading import first_line, read_text
+from raymeta.system.reading import first_line, read_text
 
 
 class Override(NamedTuple):

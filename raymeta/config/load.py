@@ -14,14 +14,14 @@ from raymeta.config import light, yaml_lines
 from raymeta.config.describe import known_entry, run_options, section_options
 from raymeta.config.layers import Layer, Layers, Override, override_layer, read_layer
 from raymeta.config.mistakes import is_known, note, note_missing, one_for_a_choice, unknown
-from raymeta.config.preset_files import DEFAULT, preset_names, preset_path
 from raymeta.config.strangers import give, is_of_a_run, left_to_the_person, refusal, untrusted
 from raymeta.config.variants import SECTIONS, name_of, registry, require_name, section_of, variant_class
 from raymeta.config.yaml_lines import KeyPath
 from raymeta.errors import ConfigError
 from raymeta.options import OF_THE_PERSON, marked
-from raymeta.redact import without_secrets
-from raymeta.their_code import described, recorded
+from raymeta.presets.files import DEFAULT, preset_names, preset_path
+from raymeta.system.redact import without_secrets
+from raymeta.system.their_code import described, recorded
 
 if TYPE_CHECKING:
     from raymeta.config.schema import RunConfig
@@ -204,7 +204,7 @@ def _checked(layers: Layers) -> RunConfig:
     from pydantic import ValidationError
 
     from raymeta.config.schema import RunConfig, RunOptions
-    from raymeta.engine.outer import OuterOptions
+    from raymeta.engine.driver.outer import OuterOptions
 
     values = dict(layers.values)
     parts: dict[str, Any] = {}

@@ -21,17 +21,16 @@ from pydantic import (
     model_validator,
 )
 
-from raymeta.algorithms.base import Algorithm
-from raymeta.algorithms.descent import DescentAlgorithm
-from raymeta.algorithms.problem import BatchNormPolicy, Vectorize
+from raymeta.adaptation.problem import BatchNormPolicy, Vectorize
+from raymeta.algorithms.base import Algorithm, DescentAlgorithm
 from raymeta.config.variants import name_of
+from raymeta.engine.driver.outer import OuterOptions
 from raymeta.engine.executors.placement import Aggregate, Placement, require_known_address
-from raymeta.engine.numerics import Precision
-from raymeta.engine.outer import OuterOptions
+from raymeta.engine.worker.numerics import Precision
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
 from raymeta.options import IMPORTED, OF_THE_PERSON
-from raymeta.storage.remote import is_uri
+from raymeta.system.remote import is_uri
 from raymeta.tasks.base import TaskSet
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")

@@ -13,8 +13,8 @@ from typing import Any
 
 from raymeta.errors import ConfigError
 from raymeta.options import IMPORTED, marked
-from raymeta.redact import without_secrets
-from raymeta.their_code import texts_in
+from raymeta.system.redact import without_secrets
+from raymeta.system.their_code import texts_in
 
 _GIVEN: set[str] = set()
 _OTHERWISE = {

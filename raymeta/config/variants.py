@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, get_args
 
 from raymeta.errors import ConfigError
-from raymeta.their_code import imported
+from raymeta.system.their_code import imported
 
 Section = Literal["tasks", "model", "algorithm"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
@@ -31,12 +31,12 @@ BUILT_IN: dict[Section, dict[str, str]] = {
     },
     "tasks": {
         "sinusoid": "raymeta.tasks.sinusoid:Sinusoid",
-        "glyphs": "raymeta.tasks.glyphs:Glyphs",
-        "omniglot": "raymeta.tasks.omniglot:Omniglot",
-        "images": "raymeta.tasks.images:Images",
-        "cifar_fs": "raymeta.tasks.cifar100:CifarFS",
-        "fc100": "raymeta.tasks.cifar100:FC100",
-        "mini_imagenet": "raymeta.tasks.mini_imagenet:MiniImagenet",
+        "glyphs": "raymeta.tasks.images.glyphs:Glyphs",
+        "omniglot": "raymeta.tasks.images.omniglot.task_set:Omniglot",
+        "images": "raymeta.tasks.images.folder:Images",
+        "cifar_fs": "raymeta.tasks.images.cifar100:CifarFS",
+        "fc100": "raymeta.tasks.images.cifar100:FC100",
+        "mini_imagenet": "raymeta.tasks.images.mini_imagenet:MiniImagenet",
     },
     "model": {
         "mlp": "raymeta.models.mlp:MLP",

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from raymeta.errors import ConfigError
-from raymeta.reading import first_line
-from raymeta.yaml_bounds import require_bounded
+from raymeta.system.reading import first_line
+from raymeta.system.yaml_bounds import require_bounded
 
 _TAG = "tag:yaml.org,2002:"
 _NUMBER = r"(?:0|[1-9][0-9]*)"

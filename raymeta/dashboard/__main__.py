@@ -12,9 +12,9 @@ import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
 
-from raymeta.command_line import Parser, add_verbose, dashed, run_command
 from raymeta.dashboard.assets import PLOTLY, asset
 from raymeta.errors import ConfigError, EnvironmentProblem
+from raymeta.system.command_line import Parser, add_verbose, dashed, run_command
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

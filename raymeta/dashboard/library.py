@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raymeta.dashboard.guard import inside
-from raymeta.pages.bench import BenchSource
-from raymeta.pages.sources import RunSource
-from raymeta.pages.sweep import SWEEP_FILES, SweepSource
+from raymeta.views.pages.sweep import SWEEP_FILES
+from raymeta.views.sources.bench import BenchSource
+from raymeta.views.sources.run import RunSource
+from raymeta.views.sources.sweep import SweepSource
 
 OPENED = 32
 """Runs whose rows are held in memory; of those opened longest ago they are read again."""

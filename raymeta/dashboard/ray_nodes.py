@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from raymeta.figures.style import is_number
+from raymeta.views.figures.style import is_number
 
 TIMEOUT_S = 1.0
 LIMIT_BYTES = 4 * 2**20

@@ -16,14 +16,14 @@ from raymeta.dashboard import ray_nodes
 from raymeta.dashboard.assets import TYPES, asset
 from raymeta.dashboard.guard import FILE_POLICY, add_headers, guard, inside
 from raymeta.dashboard.library import Library
-from raymeta.files import json_text
-from raymeta.pages.bench import bench_page
-from raymeta.pages.cluster import cluster_page
-from raymeta.pages.compare import MAX_RUNS, compare_page
-from raymeta.pages.run import run_page
-from raymeta.pages.runs import listed, runs_page
-from raymeta.pages.sources import RunSource
-from raymeta.pages.sweep import sweep_page
+from raymeta.system.files import json_text
+from raymeta.views.pages.bench import bench_page
+from raymeta.views.pages.cluster import cluster_page
+from raymeta.views.pages.compare import MAX_RUNS, compare_page
+from raymeta.views.pages.run import run_page
+from raymeta.views.pages.runs import listed, runs_page
+from raymeta.views.pages.sweep import sweep_page
+from raymeta.views.sources.run import RunSource
 
 LIBRARY: web.AppKey[Library] = web.AppKey("library", Library)
 LOCK: web.AppKey[threading.Lock] = web.AppKey("lock", threading.Lock)

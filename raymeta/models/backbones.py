@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from raymeta.errors import ConfigError, EnvironmentProblem
 from raymeta.models.base import ModelSpec
-from raymeta.models.convert import convert
-from raymeta.models.norm import name_norms
+from raymeta.models.layers.convert import convert
+from raymeta.models.layers.norm import name_norms
 from raymeta.models.shapes import require_images, require_outputs
 from raymeta.options import STRICT
 

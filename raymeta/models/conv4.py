@@ -11,9 +11,9 @@ from torch import nn
 
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
-from raymeta.models.convolution import Conv2d
-from raymeta.models.norm import NormKind, make_norm, name_norms
-from raymeta.models.pooling import MaxPool2x2
+from raymeta.models.layers.convolution import Conv2d
+from raymeta.models.layers.norm import NormKind, make_norm, name_norms
+from raymeta.models.layers.pooling import MaxPool2x2
 from raymeta.models.shapes import require_images
 from raymeta.options import STRICT
 

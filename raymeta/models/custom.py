@@ -13,10 +13,10 @@ from torch import nn
 
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
-from raymeta.models.convert import convert
+from raymeta.models.layers.convert import convert
 from raymeta.models.shapes import require_outputs
 from raymeta.options import IMPORTED, STRICT
-from raymeta.their_code import imported, told
+from raymeta.system.their_code import imported, told
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

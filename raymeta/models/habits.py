@@ -13,9 +13,9 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from raymeta.autodiff.own_state import OwnState, may_write, text_of_written
 from raymeta.errors import ConfigError, RaymetaError
-from raymeta.models.own_state import OwnState, may_write, text_of_written
-from raymeta.signals import raise_if_interrupt
+from raymeta.system.signals import raise_if_interrupt
 
 
 class Habits(NamedTuple):

@@ -7,8 +7,8 @@ from torch import nn
 
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
-from raymeta.models.convert import convert
 from raymeta.models.fingerprint import fingerprint
+from raymeta.models.layers.convert import convert
 from raymeta.models.shapes import require_outputs
 from raymeta.options import STRICT
 

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from raymeta.models.base import ModelSpec
-from raymeta.models.norm import make_norm, name_norms
+from raymeta.models.layers.norm import make_norm, name_norms
 from raymeta.options import STRICT
 
 

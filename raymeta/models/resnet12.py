@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymeta.models.base import ModelSpec
-from raymeta.models.convolution import Conv2d
-from raymeta.models.norm import BatchNorm, name_norms
-from raymeta.models.pooling import max_pool
+from raymeta.models.layers.convolution import Conv2d
+from raymeta.models.layers.norm import BatchNorm, name_norms
+from raymeta.models.layers.pooling import max_pool
 from raymeta.models.shapes import require_images
 from raymeta.options import STRICT
 

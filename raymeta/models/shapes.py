@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raymeta.errors import ConfigError, RaymetaError
-from raymeta.signals import raise_if_interrupt
+from raymeta.system.signals import raise_if_interrupt
 
 
 def require_images(name: str, input_shape: Sequence[int], divisor: int = 1) -> tuple[int, int, int]:

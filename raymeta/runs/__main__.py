@@ -16,23 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from raymeta.command_line import Parser, add_verbose, run_command, say
 from raymeta.errors import ConfigError, DataError
-from raymeta.files import json_text
-from raymeta.redact import without_secrets
-from raymeta.runs.listing import (
-    OWN_KEYS,
-    SUMMARY_KEYS,
-    dotted,
-    listing_row,
-    public_row,
-    told_apart,
-    without_repetition,
-)
+from raymeta.runs.listing import OWN_KEYS, SUMMARY_KEYS, listing_row, public_row, told_apart, without_repetition
 from raymeta.runs.read import Run, find_runs, resolve_run
-from raymeta.runs.terminal import clean
-from raymeta.runs.tracker import score_text
-from raymeta.their_code import trust_flag
+from raymeta.system.command_line import Parser, add_verbose, run_command, say
+from raymeta.system.files import json_text
+from raymeta.system.redact import without_secrets
+from raymeta.system.text import clean, dotted
+from raymeta.system.their_code import trust_flag
+from raymeta.trackers.scores import score_text
 
 if TYPE_CHECKING:
     from raymeta.tasks.manifest import Manifest

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from raymeta.figures.comparison import config_differences, paired
-from raymeta.runs.listing import dotted, told_apart
+from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run
 from raymeta.runs.tables import evaluation
+from raymeta.system.text import dotted
+from raymeta.trackers.scores import paired
 
 Row = dict[str, Any]
 
@@ -65,3 +66,14 @@ def comparison(runs: Sequence[Run]) -> Row:
         "paired": None if pairs is None else pairs._asdict(),
         "differences": config_differences({name: dotted(run.config) for name, run in named.items()}),
     }
+
+
+def config_differences(configs: Mapping[str, Mapping[str, object]]) -> list[Row]:
+    """Keys in which the runs' dotted configurations differ: rows {key, values by run}."""
+    keys = list(dict.fromkeys(key for config in configs.values() for key in config))
+    rows = []
+    for key in keys:
+        values = {name: config.get(key) for name, config in configs.items()}
+        if len({repr(value) for value in values.values()}) > 1:
+            rows.append({"key": key, "values": values})
+    return rows

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from raymeta.errors import ConfigError, EnvironmentProblem
-from raymeta.files import write_problem
-from raymeta.runs.listing import dotted
 from raymeta.runs.read import Run, require_pandas
 from raymeta.runs.tables import frames
-from raymeta.runs.tensorboard import TensorBoard
+from raymeta.system.files import write_problem
+from raymeta.system.text import dotted
+from raymeta.trackers.tensorboard import TensorBoard
 
 NOT_METRICS = ("step", "attempt", "time")
 PROJECT = "raymeta"

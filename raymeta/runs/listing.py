@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from raymeta.errors import RaymetaError
 from raymeta.runs.read import Run
+from raymeta.system.text import dotted
 
 Row = dict[str, Any]
 
@@ -32,14 +33,6 @@ def listing_row(run: Run) -> Row:
 def public_row(row: Row) -> Row:
     """`listing_row` with the names of the variants as its only configuration: what programs are given."""
     return {**row, "config": {key: row["config"].get(key) for key in HIGHLIGHTS if key in row["config"]}}
-
-
-def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration as `{"algorithm.inner_lr": 0.1, ...}`."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat.update(dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
 
 
 def told_apart(runs: Sequence[Run]) -> list[str]:

@@ -19,9 +19,10 @@ from types import TracebackType
 from typing import NamedTuple
 
 from raymeta.errors import EnvironmentProblem
-from raymeta.runs.tracker import Scores, WorkerRow
-from raymeta.storage.fetch import CHECKPOINTS, STATE, checkpoint_of
-from raymeta.storage.remote import Remote
+from raymeta.runs.restore import CHECKPOINTS, STATE, checkpoint_of
+from raymeta.system.remote import Remote
+from raymeta.trackers.base import WorkerRow
+from raymeta.trackers.scores import Scores
 
 EVERY_S = 3.0
 """Seconds between passes."""

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
-from raymeta.files import nan_for_null
-from raymeta.reading import TEXT_BYTES, parse_json, read_regular
-from raymeta.redact import without_secrets
+from raymeta.runs.restore import CHECKPOINTS, copy_to_look_at, fetch
 from raymeta.runs.rows import current_rows, read_rows
-from raymeta.storage.fetch import CHECKPOINTS, copy_to_look_at, fetch
-from raymeta.storage.remote import Remote, is_uri
-from raymeta.yaml_bounds import LOADER, require_bounded
+from raymeta.system.files import nan_for_null
+from raymeta.system.reading import TEXT_BYTES, parse_json, read_regular
+from raymeta.system.redact import without_secrets
+from raymeta.system.remote import Remote, is_uri
+from raymeta.system.yaml_bounds import LOADER, require_bounded
 
 if TYPE_CHECKING:
     import pandas as pd

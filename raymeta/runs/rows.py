@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from raymeta.errors import DataError
-from raymeta.files import json_text, write_problem
-from raymeta.reading import ROWS_BYTES, first_line, open_regular, parse_json
+from raymeta.system.files import json_text, write_problem
+from raymeta.system.reading import ROWS_BYTES, first_line, open_regular, parse_json
 
 DENSE_STEPS = 2_000
 """Up to this step every step has a row."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raymeta.errors import DataError
-from raymeta.files import nan_for_null
-from raymeta.reading import parse_json, read_regular
 from raymeta.runs.read import Run, require_pandas
 from raymeta.runs.rows import current_rows
+from raymeta.system.files import nan_for_null
+from raymeta.system.reading import parse_json, read_regular
 
 if TYPE_CHECKING:
     import pandas as pd

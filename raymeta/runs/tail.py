@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
-from raymeta.reading import open_regular
 from raymeta.runs.rows import complete_row
+from raymeta.system.reading import open_regular
 
 KEEP_ROWS = 6_000
 """Rows held; where a file has more, an even choice of them."""

@@ -31,14 +31,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from raymeta.files import json_text, write_json, write_problem, write_whole
-from raymeta.reading import read_regular
-from raymeta.redact import without_secrets
-from raymeta.runs.claim import Claim
-from raymeta.runs.environment import environment, package_version
+from raymeta.runs.lock import Claim
+from raymeta.runs.provenance import environment, package_version
 from raymeta.runs.rows import JsonLines, count_rows, keeps_row, row_stride
-from raymeta.runs.tracker import Scores, WorkerRow, score_text
+from raymeta.system.files import json_text, write_json, write_problem, write_whole
+from raymeta.system.reading import read_regular
+from raymeta.system.redact import without_secrets
 from raymeta.tasks.manifest import DATA, Manifest
+from raymeta.trackers.base import WorkerRow
+from raymeta.trackers.scores import Scores, score_text
 
 HEARTBEAT_S = 5.0
 _SAVE_EVERY_S = 10.0

@@ -1,10 +1,10 @@
 """Sweeps: many runs with other options each, side by side on Ray, and the best of them.
 
-schema, space, parse, load   the sweep file: what is searched, how, and with which resources; all checked first
-search, evolution            which configuration comes next: a pure function of those before it
-schedulers                   which trials stop early or change their options
-resources                    what a trial takes of a cluster, and whether it can ever fit
-trial                        one trial: an ordinary run that reports to Ray Tune
-records, summary             plain files of a sweep: its trials, its best configuration
-tuner                        all of it on Ray, from a new sweep or from the records of one that was killed
+file/       what a sweep file says: what is searched, how, with which resources; all checked first
+search/     which configuration comes next: a pure function of those before it
+tune/       all that touches Ray Tune: trials, schedulers, the whole sweep
+resources   what a trial takes of a cluster, and whether it can ever fit
+records     one plain file a trial, enough to go on from after a kill
+summary     the sweep's results as files: its trials, its best configuration
+display     what people see while it goes on
 """

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import IO, Any, Literal, Protocol, TextIO, cast
 
-from raymeta.files import json_text
-from raymeta.runs.outlet import Outlet
-from raymeta.runs.terminal import REPORT_EVERY_S, Mode, clean, duration
-from raymeta.runs.tracker import score_text
-from raymeta.sweeps.load import Sweep
+from raymeta.sweeps.file.space import describe
+from raymeta.sweeps.file.sweep import Sweep
 from raymeta.sweeps.records import ENDED, Ranked, Record, Records
-from raymeta.sweeps.space import describe
+from raymeta.system.files import json_text
+from raymeta.system.streams import Outlet
+from raymeta.system.text import clean, duration
+from raymeta.trackers.scores import score_text
+from raymeta.trackers.terminal import REPORT_EVERY_S, Mode
 
 _REFRESH_S = 0.25
 _ROWS = 8

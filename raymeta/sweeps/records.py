@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from raymeta.engine.checkpoint import CheckpointStore
+from raymeta.engine.driver.checkpoint import CheckpointStore
 from raymeta.errors import DataError
-from raymeta.files import write_json
-from raymeta.reading import parse_json, read_regular
 from raymeta.runs.read import Run
-from raymeta.runs.tracker import VAL_ACCURACY, VAL_MSE
-from raymeta.sweeps.space import Point, Tried
+from raymeta.sweeps.file.space import Point, Tried
+from raymeta.system.files import write_json
+from raymeta.system.reading import parse_json, read_regular
+from raymeta.trackers.names import VAL_ACCURACY, VAL_MSE
 
 TrialStatus = Literal["waiting", "running", "finished", "stopped early", "failed", "stopped"]
 ENDED: tuple[TrialStatus, ...] = ("finished", "stopped early", "failed")

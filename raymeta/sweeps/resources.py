@@ -10,9 +10,9 @@ from raymeta.config.load import dump
 from raymeta.config.schema import RunConfig
 from raymeta.engine.executors.placement import Need, Node, arithmetic, room
 from raymeta.errors import EnvironmentProblem
-from raymeta.sweeps.load import Sweep
-from raymeta.sweeps.schema import Resources
-from raymeta.sweeps.space import describe
+from raymeta.sweeps.file.schema import Resources
+from raymeta.sweeps.file.space import describe
+from raymeta.sweeps.file.sweep import Sweep
 
 Bundle = dict[str, float]
 

@@ -13,18 +13,18 @@ from typing import Any
 
 from raymeta.config.load import dump
 from raymeta.config.schema import RunConfig
-from raymeta.files import json_text, write_json, write_whole
-from raymeta.reading import TEXT_BYTES, read_json, read_regular
-from raymeta.runs.environment import package_version
+from raymeta.runs.provenance import package_version
 from raymeta.runs.read import yaml_mapping
 from raymeta.runs.write import HEARTBEAT_S, Heartbeat
-from raymeta.signals import unwrapped_interrupts
-from raymeta.storage.remote import Remote
-from raymeta.sweeps.load import Sweep
+from raymeta.sweeps.file.sweep import Sweep
 from raymeta.sweeps.records import Record, Records
 from raymeta.sweeps.resources import share_of
-from raymeta.sweeps.studies import importance
-from raymeta.their_code import trust_flag
+from raymeta.sweeps.search.tpe import importance
+from raymeta.system.files import json_text, write_json, write_whole
+from raymeta.system.reading import TEXT_BYTES, read_json, read_regular
+from raymeta.system.remote import Remote
+from raymeta.system.signals import unwrapped_interrupts
+from raymeta.system.their_code import trust_flag
 
 
 def trial_config(sweep: Sweep, record: Record, directory: Path) -> RunConfig:

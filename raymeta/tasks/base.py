@@ -6,43 +6,15 @@ import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
-from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split, TaskKey
+from raymeta.tasks.episodes import Episode, Size, stack_episodes
 from raymeta.tasks.manifest import Contents, Manifest
 
 Goal = Literal["classification", "regression"]
-
-
-class Examples(NamedTuple):
-    """Inputs `x` [n, *feature] with targets `y`: ids in the task [n] (int64) or values [n, d].
-
-    `class_id` [n] holds each example's class in its split, for methods that train on all classes at once.
-    In a batch of episodes every tensor has a leading task dimension [T, n, ...].
-    """
-
-    x: Tensor
-    y: Tensor
-    class_id: Tensor | None = None
-
-
-class Episode(NamedTuple):
-    """A sampled task: n = way * shot support examples, way * query_shot query examples, disjoint."""
-
-    support: Examples
-    query: Examples
-
-
-class Size(NamedTuple):
-    """How large an episode is."""
-
-    way: int
-    shot: int
-    query_shot: int
 
 
 class TaskSet(ABC):
@@ -145,38 +117,3 @@ def _first_episode_sha256(episode: Episode) -> str:
         plain = plain.detach().cpu().to(torch.bfloat16).float() if plain.is_floating_point() else plain.cpu()
         digest.update(plain.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def stack_episodes(episodes: Sequence[Episode]) -> Episode:
-    """Stack episodes of equal shapes along a leading task dimension."""
-
-    def stack(side: Sequence[Examples]) -> Examples:
-        ids = [examples.class_id for examples in side if examples.class_id is not None]
-        if 0 < len(ids) < len(side):
-            raise DataError("some episodes of this task set have a class_id, others have none: all or none should")
-        for name in ("x", "y"):
-            _require_alike(name, [getattr(examples, name) for examples in side])
-        return Examples(
-            torch.stack([examples.x for examples in side]),
-            torch.stack([examples.y for examples in side]),
-            torch.stack(ids) if ids else None,
-        )
-
-    return Episode(stack([e.support for e in episodes]), stack([e.query for e in episodes]))
-
-
-def _require_alike(name: str, values: Sequence[Tensor]) -> None:
-    shapes = dict.fromkeys(tuple(value.shape) for value in values)
-    if len(shapes) > 1:
-        raise DataError(
-            f"episodes of one step differ in size: {name} is {' and '.join(str(list(s)) for s in list(shapes)[:2])}. "
-            "Make all of them equal, filled up or cut; what is computed side by side has one shape"
-        )
-    types = dict.fromkeys(str(value.dtype).removeprefix("torch.") for value in values)
-    if len(types) > 1:
-        raise DataError(f"episodes of one step differ in type: {name} is {' and '.join(types)}. Give one type in all")
-
-
-def one_task(examples: Examples, t: int) -> Examples:
-    """The examples of task `t` of a batch, without the task dimension."""
-    return Examples(examples.x[t], examples.y[t], None if examples.class_id is None else examples.class_id[t])

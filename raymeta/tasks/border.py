@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from raymeta.errors import DataError
 from raymeta.keys import Split, TaskKey
-from raymeta.tasks.base import Episode, Examples, Goal, Size, TaskSet, stack_episodes
+from raymeta.tasks.base import Goal, TaskSet
+from raymeta.tasks.episodes import Episode, Examples, Size, stack_episodes
 
 LOOKED_AT = 4
 """Episodes of each split that are looked at before a run."""

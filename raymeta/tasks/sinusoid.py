@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from raymeta.keys import Split, TaskKey, uniforms
 from raymeta.options import STRICT
-from raymeta.tasks.base import Episode, Examples, Goal, Size, TaskSet, one_task
+from raymeta.tasks.base import Goal, TaskSet
+from raymeta.tasks.episodes import Episode, Examples, Size, one_task
 
 AMPLITUDE, PHASE, X_RANGE = (0.1, 5.0), (0.0, np.pi), (-5.0, 5.0)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from raymeta.engine.chunks import Halving
-from raymeta.engine.worker import FloatArray, Job, Result
+from raymeta.engine.job import Job, Result
 from raymeta.keys import Block, Shard
-from raymeta.runs.tracker import WorkerRow
+from raymeta.trackers.base import WorkerRow
+from raymeta.tree import FloatArray
 
 
 class Executor(Protocol):
@@ -61,11 +61,6 @@ def tell_compiled(notify: Notify, result: Result) -> None:
         tasks = result.shard.num_tasks
         message = f"a shard of {tasks} tasks was compiled in {result.compile_s:.0f} s"
         notify("compiled", message, seconds=result.compile_s, pid=result.pid)
-
-
-def tell_halving(notify: Notify, halving: Halving) -> None:
-    """Say that memory did not suffice, and from which step on results have other bits."""
-    notify("chunk_halved", halving.message, since_step=halving.step, job=halving.job, chunk_size=halving.chunk_size)
 
 
 def silent(kind: str, message: str, **fields: object) -> None:

@@ -7,9 +7,12 @@ import socket
 from collections.abc import Iterator, Sequence
 
 from raymeta.engine.executors.base import Notify, silent, tell_compiled
-from raymeta.engine.worker import Blueprint, FloatArray, Job, Result, Worker, resident_bytes
+from raymeta.engine.job import Job, Result
+from raymeta.engine.worker.blueprint import Blueprint
+from raymeta.engine.worker.worker import Worker, resident_bytes
 from raymeta.keys import Block, Shard
-from raymeta.runs.tracker import WorkerRow
+from raymeta.trackers.base import WorkerRow
+from raymeta.tree import FloatArray
 
 
 class LocalExecutor:

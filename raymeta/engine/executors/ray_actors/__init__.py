@@ -2,11 +2,9 @@
 
 The driver owns the pool and every call carries all it needs, so a lost worker is replaced and its shards computed
 elsewhere without any change to the result: `pool` holds the workers, `executor` gives them shards, `sums` asks for sums
-of results on their node, where `folding` makes them, `cluster` starts or joins Ray and says what fits, `metrics`
-reports to Prometheus.
+of results on their node, where `folding` makes them, `cluster` starts or joins Ray and says what fits.
 """
 
 from raymeta.engine.executors.ray_actors.executor import RayExecutor
-from raymeta.engine.executors.ray_actors.metrics import RayMetrics
 
-__all__ = ["RayExecutor", "RayMetrics"]
+__all__ = ["RayExecutor"]

@@ -11,7 +11,7 @@ from typing import Any
 from raymeta.engine.executors.placement import Need, Node, PoolOptions
 from raymeta.engine.executors.ray_actors.watched import Watched
 from raymeta.errors import EnvironmentProblem
-from raymeta.signals import handlers_kept
+from raymeta.system.signals import handlers_kept
 
 
 class Cluster:

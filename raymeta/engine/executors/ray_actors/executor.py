@@ -11,17 +11,19 @@ from typing import Any
 
 from raymeta.engine.executors.base import Notify, silent, tell_compiled
 from raymeta.engine.executors.placement import PoolOptions
-from raymeta.engine.executors.ray_actors.batch import Batch, Call, Todo
 from raymeta.engine.executors.ray_actors.cluster import Cluster
 from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, block_level, whole_blocks
-from raymeta.engine.executors.ray_actors.pace import Pace
+from raymeta.engine.executors.ray_actors.overhead import Pace
 from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
+from raymeta.engine.executors.ray_actors.round import Batch, Call, Todo
 from raymeta.engine.executors.ray_actors.sums import NodeSums
-from raymeta.engine.worker import Blueprint, FloatArray, Job, Result
+from raymeta.engine.job import Job, Result
+from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.errors import OutOfMemory, RaymetaError, WorkerFailed
 from raymeta.keys import Block, Shard
-from raymeta.runs.tracker import WorkerRow
-from raymeta.their_code import described
+from raymeta.system.their_code import described
+from raymeta.trackers.base import WorkerRow
+from raymeta.tree import FloatArray
 
 IN_FLIGHT = 2
 """Calls given to a worker at once, so that the next shard is there when one ends."""

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from raymeta.engine.reduce import Fold, Total
-from raymeta.engine.worker import FloatArray, Result
+from raymeta.engine.fold import Fold, Total
+from raymeta.engine.job import Result
 from raymeta.keys import Block
+from raymeta.tree import FloatArray
 
 LEAST_LEAVES = 3
 """Fewer float32 leaves are lighter than their float64 sum, or as light."""

@@ -13,11 +13,14 @@ from raymeta.engine.executors.base import Notify
 from raymeta.engine.executors.placement import Need, PoolOptions, arithmetic, gpus_of_a_worker, room
 from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
 from raymeta.engine.executors.ray_actors.folding import nothing
-from raymeta.engine.worker import Blueprint, FloatArray, Job, Result, Worker, resident_bytes
+from raymeta.engine.job import Job, Result
+from raymeta.engine.worker.blueprint import Blueprint
+from raymeta.engine.worker.worker import Worker, resident_bytes
 from raymeta.errors import EnvironmentProblem, RunFailed, WorkerFailed
 from raymeta.keys import Shard
-from raymeta.runs.tracker import WorkerRow
-from raymeta.their_code import described, with_place
+from raymeta.system.their_code import described, with_place
+from raymeta.trackers.base import WorkerRow
+from raymeta.tree import FloatArray
 
 LOSSES_WITHOUT_PROGRESS = 5
 """Workers that may die in a row, per worker asked, before the run gives up."""

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raymeta.autodiff.own_state import OwnState
+from raymeta.autodiff.surroundings import seeded_by
 from raymeta.errors import ConfigError
-from raymeta.models.own_state import OwnState
-from raymeta.models.surroundings import seeded_by
-from raymeta.signals import raise_if_interrupt
+from raymeta.system.signals import raise_if_interrupt
 
 
 def require_same_when_sent(model: nn.Module, x: Tensor) -> None:

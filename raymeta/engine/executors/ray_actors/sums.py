@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raymeta.engine.executors.base import Notify
-from raymeta.engine.executors.ray_actors.batch import Batch, Call
 from raymeta.engine.executors.ray_actors.cluster import first_lines
 from raymeta.engine.executors.ray_actors.folding import Folders, split
-from raymeta.engine.worker import Result
+from raymeta.engine.executors.ray_actors.round import Batch, Call
+from raymeta.engine.job import Result
 from raymeta.keys import Block
 
 

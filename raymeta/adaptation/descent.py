@@ -1,0 +1,182 @@
+"""Inner-loop gradient descent as a pure function: the one engine of the MAML family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from raymeta.adaptation.inner_rules import InnerRule
+from raymeta.adaptation.outcome import Adaptation, Predictor
+from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.autodiff.derivatives import gradient_and_value
+from raymeta.autodiff.recompute import Link
+from raymeta.errors import ConfigError
+from raymeta.tasks.episodes import Examples
+from raymeta.tree import Params, detach, select, tree_map
+
+SGD = InnerRule()
+LossReduction = Literal["mean", "sum_over_classes"]
+
+
+class Trajectory(NamedTuple):
+    """Parameters before and after each inner step [K + 1], the loss before each step [K], the rule's state at last."""
+
+    params: list[Params]
+    losses: list[Tensor]
+    state: Params
+
+    @property
+    def first_loss(self) -> Tensor | None:
+        return self.losses[0] if self.losses else None
+
+
+def descend(
+    loss: Callable[[Params], Tensor],
+    params: Params,
+    rates: float | Params,
+    *,
+    num_steps: int,
+    first_order: bool = False,
+    rule: InnerRule = SGD,
+    start: int = 0,
+    state: Params | None = None,
+) -> Trajectory:
+    """`num_steps` steps θ ← θ − rate · d from `params`, where the `rule` makes d of ∇loss(θ).
+
+    Differentiable with respect to `params`. Steps before these, `start` of them, left the rule's `state`.
+
+    With `first_order` every derivative of the inner gradients is dropped, those with respect to whatever else the loss
+    reads too: the trajectory has the same values, and its derivative with respect to `params` is the identity. Nothing
+    of the inner loop is then recorded.
+    """
+    first = detach(params) if first_order else params
+    theta, trajectory, losses, kept = first, [first], [], state or {}
+    for step in range(start, start + num_steps):
+        with torch.no_grad() if first_order else nullcontext():
+            gradient, value = gradient_and_value(loss, theta)
+            direction, kept = rule.direction(gradient, kept, step)
+        losses.append(value)
+        theta = {
+            name: value - (rates if isinstance(rates, float) else rates[name]) * direction[name]
+            for name, value in theta.items()
+        }
+        trajectory.append(theta)
+    if first_order:
+        # θ + (φ − sg φ) equals θ exactly, since φ − sg φ is exactly zero, and has derivative one.
+        trajectory = [tree_map(lambda t, p, s: t + (p - s), theta, params, first) for theta in trajectory]
+    return Trajectory(trajectory, losses, kept)
+
+
+def steps_in(phase: Phase, training: int, test: int | None) -> int:
+    """The number of inner steps in `phase`."""
+    if phase.inner_steps is not None:
+        return phase.inner_steps
+    return training if phase.training or test is None else test
+
+
+def loss_scale(reduction: LossReduction, phase: Phase) -> int:
+    """Factor on the mean loss: `sum_over_classes` is `way` times the mean, the scale of MAML's published rates."""
+    return phase.way if reduction == "sum_over_classes" and phase.way else 1
+
+
+class Descent(NamedTuple):
+    """An inner loop of gradient descent as functions of named tensors alone, so that any part can be computed again.
+
+    "Values" are what is learned and what `prepare` adds, by name; the functions must get from nowhere else what is to
+    be differentiated.
+    """
+
+    adapted: tuple[str, ...]
+    """names of what the steps change, θ"""
+    fixed: tuple[str, ...]
+    """names of what else a step reads"""
+    queried: tuple[str, ...]
+    """names of what a predictor reads"""
+    loss: Callable[[Params], Tensor]
+    """the support loss of values"""
+    rates: Callable[[Params], float | Params]
+    """inner learning rates of values"""
+    predictors: Callable[[Params, Sequence[Params]], list[Predictor]]
+    """of values with each of several θ in place of theirs"""
+    num_steps: int
+    first_order: bool = False
+    prepare: Link | None = None
+    """what all steps share, computed once"""
+    rule: InnerRule = SGD
+
+    def theta(self, values: Params) -> Params:
+        return {name: values[name] for name in self.adapted}
+
+    def run(self, values: Params, num_steps: int, start: int = 0) -> Trajectory:
+        """Steps from the θ in `values`, where the rule's state of `start` steps before them is too."""
+        return descend(
+            lambda theta: self.loss(values | theta),
+            self.theta(values),
+            self.rates(values),
+            num_steps=num_steps,
+            first_order=self.first_order,
+            rule=self.rule,
+            start=start,
+            state={name: values[name] for name in self.rule.state_names(self.adapted)} if start else None,
+        )
+
+    def adaptation(self, params: Params) -> Adaptation:
+        """All steps from what was learned, and a predictor before and after each."""
+        values = params if self.prepare is None else params | self.prepare.call(params)
+        trajectory = self.run(values, self.num_steps)
+        return Adaptation(self.predictors(values, trajectory.params), trajectory.first_loss)
+
+
+def _require_matches(patterns: tuple[str, ...], names: Collection[str]) -> None:
+    """Each of the patterns must match some parameter: one that is misspelt would adapt less than was meant."""
+    if patterns == ("*",) and names:
+        return
+    idle = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+    if idle or not patterns:
+        told = ", ".join(idle) or "[]"
+        raise ConfigError(f"algorithm.adapt_only {told} matches no parameter; the model has {', '.join(sorted(names))}")
+
+
+def full_descent(
+    problem: Problem,
+    learned: Learned,
+    support: Examples,
+    phase: Phase,
+    *,
+    rates: Callable[[Params], float | Params],
+    num_steps: int,
+    first_order: bool = False,
+    reduction: LossReduction = "mean",
+    adapt_only: tuple[str, ...] = ("*",),
+    rule: InnerRule = SGD,
+) -> Descent:
+    """Gradient descent on the support loss of the whole model.
+
+    Raises `ConfigError` where a pattern of `adapt_only` matches no parameter.
+    """
+    _require_matches(adapt_only, problem.param_names)
+    adapted = tuple(select({n: p for n, p in learned.params.items() if n in problem.param_names}, adapt_only))
+    scale = loss_scale(reduction, phase)
+
+    def support_loss(values: Params) -> Tensor:
+        return scale * problem.loss(problem.predict(learned._replace(params=values), support.x, phase), support.y)
+
+    def predictor(values: Params) -> Predictor:
+        return lambda x: problem.predict(learned._replace(params=values), x, phase, support_x=support.x)
+
+    return Descent(
+        adapted=adapted,
+        fixed=tuple(n for n in learned.params if n not in adapted),
+        queried=tuple(n for n in learned.params if n in problem.param_names),
+        loss=support_loss,
+        rates=rates,
+        predictors=lambda values, thetas: [predictor(values | theta) for theta in thetas],
+        num_steps=num_steps,
+        first_order=first_order,
+        rule=rule,
+    )

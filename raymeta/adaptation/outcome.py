@@ -1,0 +1,44 @@
+"""What adapting to one task gives: predictors, and the metrics of a training task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from raymeta.adaptation.problem import Problem
+
+Predictor = Callable[[Tensor], Tensor]
+"""Query inputs [Q, *feature] to outputs [Q, num_outputs]."""
+
+
+class Adaptation(NamedTuple):
+    """The outcome of adapting to one task: a predictor before and after each inner step, and the first support loss."""
+
+    predictors: list[Predictor]  # K + 1
+    support_loss: Tensor | None = None
+
+
+def training_metrics(
+    problem: Problem, loss: Tensor, outputs: Tensor, y: Tensor, support_loss: Tensor | None
+) -> dict[str, Tensor]:
+    """A task's metrics under their names in metrics.jsonl."""
+    metrics = {"train/query_loss": loss.detach()}
+    if support_loss is not None:
+        metrics["train/support_loss"] = support_loss.detach()
+    if problem.has_accuracy:
+        metrics["train/query_accuracy"] = problem.metrics(outputs.detach(), y)["accuracy"]
+    return metrics
+
+
+def once(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`function` remembering its last result, since the predictors of a task all see the same queries."""
+    last: list[tuple[Tensor, Tensor]] = []
+
+    def call(x: Tensor) -> Tensor:
+        if not last or last[0][0] is not x:
+            last[:] = [(x, function(x))]
+        return last[0][1]
+
+    return call

@@ -1,0 +1,323 @@
+"""What stays fixed across tasks: the model as a function, the loss, and how tasks are mapped over."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from raymeta.adaptation.losses import Loss
+from raymeta.autodiff.own_state import OwnState, unwritten
+from raymeta.autodiff.surroundings import Surroundings
+from raymeta.errors import ConfigError
+from raymeta.models.habits import ONLY_COMPUTES, Habits
+from raymeta.models.layers.norm import BatchNorm, drop_running_statistics, reference_rows, running_statistics
+from raymeta.tasks.base import Goal
+from raymeta.tasks.border import IGNORED, cross_entropy, squared_error
+from raymeta.tasks.episodes import Episode, Examples, tasks_of
+from raymeta.tree import Params
+
+BatchNormPolicy = Literal["transductive", "support", "running"]
+Vectorize = Literal["vmap", "loop"]
+
+
+class Phase(NamedTuple):
+    """Where in a run a task is met.
+
+    `inner_steps` overrides the algorithm's own number where given; `way` is the number of classes in the episodes at
+    hand, which a mapped function could not read from its data.
+    """
+
+    step: int = 0
+    training: bool = True
+    inner_steps: int | None = None
+    way: int = 0
+
+
+class Learned(NamedTuple):
+    """What the outer loop owns: `params` are differentiated; `state` is summed and folded (running statistics)."""
+
+    params: Params
+    state: Params
+
+
+def default_loss(goal: Goal) -> Loss:
+    """Mean cross-entropy of class ids, or mean squared error of values."""
+    return cross_entropy if goal == "classification" else squared_error
+
+
+class Problem:
+    """A model as a pure function of its parameters, with loss, batch-norm policy and vectorisation.
+
+    With `checkpoint_inner_steps`, methods that descend compute their inner steps again when they differentiate them.
+    `judged` says whether outputs have an accuracy, or a squared error, beside a `loss` of a person's own; `metrics` are
+    further functions of (outputs, y), by name. With `wide_head` an episode may have fewer classes than the head has
+    outputs, of which only the first then count. `habits` are what is known of a model of a person's own.
+
+    `model` is only a skeleton: its own parameters are never read except frozen ones (`requires_grad` False), and
+    never written. What its forward writes into the rest of it (buffers, attributes) is put back after every task. Norms
+    must be the exact ones of `raymeta.models.layers.norm`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        goal: Goal,
+        loss: Loss | None = None,
+        batch_norm: BatchNormPolicy = "transductive",
+        vectorize: Vectorize = "vmap",
+        habits: Habits = ONLY_COMPUTES,
+        checkpoint_inner_steps: bool = False,
+        wide_head: bool = False,
+        judged: bool | None = None,
+        metrics: Mapping[str, Loss] | None = None,
+    ) -> None:
+        self.model = model
+        self.wide_head = wide_head
+        self.own_metrics = metrics or {}
+        for norm in model.modules():
+            if isinstance(norm, BatchNorm):
+                norm.by_policy = True
+        self.goal: Goal = goal
+        self.own_loss = loss
+        self.loss = default_loss(goal) if loss is None else loss
+        self.judged = loss is None if judged is None else judged
+        self.batch_norm: BatchNormPolicy = batch_norm
+        self.vectorize: Vectorize = vectorize
+        self.checkpoint_inner_steps = checkpoint_inner_steps
+        self.habits = habits
+        self._known: dict[int, frozenset[str]] = {}
+        self._training: bool | None = None
+        self._own_states = list(filter(None, [OwnState(model)]))
+
+    @property
+    def has_accuracy(self) -> bool:
+        return self.judged and self.goal == "classification"
+
+    @cached_property
+    def param_names(self) -> frozenset[str]:
+        """Names of the model's learnable parameters; a method's own (rates, moments) are not among them."""
+        return frozenset(n for n, p in self.model.named_parameters() if p.requires_grad)
+
+    def initial_params(self) -> Params:
+        """The model's learnable parameters, copied; frozen ones stay inside the skeleton."""
+        return {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def running_statistics(self) -> Params:
+        """The buffers that hold running batch-norm statistics, where the policy uses them."""
+        if self.batch_norm != "running":
+            return {}
+        return {
+            f"{name}.{buffer}".lstrip("."): value.detach().clone()
+            for name, norm in self._batch_norms()
+            for buffer, value in norm.named_buffers(recurse=False)
+            if buffer in ("running_mean", "running_var")
+        }
+
+    def momenta(self) -> dict[str, float | None]:
+        """The momentum of each running statistic's layer; None for a mean over all steps."""
+        norms = dict(self._batch_norms())
+        return {name: norms[name.rpartition(".")[0]].momentum for name in self.running_statistics()}
+
+    def fixed_tensors(self) -> Params:
+        """What of the model is neither learned nor folded: frozen parameters, and buffers that anything reads."""
+        unread = {f"{name}." for name, norm in self._batch_norms() if not norm.frozen}
+        frozen = {name: p.detach() for name, p in self.model.named_parameters() if not p.requires_grad}
+        buffers = {n: b.detach() for n, b in self.model.named_buffers() if not n.startswith(tuple(unread))}
+        return frozen | buffers
+
+    def exported(self, learned: Learned) -> nn.Module:
+        """The model with what was learned in it, for use outside of raymeta."""
+        model = copy.deepcopy(self.model)
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        with torch.no_grad():
+            for name, value in (learned.params | learned.state).items():
+                if name in tensors:
+                    tensors[name].copy_(value)
+        for norm in model.modules():
+            if isinstance(norm, BatchNorm):
+                norm.by_policy = False
+        if self.batch_norm != "running":
+            drop_running_statistics(model)
+        return model
+
+    def _batch_norms(self) -> Iterator[tuple[str, BatchNorm]]:
+        return ((name, m) for name, m in self.model.named_modules() if isinstance(m, BatchNorm))
+
+    def policy_name(self) -> str:
+        """The batch-norm policy for a result: `none` where the model has no batch norm."""
+        return self.batch_norm if any(self._batch_norms()) else "none"
+
+    def forward(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
+        """Outputs [n, num_outputs] for x [n, *feature] under the batch-norm policy.
+
+        `support_x` are the task's support inputs where x are queries: the policy `support` normalises with them.
+        """
+        return self._apply(self.model, learned, x, phase, support_x)
+
+    def predict(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
+        """As `forward`, of the outputs those of the task's own classes, see `of_way`."""
+        return self.of_way(self.forward(learned, x, phase, support_x=support_x), phase)
+
+    def of_way(self, outputs: Tensor, phase: Phase) -> Tensor:
+        """The first `way` of outputs [n, num_outputs, ...], where the head has more since training has more classes."""
+        return outputs[:, : phase.way] if self.wide_head and phase.way < outputs.shape[1] else outputs
+
+    def features(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
+        """Inputs of the head [n, d]: the model without its last linear layer."""
+        return self._apply(self._body, learned, x, phase, support_x)
+
+    @property
+    def head_prefix(self) -> str:
+        """What names of the head's parameters begin with; nothing where the model is its own head."""
+        return f"{self.head_name}." if self.head_name else ""
+
+    def classify(self, params: Params, z: Tensor) -> Tensor:
+        """All outputs of the head for features z [n, d], with the head's parameters under their full names."""
+        prefix = self.head_prefix
+        own = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix) and n in self.param_names}
+        result: Tensor = functional_call(self.model.get_submodule(self.head_name), own, (z,))
+        return result
+
+    def _apply(self, module: nn.Module, learned: Learned, x: Tensor, phase: Phase, support_x: Tensor | None) -> Tensor:
+        values = self._values(module, learned)
+        if self.batch_norm == "support" and support_x is not None:
+            return self._joint(module, values, support_x, x)[len(support_x) :]
+        if self.habits.changes_inputs:
+            x = x.clone()
+        frozen = running_statistics() if self.batch_norm == "running" and not phase.training else nullcontext()
+        with frozen:
+            return self._call(module, values, x)
+
+    def rows_of_support(self, learned: Learned, support_x: Tensor, x: Tensor) -> Tensor:
+        """Outputs for the support inputs in one batch with queries x, normalised by the support rows."""
+        return self._joint(self.model, self._values(self.model, learned), support_x, x)[: len(support_x)]
+
+    def _joint(self, module: nn.Module, values: Params, support_x: Tensor, x: Tensor) -> Tensor:
+        inputs = torch.cat([support_x, x])
+        with reference_rows(len(support_x), len(inputs)):
+            return self._call(module, values, inputs)
+
+    def _call(self, module: nn.Module, values: Params, x: Tensor) -> Tensor:
+        with unwritten(values) if self._own_states else nullcontext():
+            outputs: Tensor = functional_call(module, values, (x,))
+        return outputs
+
+    def set_training(self, training: bool) -> None:
+        """Switch dropout on or off; batch norm follows its policy, and what came in eval mode stays in it."""
+        if training == self._training:  # a walk over all modules
+            return
+        self._training = training
+        for root in (self.model, *([self._body] if "_body" in self.__dict__ else [])):
+            root.train(training)
+            for name, module in root.named_modules():
+                module.training &= name not in self.habits.in_eval_mode
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What outputs depend on besides parameters and inputs."""
+        return Surroundings(self._own_states, self.habits.draws)
+
+    def _values(self, module: nn.Module, learned: Learned) -> Params:
+        own = self._names(module)
+        return {n: v for n, v in (learned.params | learned.state).items() if n in own}
+
+    def _names(self, module: nn.Module) -> frozenset[str]:
+        """Names a module knows: methods add parameters of their own, and the body lacks the head's."""
+        if id(module) not in self._known:
+            self._known[id(module)] = frozenset(n for n, _ in (*module.named_parameters(), *module.named_buffers()))
+        return self._known[id(module)]
+
+    @cached_property
+    def head_name(self) -> str:
+        """Name of the head that is known, or of the last linear layer."""
+        if self.habits.head is not None:
+            return self.habits.head
+        names = [name for name, m in self.model.named_modules() if isinstance(m, nn.Linear)]
+        if not names:
+            raise ConfigError("no head to adapt: the model has no nn.Linear layer; name its last layer with model.head")
+        return str(names[-1])
+
+    @cached_property
+    def _body(self) -> nn.Module:
+        if not self.head_name:
+            return nn.Identity()
+        body = copy.deepcopy(self.model)
+        parent, _, child = self.head_name.rpartition(".")
+        setattr(body.get_submodule(parent), child, nn.Identity())
+        self._own_states += filter(None, [OwnState(body)])
+        return body
+
+    def way_of(self, episodes: Episode) -> int:
+        """Number of classes in each of a batch of episodes (0 for regression)."""
+        return int(episodes.support.y.max()) + 1 if self.goal == "classification" else 0
+
+    def metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Loss of a prediction, accuracy or squared error where it is judged, and metrics of a person's own."""
+        values = {"loss": self.loss(outputs, y)} | {n: metric(outputs, y) for n, metric in self.own_metrics.items()}
+        if self.judged and self.goal == "regression" and self.own_loss is not None:
+            values["mse"] = squared_error(outputs, y)
+        if self.has_accuracy:
+            right = (outputs.argmax(1) == y).to(outputs.dtype)  # of [n, way, ...]
+            values["accuracy"] = right.mean() if y.dim() == 1 else right.sum() / (y != IGNORED).sum()
+        return values
+
+    def map_over_tasks(self, function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:
+        """`function(episode, noise)` of every task, results stacked along a leading task dimension."""
+        if self.vectorize == "vmap":
+            return self._alone(_vmap, function, episodes, noise)
+        results = [self._alone(function, episode, draw) for episode, draw in tasks_of(episodes, noise)]
+        return torch.utils._pytree.tree_map(lambda *leaves: torch.stack(leaves), *results)
+
+    def sum_over_tasks(self, function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:
+        """The sum over tasks of what `function` returns, in float64 and in task order."""
+        tree_map = torch.utils._pytree.tree_map
+        if self.vectorize == "vmap":
+            stacked = self._alone(_vmap, function, episodes, noise)
+            return tree_map(lambda leaf: leaf.sum(0, dtype=_wide(leaf)), stacked)
+        total = None
+        for episode, draw in tasks_of(episodes, noise):
+            result = tree_map(lambda leaf: leaf.to(_wide(leaf)), self._alone(function, episode, draw))
+            total = result if total is None else tree_map(torch.add, total, result)
+        return total
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Inside, the model may write into itself; afterwards it is as it was."""
+        try:
+            yield
+        finally:
+            for own in self._own_states:
+                own.restore()
+
+    def _alone(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function(*args)`, after which the model is as it was before."""
+        if not self._own_states:
+            return function(*args)
+        with self.undisturbed():
+            return function(*args)
+
+
+def _wide(leaf: Tensor) -> torch.dtype:
+    """The type in which values like `leaf` are summed."""
+    return torch.complex128 if leaf.is_complex() else torch.float64
+
+
+def _vmap(function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:
+    # torch.vmap refuses None leaves, so what is missing is left out and put back inside.
+    sides = [{name: v for name, v in side._asdict().items() if v is not None} for side in episodes]
+
+    def call(support: dict[str, Tensor], query: dict[str, Tensor], noise: dict[str, Tensor]) -> Any:
+        return function(Episode(Examples(**support), Examples(**query)), noise)
+
+    support, query = sides
+    if not noise:  # vmap refuses an empty argument
+        return torch.vmap(lambda s, q: call(s, q, {}), randomness="different")(support, query)
+    return torch.vmap(call, randomness="different")(support, query, noise)

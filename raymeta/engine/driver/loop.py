@@ -1,0 +1,115 @@
+"""The driver: the only loop. It plans shards, folds their sums in order, and takes the outer step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Literal
+
+from raymeta.engine.driver.background import BackgroundStore
+from raymeta.engine.driver.checkpoint import CheckpointStore
+from raymeta.engine.driver.milestones import Books
+from raymeta.engine.driver.profile import Profile
+from raymeta.engine.driver.schedule import Schedule
+from raymeta.engine.driver.state import RunState
+from raymeta.engine.driver.step import map_reduce, non_finite_gradient, outer_step
+from raymeta.engine.executors.base import Executor
+from raymeta.engine.fold import Total
+from raymeta.engine.stopwatch import METRICS, OUTER, REST, Phases
+from raymeta.engine.worker.blueprint import Blueprint
+from raymeta.errors import OutOfMemory, RaymetaError
+from raymeta.trackers import names
+from raymeta.trackers.base import Trackers
+
+StopReason = Literal["steps", "time_limit", "signal"]
+
+WORKER_REPORT_S = 2.0
+"""Seconds between reports of the workers."""
+
+
+def train_loop(
+    state: RunState,
+    *,
+    blueprint: Blueprint,
+    executor: Executor,
+    schedule: Schedule,
+    store: CheckpointStore,
+    tracker: Trackers,
+    stop_requested: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.perf_counter,
+    profile: Profile | None = None,
+) -> StopReason:
+    """Take outer steps until `schedule` ends, the time is over, or a stop is requested; always ends on a checkpoint.
+
+    Checkpoints are written in the background; when this returns or raises, the last one is on the disk. `profile`
+    records where the time goes and changes nothing else.
+
+    Raises `NonFiniteGradient`, `WorkerFailed`, `EnvironmentProblem`, after the last good state was saved if that was
+    possible.
+    """
+    with BackgroundStore(store) as background, profile or nullcontext():
+        books = Books(state, blueprint, executor, schedule, background, tracker, Phases())
+        reason = _steps(books, stop_requested, clock, profile)
+        background.drain()
+        books.tell_saved()
+    return reason
+
+
+def _steps(
+    books: Books, stop_requested: Callable[[], bool], clock: Callable[[], float], profile: Profile | None
+) -> StopReason:
+    state, blueprint, executor = books.state, books.blueprint, books.executor
+    schedule, tracker, phases = books.schedule, books.tracker, books.phases
+    began = clock()
+    reported = -math.inf
+    books.resume()
+    while state.step < schedule.steps:
+        if stop_requested():
+            books.stop(validate=False)
+            return "signal"
+        if schedule.time_limit_s is not None and clock() - began >= schedule.time_limit_s:
+            books.stop(validate=True)
+            return "time_limit"
+        started, waited = clock(), executor.waited_s
+        if profile is not None:
+            profile.begin_step(phases)
+        try:
+            total = _sums(books, None if profile is None else profile.work)
+        except RaymetaError:
+            books.rescue()
+            raise
+        if total.non_finite:
+            books.stop(validate=False)
+            raise non_finite_gradient(total, books)
+        phases.begin(OUTER)
+        metrics = outer_step(state, blueprint, total, schedule)
+        phases.begin(METRICS)
+        state.step += 1
+        seconds = clock() - started
+        state.tasks += total.num_tasks
+        state.train_s += seconds
+        busy = 1 - min(1.0, (executor.waited_s - waited) / seconds)
+        metrics |= {names.STEP_S: seconds, names.TASKS_PER_S: total.num_tasks / seconds, names.DRIVER_BUSY: busy}
+        tracker.step(state.step, metrics)
+        phases.begin(REST)
+        last = state.step == schedule.steps
+        books.after_step(last=last)
+        if clock() - reported >= WORKER_REPORT_S or last:
+            reported = clock()
+            with phases(METRICS):
+                tracker.workers(executor.workers())
+        if profile is not None:
+            profile.end_step(phases)
+    return "steps"
+
+
+def _sums(books: Books, work: Counter[str] | None) -> Total:
+    """One step's sums; done again with half as many tasks at once, on all workers, where memory did not suffice."""
+    while True:
+        try:
+            return map_reduce(books.executor, books.blueprint, books.schedule, books.state, books.phases, work)
+        except OutOfMemory as error:
+            books.out_of_memory(error)

@@ -1,0 +1,108 @@
+"""Episodes adapted to and scored: validation while training, and the test at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from raymeta.adaptation.problem import Learned
+from raymeta.engine.driver.memory import Chunks, tell_halving
+from raymeta.engine.executors.base import Executor, Notify
+from raymeta.engine.job import Job, Result
+from raymeta.engine.worker.blueprint import Blueprint
+from raymeta.errors import OutOfMemory
+from raymeta.keys import Block, Split, plan
+from raymeta.trackers.scores import ScoreName, Scores, half_width
+from raymeta.tree import FloatArray
+
+
+@dataclass(frozen=True)
+class EpisodeScores:
+    """Scores of every episode [N, K + 1] before adapting and after each inner step, by metric name."""
+
+    values: dict[str, FloatArray]
+    split: Split
+    seed: int
+
+    @property
+    def name(self) -> ScoreName:
+        return "accuracy" if "accuracy" in self.values else "mse"
+
+    @property
+    def main(self) -> FloatArray:
+        """The metric of the headline [N, K + 1]: accuracy, or for regression the mean squared error."""
+        if self.name == "accuracy":
+            return self.values["accuracy"]
+        return self.values.get("mse", self.values["loss"])  # the loss may be another
+
+    def ranked(self) -> list[int]:
+        """Indices of the episodes by their score after the last inner step, worst first."""
+        last = self.main[:, -1] if self.name == "accuracy" else -self.main[:, -1]
+        return [int(i) for i in np.argsort(last, kind="stable")]
+
+    def summary(self) -> Scores:
+        """Mean over episodes after the last inner step with its 95 % interval."""
+        last = self.main[:, -1]
+        means = [float(m) for m in self.main.mean(0)]
+        known = ("accuracy", "mse", "loss")
+        others = {name: float(values[:, -1].mean()) for name, values in self.values.items() if name not in known}
+        return Scores(self.name, means, float(last.mean()), half_width(last), len(last), others)
+
+
+@dataclass
+class Scoring:
+    """Scores on their way, or on their way again with fewer tasks at once."""
+
+    begin: Callable[[], Iterator[tuple[Block, Result]]]
+    halve: Callable[[OutOfMemory], None]
+    split: Split
+    seed: int
+
+    def __post_init__(self) -> None:
+        self._results = self.begin()
+
+    def collect(self) -> EpisodeScores:
+        """Wait for all of them. Raises `OutOfMemory` where memory does not suffice for a single task."""
+        while True:
+            try:
+                results = sorted(self._results, key=lambda pair: pair[0].index)
+                break
+            except OutOfMemory as error:
+                self.halve(error)
+                self._results = self.begin()
+        ordered = [result.scores for _, result in results]
+        values = {name: np.concatenate([scores[name] for scores in ordered]) for name in ordered[0]}
+        return EpisodeScores(values, self.split, self.seed)
+
+
+def begin_scoring(
+    learned: Learned,
+    *,
+    blueprint: Blueprint,
+    executor: Executor,
+    split: Split,
+    num_episodes: int,
+    seed: int,
+    shard_size: int,
+    inner_steps: int | None = None,
+    urgent: bool = True,
+    chunks: Chunks,
+    step: int,
+    notify: Notify,
+) -> Scoring:
+    """Adapt to `num_episodes` episodes of `split` and score each; the same episodes for every model and checkpoint.
+
+    The parameters are those of now, after outer step `step`, however they change while the scores are on their way.
+    """
+    shards = plan(seed=seed, split=split, step=0, num_tasks=num_episodes, shard_size=shard_size)
+    payload = blueprint.payload(learned)
+
+    def begin() -> Iterator[tuple[Block, Result]]:
+        return executor.map(Job("scores", inner_steps, chunks.at("scores", step)), payload, shards, urgent=urgent)
+
+    def halve(error: OutOfMemory) -> None:
+        tell_halving(notify, chunks.halve("scores", step, error))
+
+    return Scoring(begin, halve, split, seed)

@@ -1,0 +1,252 @@
+"""A worker computes shards: one process, one device, no outer state, and no knowledge of Ray."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raymeta.adaptation.problem import Learned, Phase
+from raymeta.algorithms.base import Algorithm, DescentAlgorithm
+from raymeta.autodiff.derivatives import whole_graphs
+from raymeta.autodiff.failures import exact_attention
+from raymeta.engine.job import Job, Result
+from raymeta.engine.stopwatch import EPISODES, GRADIENT, REST, TRANSFER, Phases
+from raymeta.engine.worker.blueprint import Blueprint, choose_device
+from raymeta.engine.worker.memory_errors import is_memory_error
+from raymeta.engine.worker.prefetch import Drawing
+from raymeta.engine.worker.randomness import Randomness
+from raymeta.engine.worker.shard_function import ShardFunction
+from raymeta.errors import OutOfMemory
+from raymeta.keys import Shard, TaskKey
+from raymeta.models.shapes import type_of
+from raymeta.tasks.episodes import Episode, each, in_chunks, one_task
+from raymeta.tree import FloatArray, outer_type
+
+Outcome = tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]
+"""The fields `vector`, `metrics`, `scores` and `non_finite` of a result."""
+
+
+class Worker:
+    """Computes `Result`s; a pure function of (job, payload, shard), so any worker may compute any shard again.
+
+    `data` are a task set's data that were sent here, so that it need not read them again. `steps_at_once` is for a
+    worker that gets the same shards in every step.
+    """
+
+    def __init__(self, blueprint: Blueprint, data: object = None, *, steps_at_once: bool = False) -> None:
+        self.blueprint = blueprint
+        if data is not None:
+            blueprint.tasks.receive(data)
+        self._settings = ExitStack()  # of the whole process, until `close`
+        self._settings.callback(blueprint.numerics.apply())
+        self._settings.enter_context(exact_attention())
+        self.device = choose_device(blueprint.device)
+        self.problem = blueprint.problem()
+        self.problem.model.to(self.device)
+        self._dtype = type_of(self.problem.model)
+        self._sums_of = ShardFunction(
+            blueprint.algorithm,
+            self.problem,
+            blueprint.layout,
+            blueprint.state_layout,
+            compiled=blueprint.compiled,
+        )
+        self._leaf_type = torch.empty(0, dtype=outer_type(self._dtype)).numpy().dtype
+        self._phases = Phases()
+        self._randomness = Randomness(self.device, all_generators=blueprint.habits.draws)
+        self._noisy = type(blueprint.algorithm).noise is not Algorithm.noise  # noise of one's own may draw from torch
+        self._pid = os.getpid()
+        self._owned = torch.empty(blueprint.layout.size + blueprint.state_layout.size, dtype=self._dtype).to(
+            self.device
+        )
+        as_sent = self.device.type == "cpu" and outer_type(self._dtype) == self._dtype
+        self._writable = self._owned.numpy() if as_sent else None
+        self._learned = self._views(self._owned)
+        self._version: FloatArray | None = None
+        on_gpu = self.device.type == "cuda"
+        self._drawing = Drawing(
+            blueprint.tasks, steps_at_once=steps_at_once and not on_gpu, finish=_pinned if on_gpu else self._moved
+        )
+
+    def ready(self) -> int:
+        """Load the data; answers with the process id."""
+        self.blueprint.tasks.require(())  # the driver has checked the splits that it uses
+        return os.getpid()
+
+    def run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
+        """Compute one shard from the flat parameters and state `payload` [P + S], which is only read.
+
+        Raises `OutOfMemory` where memory does not suffice for so many tasks at once.
+        """
+        try:
+            return self._run(job, payload, shard)
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory_error(error):
+                raise
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        # Outside of the except clause, whose traceback would hold what was computed so far.
+        raise self._out_of_memory(job, shard, reason)
+
+    def _run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
+        phases = self._phases
+        phases.lap(EPISODES)
+        compiled_before = self._sums_of.compile_s
+        try:
+            episodes = self._drawing.take(shard)
+            way = self.problem.way_of(episodes)  # a GPU would have to be asked for it
+            phases.begin(TRANSFER)
+            if self.device.type == "cuda":
+                episodes = self._moved(episodes)
+            learned = self._unpack(payload)
+            phases.begin(GRADIENT)
+            result = self._compute(job, learned, shard.keys(), episodes, way)
+        finally:
+            seconds = phases.lap(REST)
+        return Result(
+            shard,
+            *result,
+            seconds=sum(seconds.values()),
+            compile_s=self._sums_of.compile_s - compiled_before,
+            phases=seconds,
+            pid=self._pid,
+        )
+
+    def _compute(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
+        self.problem.set_training(job.kind == "gradient")
+        compute = self._gradient if job.kind == "gradient" else self._scores
+        try:
+            with self.blueprint.numerics.autocast(self.device), whole_graphs():
+                return compute(job, learned, keys, episodes, way)
+        finally:
+            self._randomness.give_back()
+
+    def _out_of_memory(self, job: Job, shard: Shard, reason: str) -> OutOfMemory:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        at_once = 1 if self.problem.vectorize == "loop" else min(job.chunk_size or shard.num_tasks, shard.num_tasks)
+        algorithm = self.blueprint.algorithm
+        has_inner_steps = isinstance(algorithm, DescentAlgorithm)
+        remedies = ["use fewer query examples"]
+        remedies += ["checkpoint_inner_steps: true"] if has_inner_steps and job.kind == "gradient" else []
+        remedies += ["first_order: true"] if hasattr(algorithm, "first_order") and job.kind == "gradient" else []
+        where = f"{shard.split}, step {shard.step}, tasks {shard.start} to {shard.stop - 1}"
+        return OutOfMemory(
+            f"memory does not suffice for {at_once} task{'s' * (at_once > 1)} at once ({where}: {reason}): "
+            f"{', '.join(remedies)}, a smaller model, or a larger device",
+            at_once,
+        )
+
+    def prepare(self, shard: Shard) -> None:
+        """Build the episodes of a shard that may come next beside other work; whether it comes changes no bits."""
+        self._drawing.prepare(shard)
+
+    def close(self) -> None:
+        """Give the process its own settings back."""
+        self._drawing.close()
+        self._settings.close()
+
+    def _moved(self, episodes: Episode) -> Episode:
+        """On the device, in the network's own type."""
+
+        def moved(value: Tensor) -> Tensor:
+            wanted = self._dtype if value.is_floating_point() else value.dtype
+            if value.device == self.device and value.dtype == wanted:
+                return value
+            return value.to(self.device, wanted, non_blocking=True)
+
+        return each(moved, episodes)
+
+    def _gradient(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
+        sums, metrics = self._sums(learned, keys, episodes, way, job.chunk_size)
+        vector, finite = self._leaf(sums)
+        bad: tuple[TaskKey, ...] = ()
+        if not finite:
+            alone = [key for key in keys if not self._is_finite_alone(learned, key)]
+            bad = tuple(alone or keys)
+        return vector, metrics, {}, bad
+
+    def _is_finite_alone(self, learned: Learned, key: TaskKey) -> bool:
+        episodes = self._drawing.draw([key])
+        sums, _ = self._sums(learned, [key], self._moved(episodes), self.problem.way_of(episodes))
+        return self._leaf(sums)[1]
+
+    def _sums(
+        self, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int, chunk_size: int | None = None
+    ) -> tuple[NDArray[np.float64], dict[str, float]]:
+        first = keys[0]
+        phase = Phase(step=first.step, training=True, way=way)
+        if self._noisy:
+            self._randomness.take(first)
+        noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
+        noise = {name: value.to(self.device) for name, value in noise.items()}
+        try:
+            sums, names = self._sums_of(
+                learned, episodes, noise, phase, chunk_size=chunk_size, draws=lambda: self._randomness.take(first)
+            )
+        except RuntimeError as error:
+            raise self._explained(episodes, error) from error
+        values = sums.cpu().numpy()
+        size = len(values) - len(names)
+        return values[:size], dict(zip(names, values[size:].tolist(), strict=True))
+
+    def _leaf(self, sums: NDArray[np.float64]) -> tuple[FloatArray, bool]:
+        """Float64 sums in the parameters' own type, the leaves of the fold, and whether all are finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            vector = sums.astype(self._leaf_type)
+            square = np.dot(vector, vector)  # one call, where asking each element takes three
+        return vector, math.isfinite(square) or bool(np.isfinite(vector).all())
+
+    def _scores(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
+        self._randomness.take(keys[0])
+        phase = Phase(step=keys[0].step, training=False, inner_steps=job.inner_steps, way=way)
+        noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
+        noise = {name: value.to(self.device) for name, value in noise.items()}
+        try:
+            parts = [
+                self.blueprint.algorithm.scores(self.problem, learned, part, noise=draws, phase=phase)
+                for part, draws in in_chunks(episodes, noise, job.chunk_size)
+            ]
+        except RuntimeError as error:
+            raise self._explained(episodes, error) from error
+        scores = {name: torch.cat([part[name] for part in parts]).cpu().double().numpy() for name in parts[0]}
+        return np.zeros(0), {}, scores, ()
+
+    def _explained(self, episodes: Episode, error: RuntimeError) -> Exception:
+        one = Episode(*(one_task(side, 0) for side in episodes))
+        return self.blueprint.algorithm.explained(self.problem, one, error)
+
+    def _unpack(self, payload: FloatArray) -> Learned:
+        """Parameters and state in storage of our own: a payload from shared memory must never be written."""
+        if self._version is not payload:
+            self._version = None
+            if self._writable is not None and payload.shape == self._writable.shape:
+                np.copyto(self._writable, payload, casting="no")
+            else:
+                self._owned.copy_(torch.tensor(payload))
+            self._version = payload
+        return self._learned
+
+    def _views(self, owned: Tensor) -> Learned:
+        params, state = torch.split(owned, [self.blueprint.layout.size, self.blueprint.state_layout.size])
+        return Learned(self.blueprint.layout.unflatten(params), self.blueprint.state_layout.unflatten(state))
+
+
+def _pinned(episodes: Episode) -> Episode:
+    """In memory from which a GPU copies while it computes."""
+    return each(lambda value: value.pin_memory() if value.device.type == "cpu" else value, episodes)
+
+
+def resident_bytes() -> int:
+    """Memory this process holds now; 0 where /proc does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -1,0 +1,127 @@
+"""Learning curves: losses, scores before and after adapting, gradient norm and speed over outer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raymeta.views.figures.style import (
+    AFTER,
+    BEFORE,
+    COLOURS,
+    QUIET,
+    Row,
+    Spec,
+    Trace,
+    band,
+    faded,
+    figure,
+    line,
+    log_axis,
+)
+
+SMOOTH_OVER = 40
+"""A smoothed line is an exponential average over about one such part of the curve."""
+
+
+def losses(rows: Sequence[Row]) -> Spec:
+    """Query and support loss of training, as computed (faint) and smoothed."""
+    traces = [
+        *_smoothed(rows, "train/query_loss", "query loss, after adapting", AFTER, "solid"),
+        *_smoothed(rows, "train/support_loss", "support loss, before adapting", COLOURS[1], "dash"),
+    ]
+    values = [v for row in rows for v in (row.get("train/query_loss"), row.get("train/support_loss"))]
+    about = (
+        "Training loss by outer step. The query loss is what the outer step lowers; the support loss is the inner "
+        "loss on the support set before the first inner step, in the inner loop's own scale. Bold lines are smoothed."
+    )
+    return figure("Loss in training", about, traces, x="outer step", y="loss", yaxis=log_axis(values))
+
+
+def scores(rows: Sequence[Row], validations: Sequence[Row], *, chance: float | None = None) -> Spec:
+    """Validation score before and after adapting with its 95 % interval, and the accuracy on training tasks."""
+    name = str(validations[-1].get("name")) if validations else "accuracy"
+    scale = 100.0 if name == "accuracy" else 1.0
+    x = [row["step"] for row in validations]
+    after = [scale * row["value"] for row in validations]
+    ci95 = [scale * row["ci95"] for row in validations]
+    before = [scale * row["per_step"][0] for row in validations]
+    traces: list[Trace] = []
+    if name == "accuracy":
+        traces += _smoothed(rows, "train/query_accuracy", "training tasks", COLOURS[1], "dot", scale=100.0)
+    if validations:
+        low, high = ([m + sign * c for m, c in zip(after, ci95, strict=True)] for sign in (-1, 1))
+        traces += band(x, low, high, AFTER, "after adapting")
+        traces.append(line("after adapting", x, after, AFTER, symbol="circle", legendgroup="after adapting"))
+        if any(len(row["per_step"]) > 1 for row in validations):
+            traces.append(line("before adapting", x, before, BEFORE, dash="dash", symbol="square"))
+    unit = "accuracy in %" if name == "accuracy" else "squared error"
+    about = (
+        f"Validation {unit} by outer step, before and after adapting to each task, with the 95 % interval of the mean."
+    )
+    axis = log_axis([*after, *before]) if name != "accuracy" else {"rangemode": "tozero"}
+    title = "Accuracy before and after adapting" if name == "accuracy" else "Error before and after adapting"
+    chart = figure(title, about, traces, x="outer step", y=unit, yaxis=axis)
+    if chance and name == "accuracy":
+        chart["layout"] |= _chance(chance)
+    return chart
+
+
+def _chance(chance: float) -> Row:
+    shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 100 * chance, "y1": 100 * chance}
+    note = {"xref": "paper", "x": 1, "y": 100 * chance, "text": "chance", "showarrow": False, "xanchor": "right"}
+    shape["line"] = {"color": QUIET, "dash": "dot", "width": 1}
+    return {"shapes": [shape], "annotations": [note | {"yanchor": "bottom", "font": {"size": 11}}]}
+
+
+def optimisation(rows: Sequence[Row]) -> Spec:
+    """Norm of the meta-gradient and the outer learning rate."""
+    traces = [
+        *_smoothed(rows, "outer/grad_norm", "norm of the meta-gradient", COLOURS[3], "solid"),
+        *_smoothed(rows, "outer/lr", "outer learning rate", COLOURS[2], "dash", plain=True),
+    ]
+    return figure(
+        "Meta-gradient and outer rate",
+        "Norm of the averaged meta-gradient, faint as computed and bold smoothed, and the outer learning rate.",
+        traces,
+        x="outer step",
+        y="norm, rate",
+        yaxis=log_axis(v for row in rows for v in (row.get("outer/grad_norm"), row.get("outer/lr"))),
+    )
+
+
+def speed(rows: Sequence[Row]) -> Spec:
+    """Tasks per second over outer steps."""
+    traces = _smoothed(rows, "tasks_per_s", "tasks per second", COLOURS[6], "solid")
+    about = "Training tasks adapted per second, all workers together; validation is not counted."
+    axis = {"rangemode": "tozero"}
+    return figure("Speed", about, traces, x="outer step", y="tasks per second", yaxis=axis)
+
+
+def smooth(values: Sequence[float], over: float) -> list[float]:
+    """Exponential average over about `over` values, right from the first one on (bias-corrected)."""
+    keep, mean, weight = 1 - 1 / max(over, 1.0), 0.0, 0.0
+    result = []
+    for value in values:
+        mean = keep * mean + (1 - keep) * value
+        weight = keep * weight + (1 - keep)
+        result.append(mean / weight)
+    return result
+
+
+def _smoothed(
+    rows: Sequence[Row], key: str, name: str, colour: str, dash: str, *, scale: float = 1.0, plain: bool = False
+) -> list[Trace]:
+    found = [(row["step"], scale * row[key]) for row in rows if isinstance(row.get(key), int | float)]
+    if not found:
+        return []
+    x, y = zip(*found, strict=True)
+    over = len(y) / SMOOTH_OVER
+    if plain or over < 2:
+        return [line(name, x, y, colour, dash=dash, legendgroup=name)]
+    drawn = [v for v in y if v == v and abs(v) != float("inf")]
+    whole = len(drawn) == len(y)
+    raw = line(f"{name}, each step", x, y, faded(colour, 0.3), legendgroup=name, showlegend=False, hoverinfo="skip")
+    raw["line"]["width"] = 1
+    if not whole:  # an average over NaN would hide where it began
+        return [line(name, x, y, colour, dash=dash, legendgroup=name)]
+    return [raw, line(name, x, smooth(y, over), colour, dash=dash, legendgroup=name)]

@@ -1,0 +1,268 @@
+"""A compiled shard has the gradients of the uncompiled one, and equal bits wherever it runs."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from raymeta.adaptation.outcome import Adaptation
+from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.maml import MAML
+from raymeta.config.build import build
+from raymeta.config.load import load_config
+from raymeta.engine.executors.local import LocalExecutor
+from raymeta.engine.executors.placement import PoolOptions
+from raymeta.engine.executors.ray_actors import RayExecutor
+from raymeta.engine.job import Job
+from raymeta.engine.worker.compiled import compiled
+from raymeta.engine.worker.worker import Worker
+from raymeta.errors import ConfigError
+from raymeta.keys import Shard, TaskKey
+from raymeta.tree import FloatArray, Layout
+
+TINY: dict[str, Any] = {"model.hidden": [6], "meta_batch_size": 4, "shard_size": 4, "validate_every": 0}
+IMAGES: dict[str, Any] = {"model.width": 4, "tasks.way": 3, "meta_batch_size": 2, "shard_size": 2, "validate_every": 0}
+
+
+def gradient(preset: str, options: dict[str, Any], notify: Callable[..., None] = lambda *_, **__: None) -> FloatArray:
+    built = build(load_config(preset=preset, overrides=options).config)
+    executor = LocalExecutor(built.blueprint, notify)
+    shard = Shard(0, "train", 7, 0, options["shard_size"])
+    payload = built.blueprint.payload(built.initial)
+    try:
+        results = list(executor.map(Job("gradient"), payload, [shard, shard._replace(step=8), shard]))
+    finally:
+        executor.close()
+    assert np.array_equal(results[0][1].vector, results[2][1].vector), "the first call is compiled like the others"
+    return results[0][1].vector
+
+
+def close(a: FloatArray, b: FloatArray) -> bool:
+    return bool(np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b))
+
+
+def test_compiled_second_order_gradients_are_right_and_compiled_once(local_ray: Any) -> None:
+    told: list[str] = []
+    compiled = gradient("sinusoid-maml", {**TINY, "compile": True}, lambda kind, *_, **__: told.append(kind))
+    assert close(compiled, gradient("sinusoid-maml", TINY))
+    assert told == ["compiled"], "another step is the same graph"
+    built = build(load_config(preset="sinusoid-maml", overrides={**TINY, "compile": True}).config)
+    pool = RayExecutor(built.blueprint, PoolOptions(workers=1))
+    try:
+        ((_, result),) = pool.map(Job("gradient"), built.blueprint.payload(built.initial), [Shard(0, "train", 7, 0, 4)])
+    finally:
+        pool.close()
+    assert np.array_equal(result.vector, compiled), "the same bits in another process"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("vectorize", ["vmap", "loop"])
+@pytest.mark.parametrize("algorithm", ["maml", "protonet"])
+def test_methods_compile_on_images(algorithm: str, vectorize: str) -> None:
+    options = {**IMAGES, "algorithm": algorithm, "vectorize": vectorize}
+    compiled, plain = (gradient("glyphs-5w1s-maml", {**options, "compile": c}) for c in (True, False))
+    # Products round otherwise than convolutions: 2e-5 apart was seen.
+    assert np.linalg.norm(compiled - plain) < 1e-4 * np.linalg.norm(plain)
+
+
+def test_a_loop_compiles_one_task_whatever_their_number() -> None:
+    options = {**TINY, "vectorize": "loop", "compile": True}
+    told: list[str] = []
+    four = gradient("sinusoid-maml", options, lambda kind, *_, **__: told.append(kind))
+    assert close(four, gradient("sinusoid-maml", {**TINY, "vectorize": "loop"}))
+    assert told == ["compiled"]
+
+
+def is_direct(worker: Worker) -> list[bool]:
+    """Of each graph, whether it is called without the compiler."""
+    return [known.call.__qualname__.startswith("_direct") for known in worker._sums_of._known.values()]
+
+
+class Scaled:
+    """A function that reads a tensor besides those that it is given."""
+
+    def __init__(self) -> None:
+        self.scale = torch.tensor([2.0])
+
+    def alone(self, x: Tensor, y: Tensor) -> Tensor:
+        return x - y
+
+    def beside(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.scale * x - y
+
+
+def test_a_graph_is_called_by_itself_only_where_all_that_it_reads_is_given() -> None:
+    one, two, three = (torch.tensor([value]) for value in (1.0, 2.0, 3.0))
+    scaled = Scaled()
+    alone, beside = (compiled(method, [one, two], one, two) for method in (scaled.alone, scaled.beside))
+    assert (alone.result.item(), beside.result.item()) == (-1, 0)
+    assert alone.call([three, one], "not looked at").item() == 2
+    scaled.scale = torch.tensor([5.0])
+    assert beside.call([three, one], three, one).item() == 14, "the compiler's checks see another tensor"
+    same = compiled(scaled.alone, [one, one], one, one)  # which of the two is read where, nobody can tell
+    assert same.call([three, one], three, one).item() == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_graphs_of_any_number_of_kinds_are_known_and_go_with_their_owner() -> None:
+    scaled = Scaled()
+    known = []
+    for size in range(2, 12):  # more than the compiler allows of one function
+        x, y = torch.ones(size), torch.zeros(size)
+        known.append(compiled(scaled.alone, [x, y], x, y).call)
+        assert torch.equal(known[-1]([y, x], "not looked at"), y - x)
+    owner = weakref.ref(scaled)
+    del scaled, known
+    gc.collect()
+    assert owner() is None
+
+
+def dropping_worker(*, compiled: bool) -> tuple[Worker, FloatArray]:
+    """Of a network with dropout and a frozen layer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 1))
+    model[0].requires_grad_(False)
+    built = build(load_config(preset="sinusoid-maml", overrides={**TINY, "compile": compiled}).config)
+    params = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    blueprint = replace(built.blueprint, model=model, layout=Layout.of(params))
+    return Worker(blueprint), blueprint.payload(Learned(params, {}))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_first_compiled_shard_draws_like_every_other_one() -> None:
+    """Else a shard's bits would depend on what its worker computed before."""
+    shards = [Shard(0, "train", step, 0, 4) for step in (1, 2, 1)]
+    (early, payload), (late, _) = dropping_worker(compiled=True), dropping_worker(compiled=True)
+    first = [early.run(Job("gradient"), payload, shard).vector for shard in shards]
+    assert np.array_equal(first[0], first[2])
+    assert np.array_equal(late.run(Job("gradient"), payload, shards[1]).vector, first[1])
+    assert not np.array_equal(first[0], first[1])
+    assert is_direct(early) == [True], "frozen parameters are among the tensors that are given"
+    for worker in (early, late):
+        worker.close()
+
+
+def test_a_shard_draws_its_own_random_numbers_and_gives_the_process_its_own_back() -> None:
+    worker, payload = dropping_worker(compiled=False)
+    shard = Shard(0, "train", 1, 0, 4)
+    before = torch.get_rng_state()
+    once = worker.run(Job("gradient"), payload, shard).vector
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(3)
+    assert np.array_equal(worker.run(Job("gradient"), payload, shard).vector, once)
+    other = worker.run(Job("gradient"), payload, shard._replace(step=2)).vector
+    assert not np.array_equal(other, once)
+    worker.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noisy(MAML):
+    """Its noise comes from torch's generator, which is seeded by then, and not from the keys."""
+
+    def noise(self, problem: Problem, keys: Sequence[TaskKey], *_: Any) -> dict[str, Tensor]:
+        return {"factor": torch.rand(len(keys))}
+
+    def task_loss(self, *args: Any, noise: Any, **kwargs: Any) -> Any:
+        loss, metrics = super().task_loss(*args, noise=noise, **kwargs)
+        return loss * noise["factor"], metrics
+
+
+def test_noise_that_torch_draws_is_the_shards_own() -> None:
+    options = {**TINY, "algorithm": Noisy(inner_lr=0.01)}
+    once = gradient("sinusoid-maml", options)
+    torch.rand(3)
+    assert np.array_equal(gradient("sinusoid-maml", options), once)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateNoise(MAML):
+    """Draws at other steps than the first; a graph, which knows no step, always draws."""
+
+    def task_loss(self, *args: Any, phase: Phase, **kwargs: Any) -> Any:
+        loss, metrics = super().task_loss(*args, phase=phase, **kwargs)
+        return loss if phase.step == 0 else loss * torch.rand(()), metrics
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_graph_that_draws_is_seeded_whatever_step_came_first() -> None:
+    options = {**TINY, "vectorize": "loop", "algorithm": LateNoise(inner_lr=0.01), "compile": True}
+    built = build(load_config(preset="sinusoid-maml", overrides=options).config)
+    payload, job = built.blueprint.payload(built.initial), Job("gradient")
+    early, late = Shard(0, "train", 0, 0, 4), Shard(0, "train", 7, 0, 4)
+    vectors = []
+    for order in ((early, late, late), (late, early, late)):
+        worker = Worker(built.blueprint)
+        vectors.append([worker.run(job, payload, shard).vector for shard in order])
+        worker.close()
+    assert np.array_equal(vectors[0][1], vectors[0][2])
+    assert np.array_equal(vectors[0][1], vectors[1][0])
+    assert np.array_equal(vectors[0][0], vectors[1][1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attached(MAML):
+    """Its metrics are part of the graph."""
+
+    def task_loss(self, *args: Any, **kwargs: Any) -> Any:
+        loss, metrics = super().task_loss(*args, **kwargs)
+        return loss, metrics | {"train/query_loss": loss}
+
+
+@pytest.mark.parametrize("vectorize", ["vmap", "loop"])
+def test_metrics_may_be_part_of_the_graph(vectorize: str) -> None:
+    options = {**TINY, "vectorize": vectorize}
+    attached = gradient("sinusoid-maml", {**options, "algorithm": Attached(inner_lr=0.01)})
+    assert close(attached, gradient("sinusoid-maml", options))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_graphs_of_two_runs_and_of_other_chunks_are_told_apart() -> None:
+    """A known graph runs without the compiler's checks of its inputs, so whose it is must be certain."""
+    shard = Shard(0, "train", 7, 0, 4)
+
+    def vectors(rate: float, compiled: bool) -> Iterator[FloatArray]:
+        options = {**TINY, "algorithm.inner_lr": rate, "compile": compiled}
+        built = build(load_config(preset="sinusoid-maml", overrides=options).config)
+        worker, payload = Worker(built.blueprint), built.blueprint.payload(built.initial)
+        for chunk_size in (4, 2, 4, 3, 2):  # 3 leaves one task alone
+            yield worker.run(Job("gradient", chunk_size=chunk_size), payload, shard).vector
+        if compiled:
+            assert sum(is_direct(worker)) == 4, "all graphs are called by themselves"
+        worker.close()
+
+    rows = zip(*(vectors(rate, compiled) for compiled in (True, False) for rate in (0.01, 0.1)), strict=True)
+    for slow_rate, fast_rate, slow_expected, fast_expected in rows:
+        assert close(slow_rate, slow_expected)
+        assert close(fast_rate, fast_expected)
+        assert not close(slow_rate, fast_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branching(Algorithm):
+    """Its steps depend on values, which no graph can hold."""
+
+    def adapt(self, problem: Any, learned: Any, support: Any, *, noise: Any, phase: Any) -> Adaptation:
+        del noise
+        if float(sum(p.sum() for p in learned.params.values())) > 1e9:
+            raise AssertionError
+        return Adaptation([lambda x: problem.forward(learned, x, phase)])
+
+
+def test_what_cannot_be_compiled_says_what_to_do() -> None:
+    options = {**TINY, "algorithm": Branching(), "vectorize": "loop"}
+    with pytest.raises(ConfigError, match=r"cannot be compiled .*leave compile out"):
+        gradient("sinusoid-maml", {**options, "compile": True})

@@ -1,0 +1,284 @@
+"""Bring README.md and docs/ up to date: tables from results/benchmarks/*.json, examples from examples/*.py.
+
+    python tools/update_documents.py
+
+Only what stands between `<!-- NAME -->` and `<!-- /NAME -->` is written; tests/house/test_readme.py fails where it
+is stale.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from raymeta.engine.worker.vectorize import by_rule
+
+HOME = Path(__file__).parents[1]
+RESULTS, EXAMPLES = HOME / "results" / "benchmarks", HOME / "examples"
+PAGES = [
+    HOME / "README.md",
+    *(HOME / "docs" / f"{name}.md" for name in ("workers", "scaling", "speed", "tune", "dashboard")),
+]
+
+
+def main() -> int:
+    """Run the command."""
+    for page in PAGES:
+        page.write_text(updated(page.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+def updated(text: str) -> str:
+    """`text` with every marked block as the files say now."""
+    blocks = {path.name: f"```python\n{path.read_text(encoding='utf-8')}```" for path in EXAMPLES.glob("*.py")}
+    blocks |= {"results": results_table(), "chaos": chaos_table(), "scaling": scaling_table()}
+    blocks |= {"bench": bench_table(), "paths": paths_table(), "overhead": overhead_table(), "fast": fast_text()}
+    blocks |= {"dashboard": dashboard_text(), "asha": asha_text()}
+    blocks |= {"traffic": traffic_table(), "cut": cut_text(), "short": short_text()}
+    blocks |= {"model-check": check_table(), "model": model_table()}
+    return re.sub(
+        r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
+        lambda match: f"<!-- {match[1]} -->\n{blocks[match[1]]}\n<!-- /{match[1]} -->",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def results_table() -> str:
+    """One row for each trained preset that was recorded."""
+    contents = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    rows = [_row(path, content) for path, content in contents.items() if "preset" in content]
+    head = ["| preset | before adapting | after | published | outer steps, ours / theirs |", "|---|---|---|---|---|"]
+    return "\n".join(head + rows)
+
+
+def short_text() -> str:
+    """How much of the published training the recorded runs had, and whether validation was rising at their end."""
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    runs = [content for content in contents if "preset" in content]
+    shares = [
+        f"{100 * run['summary']['steps'] / run['published']['steps']:.0f} % ({run['preset']})"
+        for run in runs
+        if run["published"]["steps"] is not None
+    ]
+    better = [run["preset"] for run in runs if _ended_at_its_best(run)]
+    flat = [run["preset"] for run in runs if not _ended_at_its_best(run)]
+    return textwrap.fill(
+        f"The runs are short on purpose: {', '.join(shares)} of the published outer steps, where their number is "
+        f"published. Validation was still getting better at the end of {' and '.join(better)}; it was best before the "
+        f"end of {' and '.join(flat)}, so there it is not only the steps that are missing.",
+        120,
+        break_on_hyphens=False,
+    )
+
+
+def _ended_at_its_best(run: dict[str, Any]) -> bool:
+    """Whether the last validation is the best one."""
+    name = run["summary"]["headline"]["name"]
+    scores = [row[f"val/{name}"] for row in run["validation"]]
+    best = max(scores) if run["summary"]["headline"]["better"] == "higher" else min(scores)
+    return bool(scores[-1] == best)
+
+
+def chaos_table() -> str:
+    """Recovery by kind of fault."""
+    content = json.loads((RESULTS / "chaos-omniglot.json").read_text(encoding="utf-8"))
+    lines = ["| fault | times | next step after, median | worst |", "|---|---|---|---|"]
+    for kind, row in content["recovery"].items():
+        lines.append(f"| {kind} | {row['faults']} | {row['median_s']:.1f} s | {row['worst_s']:.1f} s |")
+    equal = "equal to" if content["equal"] else "NOT equal to"
+    again = max(content["steps_computed_again_on_resume"], default=0)
+    lines += [
+        "",
+        f"{content['faults']} faults in {content['steps']} steps ({content['usual_step_s']:.2f} s each when nothing "
+        f"happens); no step left out, at most {again} computed again by a resumption; the final parameters are {equal} "
+        "those of one undisturbed process ([numbers](../results/benchmarks/chaos-omniglot.json)).",
+    ]
+    return "\n".join(lines)
+
+
+def scaling_table() -> str:
+    """Steps of Omniglot MAML by number of workers, with ratios."""
+    content = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))["efficiency"]
+    lines = ["| | seconds a step, median | least to most | driver busy |", "|---|---|---|---|"]
+    for name, row in content["step_s"].items():
+        busy = content["driver_busy"].get(name)
+        share = f"{100 * busy['median']:.1f} %" if busy else ""
+        lines.append(f"| {name} | {row['median']:.3f} | {row['least']:.3f} to {row['most']:.3f} | {share} |")
+    lines.append("")
+    for name in ("two_workers_over_two_processes", "one_worker_over_in_process", "two_workers_over_in_process"):
+        row = content[name]
+        words = name.replace("_", " ")
+        lines.append(f"- Rate of {words}: {row['median']:.2f} ({row['least']:.2f} to {row['most']:.2f})")
+    return "\n".join(lines)
+
+
+def bench_table() -> str:
+    """Our paths beside the best other library and the floor, for every case that was measured."""
+    lines = [
+        "| case | path | tasks/s | best other | × the best other | of the floor | MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("bench-*.json"))]
+    for case in (case for content in files for case in content["cases"]):
+        rates = {row["path"]: row["tasks_per_s"]["median"] for row in case["rows"]}
+        for row in (row for row in case["rows"] if row["path"].startswith("raymeta")):
+            ratio, share = row["over_best_peer"], row["of_the_floor"]
+            memory = row.get("peak_memory_mb")
+            lines.append(
+                f"| {case['case']} | {row['path'].removeprefix('raymeta ')} | {row['tasks_per_s']['median']:,.0f} "
+                f"| {row['best_peer']}, {rates[row['best_peer']]:,.1f} "
+                f"| {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f}) | {share['median']:.2f} "
+                f"| {'' if memory is None else format(memory, ',.0f')} |"
+            )
+    return "\n".join(lines)
+
+
+def traffic_table() -> str:
+    """What sums on nodes save, by bandwidth."""
+    rows = json.loads((RESULTS / "hosts-traffic.json").read_text(encoding="utf-8"))["rows"]
+    lines = [
+        "| each host sends at most | sums | seconds a step | MB to the driver's host a step |",
+        "|---|---|---|---|",
+    ]
+    for mbit, aggregate in dict.fromkeys((row["mbit"], row["aggregate"]) for row in rows):
+        same = [row for row in rows if (row["mbit"], row["aggregate"]) == (mbit, aggregate)]
+        step_s, received = (statistics.median(row[key] for row in same) for key in ("step_s", "received_mb_per_step"))
+        limit = "no limit" if mbit is None else f"{mbit:g} Mbit/s"
+        lines.append(f"| {limit} | {aggregate} | {step_s:.2f} | {received:.1f} |")
+    return "\n".join(lines)
+
+
+def cut_text() -> str:
+    """Links that were cut."""
+    content = json.loads((RESULTS / "hosts-cut.json").read_text(encoding="utf-8"))
+    waits = ", ".join(f"{name}: {seconds:.1f} s" for name, seconds in content["seconds"].items())
+    equal = "equal to" if content["equal"] else "NOT equal to"
+    return (
+        f"In {content['steps']} steps ({waits}) {content['events']['worker_lost']} workers were lost and "
+        f"{content['events']['worker_joined']} joined; the final parameters are {equal} those of one process "
+        "([numbers](../results/benchmarks/hosts-cut.json))."
+    )
+
+
+def fast_text() -> str:
+    """The best compiled path beside the best other library, of the cases everyone knows."""
+    files = (json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("bench-*.json"))
+    rows = {case["case"]: case["rows"] for content in files for case in content["cases"]}
+
+    def rate(prefix: tuple[str, ...]) -> float:
+        found = (r["tasks_per_s"]["median"] for r in rows["sinusoid-maml"] if r["path"].startswith(prefix))
+        return max(found)
+
+    omniglot = max(row["over_best_peer"]["median"] for row in rows["omniglot-maml"] if "over_best_peer" in row)
+    sinusoid = rate(("raymeta",)) / rate(("torch", "higher", "learn2learn"))
+    return (
+        f"- **Fast.** Compiled, on one core: {omniglot:.1f} times the best other library in MAML on Omniglot, "
+        f"{sinusoid:.0f} times\n  the best one on PyTorch in MAML on sinusoids "
+        "([measured](docs/speed.md#beside-other-libraries), gradients compared first)."
+    )
+
+
+def paths_table() -> str:
+    """The measurements behind `vectorize: auto`."""
+    content = json.loads((RESULTS / "paths.json").read_text(encoding="utf-8"))
+    paths = list(content["rows"][0]["tasks_per_s"])
+    lines = [f"| case | values of a task | {' | '.join(paths)} |", "|---|---" + "|---" * len(paths) + "|"]
+    for row in content["rows"]:
+        rates = {path: f"{rate['median']:,.1f}" for path, rate in row["tasks_per_s"].items()}
+        chosen = {by_rule(row["values"]).vectorize, f"{by_rule(row['values'], compiled=True).vectorize}, compiled"}
+        cells = " | ".join(f"**{rate}**" if path in chosen else rate for path, rate in rates.items())
+        lines.append(f"| {row['case']} | {row['values']:,} | {cells} |")
+    return "\n".join(lines)
+
+
+def overhead_table() -> str:
+    """Whole runs beside their meta-gradients alone."""
+    content = json.loads((RESULTS / "overhead.json").read_text(encoding="utf-8"))
+    sides = ("alone", "paced", "run")
+    lines = [
+        "| case | meta-gradients alone, tasks/s | at its pace | a whole run, tasks/s | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for name, case in content["cases"].items():
+        rates = " | ".join(f"{case[f'{side}_tasks_per_s']['median']:,.0f}" for side in sides)
+        ratio = case["ratio"]
+        told = f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})"
+        lines.append(f"| {name} | {rates} | {told} |")
+    return "\n".join(lines)
+
+
+def dashboard_text() -> str:
+    """How fast the dashboard answers."""
+    row = json.loads((RESULTS / "dashboard.json").read_text(encoding="utf-8"))
+    page, rows = row["run_page_cold_s"], row["long_run_of_250000_rows_page_cold_s"]
+    return (
+        f"Measured with {row['runs']} runs, one of them of {row['steps']:,} steps "
+        "([numbers](../results/benchmarks/dashboard.json)): the first page takes the server "
+        f"{row['first_page_cold_s']:.2f} s at first and {1000 * row['first_page_s']:.0f} ms later, a run's page "
+        f"{1000 * page:.0f} ms ({1000 * rows:.0f} ms with 250,000 rows), an update of a growing run "
+        f"{1000 * row['live_update_s']:.0f} ms; memory {row['memory_after_tailing_100000_rows_mb']:.0f} MB after "
+        "following 100,000 rows."
+    )
+
+
+def asha_text() -> str:
+    """What ASHA saves."""
+    content = json.loads((RESULTS / "asha-versus-grid.json").read_text(encoding="utf-8"))
+    grid, inside = content["sweeps"]["grid"], "within" if content["within_interval_of_the_best"] else "NOT within"
+    return (
+        "Measured on drawn characters ([numbers](../results/benchmarks/asha-versus-grid.json)): of "
+        f"{len(grid['trials'])} pairs of inner and outer rates, the grid's best ends at {100 * grid['value']:.1f} "
+        f"± {100 * grid['ci95']:.1f} %; what ASHA found is {inside} that interval "
+        f"({100 * content['distance']:.1f} points below), after {100 * content['share_of_steps']:.0f} % of the steps."
+    )
+
+
+def check_table() -> str:
+    """The model beside measurements."""
+    content = json.loads((RESULTS / "scale-model.json").read_text(encoding="utf-8"))
+    lines = ["| case | predicted | measured | ratio |", "|---|---|---|---|"]
+    for row in content["check"]:
+        times = f"{row['predicted_s']:.3f} s | {row['measured_s']:.3f} s"
+        lines.append(f"| {row['case']} | {times} | {row['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
+def model_table() -> str:
+    """Predicted efficiency."""
+    content = json.loads((RESULTS / "scale-model.json").read_text(encoding="utf-8"))
+    counts = [key for key in content["efficiency"][0] if key.isdigit()]
+    lines = [f"| network, Gbit/s, sums | {' | '.join(counts)} |", "|---" * (len(counts) + 1) + "|"]
+    for row in content["efficiency"]:
+        values = " | ".join(f"{row[count]:.2f}" for count in counts)
+        lines.append(f"| {row['model']}, {row['gbit']}, {row['aggregate']} | {values} |")
+    return "\n".join(lines)
+
+
+def _row(path: Path, content: dict[str, Any]) -> str:
+    summary, published = content["summary"], content["published"]
+    headline = summary["headline"]
+    ours, steps = _score(headline["name"], headline["value"], headline["ci95"]), summary["by_inner_step"]
+    before = _score(headline["name"], steps[0]) if len(steps) > 1 else "no inner loop"
+    after = f", {len(steps) - 1} inner steps" if len(steps) > 1 else ""
+    value = "a curve" if published["value"] is None else _score(headline["name"], published["value"])
+    theirs = "not stated" if published["steps"] is None else f"{published['steps']:,}"
+    return (
+        f"| [{content['preset']}]({path.relative_to(HOME).as_posix()}) | {before} | {ours}{after} "
+        f"| {value} ({published['source'].partition(' plot ')[0]}) | {summary['steps']:,} / {theirs} |"
+    )
+
+
+def _score(name: str, value: float, ci95: float | None = None) -> str:
+    if name == "accuracy":
+        return f"{100 * value:.1f}" + (f" ± {100 * ci95:.1f}" if ci95 is not None else "") + " %"
+    return f"error {value:.3g}" + (f" ± {ci95:.2g}" if ci95 is not None else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
