@@ -72,7 +72,7 @@ def shard(num_steps: int, num_tasks: int, checkpointed: bool) -> Callable[[], Pa
     )
     problem = Problem(case.module(), goal=case.goal, checkpoint_inner_steps=checkpointed)
     learned, episodes = Learned(problem.initial_params(), {}), case.episodes()
-    return lambda: case.algorithm.contribution(problem, learned, episodes, noise={}, phase=Phase()).gradient
+    return lambda: case.algorithm.contribution(problem, learned, episodes, noise={}, phase=Phase()).sums
 
 
 def in_a_process(num_steps: int, num_tasks: int, checkpointed: bool) -> dict[str, Any]:

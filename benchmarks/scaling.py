@@ -24,7 +24,8 @@ from record import record
 
 from raymeta.config.build import build, initial_state, schedule_of
 from raymeta.config.load import load_config
-from raymeta.engine.driver.step import map_reduce, outer_step
+from raymeta.engine.driver.outer import Moment
+from raymeta.engine.driver.step import Maps
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
@@ -51,8 +52,10 @@ class Loop:
         """Do `count` steps; returns the seconds of one, and those in which the driver did not wait."""
         began, waited = time.perf_counter(), self.executor.waited_s
         for _ in range(count):
-            total = map_reduce(self.executor, self.blueprint, self.schedule, self.state)
-            outer_step(self.state, self.blueprint, total, self.schedule)
+            outer, blueprint = self.state.outer, self.blueprint
+            outer.begin(Moment(self.state.step, self.schedule.steps, blueprint.state_layout, blueprint.momenta))
+            total = Maps(self.executor, blueprint, self.schedule, self.state)()
+            outer.descend(total, blueprint.algorithm)
             self.state.step += 1
         seconds = time.perf_counter() - began
         return seconds / count, (seconds - (self.executor.waited_s - waited)) / count

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 Params: TypeAlias = dict[str, Tensor]
 FloatArray = NDArray[np.floating]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from raymeta.adaptation.descent import Descent
 from raymeta.adaptation.outcome import training_metrics
-from raymeta.adaptation.problem import Learned, Problem
+from raymeta.adaptation.problem import Learned, Part, Problem
 from raymeta.autodiff.recompute import Link, backward, forward
 from raymeta.models.layers.norm import collect_statistics
 from raymeta.tasks.episodes import Episode
@@ -21,8 +20,8 @@ SUPPORT_LOSS, QUERY_LOSS, OUTPUTS = "support_loss|", "query_loss|", "outputs|"
 
 def checkpointed_gradient(
     problem: Problem, learned: Learned, episode: Episode, descent: Descent, weights: Mapping[int, float]
-) -> tuple[Params, Params, dict[str, Tensor]]:
-    """One task's (meta-gradient, new state, metrics), the same bits as one graph of everything gives.
+) -> Part:
+    """One task's meta-gradient, new state and metrics, the same bits as one graph of everything gives.
 
     `weights` are those of the query losses, by the number of inner steps before each.
     """
@@ -38,7 +37,7 @@ def checkpointed_gradient(
     gradient = backward(tape, losses, problem.surroundings)
     last = values[QUERY_LOSS + str(descent.num_steps)], values[OUTPUTS + str(descent.num_steps)]
     metrics = training_metrics(problem, *last, episode.query.y, values[SUPPORT_LOSS])
-    return {n: gradient.get(n, torch.zeros_like(p)) for n, p in learned.params.items()}, state, metrics
+    return Part({n: gradient.get(n, torch.zeros_like(p)) for n, p in learned.params.items()} | state, metrics)
 
 
 def _step(descent: Descent, k: int, *, kept: bool) -> Link:

@@ -21,7 +21,7 @@ from raymeta.models.layers.norm import BatchNorm, drop_running_statistics, refer
 from raymeta.tasks.base import Goal
 from raymeta.tasks.border import IGNORED, cross_entropy, squared_error
 from raymeta.tasks.episodes import Episode, Examples, tasks_of
-from raymeta.tree import Params
+from raymeta.tree import Params, tree_map
 
 BatchNormPolicy = Literal["transductive", "support", "running"]
 Vectorize = Literal["vmap", "loop"]
@@ -41,10 +41,23 @@ class Phase(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What the outer loop owns: `params` are differentiated; `state` is summed and folded (running statistics)."""
+    """What the outer loop owns: `params` are differentiated; `state` is summed and folded (running statistics).
+
+    `given` is what the driver made for one map of an outer step alone, see `Algorithm.step`.
+    """
 
     params: Params
     state: Params
+    given: Params = {}
+
+
+class Part(NamedTuple):
+    """What a method of an algorithm gives for one task: `sums` are added over tasks, along the fixed tree, and so are
+    `metrics`; `rows` are kept task by task."""
+
+    sums: Params = {}
+    metrics: dict[str, Tensor] = {}
+    rows: Params = {}
 
 
 def default_loss(goal: Goal) -> Loss:
@@ -276,17 +289,22 @@ class Problem:
         results = [self._alone(function, episode, draw) for episode, draw in tasks_of(episodes, noise)]
         return torch.utils._pytree.tree_map(lambda *leaves: torch.stack(leaves), *results)
 
-    def sum_over_tasks(self, function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:
-        """The sum over tasks of what `function` returns, in float64 and in task order."""
-        tree_map = torch.utils._pytree.tree_map
+    def sum_over_tasks(self, function: Callable[..., Part], episodes: Episode, noise: dict[str, Tensor]) -> Part:
+        """The parts that `function` gives for each task, added in float64 and in task order; rows are [T, ...]."""
         if self.vectorize == "vmap":
-            stacked = self._alone(_vmap, function, episodes, noise)
-            return tree_map(lambda leaf: leaf.sum(0, dtype=_wide(leaf)), stacked)
-        total = None
+            stacked: Part = self._alone(_vmap, function, episodes, noise)
+            sums, metrics = (tree_map(lambda leaf: leaf.sum(0, dtype=_wide(leaf)), part) for part in stacked[:2])
+            return Part(sums, metrics, stacked.rows)
+        total: list[Params] | None = None
+        rows: list[Params] = []
         for episode, draw in tasks_of(episodes, noise):
-            result = tree_map(lambda leaf: leaf.to(_wide(leaf)), self._alone(function, episode, draw))
-            total = result if total is None else tree_map(torch.add, total, result)
-        return total
+            part = self._alone(function, episode, draw)
+            rows.append(part.rows)
+            wide = [tree_map(lambda leaf: leaf.to(_wide(leaf)), values) for values in (part.sums, part.metrics)]
+            total = wide if total is None else [tree_map(torch.add, *pair) for pair in zip(total, wide, strict=True)]
+        assert total is not None
+        sums, metrics = total
+        return Part(sums, metrics, {name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:

@@ -6,41 +6,42 @@ Shape suffixes: T tasks, S support examples, Q query examples, K inner steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 import torch
 from pydantic import Field, PositiveFloat, model_validator
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from raymeta.adaptation.checkpointing import checkpointed_gradient
 from raymeta.adaptation.descent import Descent
 from raymeta.adaptation.inner_rules import InnerOptimizer, InnerRule
 from raymeta.adaptation.outcome import Adaptation, training_metrics
-from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.adaptation.problem import Learned, Part, Phase, Problem
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.autodiff.failures import explain_failure
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
+from raymeta.models.base import ModelSpec
 from raymeta.models.layers.norm import collect_statistics
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
+from raymeta.trackers.names import OUTER_GRAD_NORM
 from raymeta.tree import Params
 
-
-class Sums(NamedTuple):
-    """A shard's share of an outer step: sums over its tasks, never means."""
-
-    num_tasks: int
-    gradient: Params
-    state: Params
-    metrics: dict[str, Tensor]
+TASK_GRADIENT = "task_gradient"
+"""The method that an outer step computes of every task unless it says otherwise."""
+_ROW = "row|"
 
 
 class Algorithm(ABC):
-    """Base of all methods: frozen dataclasses whose fields are their hyper-parameters."""
+    """Base of all methods: frozen dataclasses whose fields are their hyper-parameters.
+
+    A worker computes any method of an algorithm task by task, which gives a `Part`; the driver calls `step`, which asks
+    for maps of such methods over the tasks of an outer step and updates what is learned in between.
+    """
 
     goals: ClassVar[tuple[Goal, ...]] = ("classification", "regression")
     uses_queries: ClassVar[bool] = True
@@ -51,6 +52,10 @@ class Algorithm(ABC):
     """whether training needs `Examples.class_id`"""
     outer: ClassVar[Mapping[str, Any]] = {}
     """outer-optimiser settings that replace the general defaults for this method"""
+    predicts: ClassVar[bool] = True
+    """whether it adapts to predictors; False for search, control and learned optimisers, which give `scores` alone"""
+    score: ClassVar[str | None] = None
+    """name of its score in `SCORES`; what the goal of the tasks says unless given"""
 
     def num_outputs(self, tasks: TaskSet) -> int | None:
         """Outputs of the model's head for `tasks`; None for a model that ends with features.
@@ -68,11 +73,19 @@ class Algorithm(ABC):
             )
         return tasks.num_outputs if train == test else train
 
+    def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
+        """The model of `spec` for `tasks`; a method with networks of its own puts them `Beside` it."""
+        return spec.build(tasks.input_shape, self.num_outputs(tasks))
+
+    def outer_of(self, name: str) -> Mapping[str, Any]:
+        """Settings of the outer optimiser that differ for the learned parameter `name`, such as `lr`."""
+        return {}
+
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
         """What is learned, from the model's initial parameters; methods with more parameters add theirs."""
         return Learned(params, problem.running_statistics())
 
-    def noise(self, problem: Problem, keys: Sequence[TaskKey], support: Examples, phase: Phase) -> Noise:
+    def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
         """Random draws of a batch of tasks that `adapt` needs besides the episodes."""
         return {}
 
@@ -86,13 +99,14 @@ class Algorithm(ABC):
         """What the outer loop minimises for one task, and its metrics."""
         adaptation = self.adapt(problem, learned, episode.support, noise=noise, phase=phase)
         outputs = adaptation.predictors[-1](episode.query.x)
-        loss = problem.loss(outputs, episode.query.y)
-        return loss, training_metrics(problem, loss, outputs, episode.query.y, adaptation.support_loss)
+        loss = (adaptation.loss or problem.loss)(outputs, episode.query.y)
+        metrics = training_metrics(problem, loss, outputs, episode.query.y, adaptation.support_loss)
+        return loss if adaptation.penalty is None else loss + adaptation.penalty, metrics
 
     def task_gradient(
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
-    ) -> tuple[Params, Params, dict[str, Tensor]]:
-        """One task's (meta-gradient, new state, metrics): `task_loss` differentiated with respect to all parameters."""
+    ) -> Part:
+        """One task's meta-gradient, new state and metrics: `task_loss` differentiated in all parameters."""
 
         def loss_of(params: Params) -> tuple[Tensor, tuple[dict[str, Tensor], Params]]:
             now = learned._replace(params=params)
@@ -103,23 +117,45 @@ class Algorithm(ABC):
             return loss, (metrics, {name: statistics[name] for name in learned.state})
 
         gradient, (_, (metrics, state)) = gradient_and_value(loss_of, learned.params, has_aux=True)
-        return gradient, state, metrics
+        return Part(gradient | state, metrics)
 
     def contribution(
-        self, problem: Problem, learned: Learned, episodes: Episode, *, noise: Noise, phase: Phase
-    ) -> Sums:
-        """A whole shard: the sum over tasks of gradients, states and metrics, in float64 and in task order.
+        self,
+        problem: Problem,
+        learned: Learned,
+        episodes: Episode,
+        *,
+        noise: Noise,
+        phase: Phase,
+        function: str = TASK_GRADIENT,
+        rows: Params | None = None,
+    ) -> Part:
+        """A whole shard: what the method `function` gives, its sums and metrics added over tasks, in float64.
 
-        `episodes` and `noise` have a leading task dimension. Always grad inside, vmap outside: the other order is
-        silently wrong at second order for fused normalisation.
+        `episodes`, `noise` and `rows` have a leading task dimension; a method that is given rows takes those of its
+        task as `rows`. Always grad inside, vmap outside: the other order is silently wrong at second order for fused
+        normalisation.
         """
+        method: Callable[..., Part] = getattr(self, function)
 
-        def one(episode: Episode, noise: Noise) -> tuple[Params, Params, dict[str, Tensor]]:
-            return self.task_gradient(problem, learned, episode, noise=noise, phase=phase)
+        def one(episode: Episode, drawn: Noise) -> Part:
+            if rows is None:
+                return method(problem, learned, episode, noise=drawn, phase=phase)
+            own = {name.removeprefix(_ROW): value for name, value in drawn.items() if name.startswith(_ROW)}
+            noise = {name: value for name, value in drawn.items() if not name.startswith(_ROW)}
+            return method(problem, learned, episode, noise=noise, rows=own, phase=phase)
 
         phase = phase._replace(way=phase.way or problem.way_of(episodes))
-        sums = problem.sum_over_tasks(one, episodes, noise)
-        return Sums(len(episodes.support.x), *sums)
+        drawn = noise if rows is None else noise | {_ROW + name: value for name, value in rows.items()}
+        return problem.sum_over_tasks(one, episodes, drawn)
+
+    def step(self, outer: Outer, compute: Compute, phase: Phase) -> dict[str, float]:
+        """One outer step, on the driver; returns metrics besides those of the tasks.
+
+        By default one map of `task_gradient` and one update with its mean. Laws for others: everything that a step
+        changes lies in `outer`, and nothing random is drawn here (workers draw from the keys of their tasks).
+        """
+        return {OUTER_GRAD_NORM: outer.descend(compute(), self)}
 
     def scores(
         self, problem: Problem, learned: Learned, episodes: Episode, *, noise: Noise, phase: Phase
@@ -153,6 +189,75 @@ def _without_state(
 ) -> tuple[Tensor, tuple[dict[str, Tensor], Params]]:
     loss, metrics = loss_and_metrics
     return loss, (metrics, {})
+
+
+class Total(Protocol):
+    """What a map over the tasks of an outer step gives."""
+
+    num_tasks: int
+
+    def sums(self) -> Params:
+        """Sums over tasks, in float64."""
+
+    def means(self) -> Params:
+        """The sums divided by the number of tasks, in float64."""
+
+    def tasks(self) -> Params:
+        """The rows of all tasks [T, ...], in their order and in memory of one's own."""
+
+
+class Compute(Protocol):
+    """Asks workers for a map of one of the algorithm's methods over the tasks of an outer step."""
+
+    def __call__(
+        self,
+        function: str = TASK_GRADIENT,
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        rows: Mapping[str, Tensor] | None = None,
+        of: int | None = None,
+    ) -> Total:
+        """`given` reaches every task as `learned.given`, and `rows` [T, ...] each task as its own. `of` is the step
+        whose tasks are meant; the current one unless given."""
+
+
+class Outer(Protocol):
+    """What an outer step may read and change: the driver's optimiser."""
+
+    params: Params
+    state: Params
+    memory: Params
+    """tensors of the driver's alone, which a checkpoint holds too"""
+
+    def descend(self, total: Any, algorithm: Algorithm) -> float:
+        """One step with the mean of everything that `task_gradient` sums; returns the gradient's norm."""
+
+    def update(self, gradients: Mapping[str, Tensor]) -> float:
+        """One step of the parameters that are named; returns the norm of their gradient."""
+
+    def preview(self, gradients: Mapping[str, Tensor]) -> Params:
+        """All parameters as they would be after `update`, which is not done."""
+
+    def assign(self, values: Mapping[str, Tensor]) -> None:
+        """Set the parameters that are named."""
+
+    def lr(self, name: str) -> float:
+        """The learning rate of a parameter in this step."""
+
+
+class ScoredAlgorithm(Algorithm):
+    """Base of the methods without predictors (search, control, learned optimisers): they give scores alone."""
+
+    predicts = False
+
+    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
+        raise NotImplementedError(f"{type(self).__name__} has no predictors")
+
+    @abstractmethod
+    def scores(
+        self, problem: Problem, learned: Learned, episodes: Episode, *, noise: Noise, phase: Phase
+    ) -> dict[str, Tensor]:
+        """Scores of each task [T, K + 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -189,7 +294,7 @@ class DescentAlgorithm(Algorithm):
 
     def task_gradient(
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
-    ) -> tuple[Params, Params, dict[str, Tensor]]:
+    ) -> Part:
         if problem.checkpoint_inner_steps:
             descent = self.descent(problem, learned, episode.support, phase)
             if descent.num_steps and not descent.first_order:

@@ -63,7 +63,8 @@ class Baseline(Algorithm):
     def num_outputs(self, tasks: TaskSet) -> int | None:
         return tasks.num_classes("train")
 
-    def noise(self, problem: Problem, keys: Sequence[TaskKey], support: Examples, phase: Phase) -> Noise:
+    def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
+        support = episodes.support
         if phase.training:
             return {}
         num_support, passes = support.x.shape[1], steps_in(phase, 0, self.test_inner_steps)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
@@ -42,6 +45,9 @@ class MetaSGD(DescentAlgorithm):
         }
         learned = super().init(problem, params, generator)
         return learned._replace(params=params | rates)
+
+    def outer_of(self, name: str) -> Mapping[str, Any]:
+        return {"weight_decay": 0.0} if name.startswith(RATES) else {}
 
     def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
         return full_descent(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raymeta.adaptation.descent import steps_in
 from raymeta.adaptation.outcome import Adaptation, Predictor, training_metrics
-from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.adaptation.problem import Learned, Part, Phase, Problem
 from raymeta.algorithms.base import Algorithm
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.errors import ConfigError
@@ -84,7 +84,8 @@ class Reptile(Algorithm):
         moments = {MOMENTS + name: torch.zeros_like(p) for name, p in params.items()}
         return Learned(params, moments | {COUNT: torch.zeros(())})
 
-    def noise(self, problem: Problem, keys: Sequence[TaskKey], support: Examples, phase: Phase) -> Noise:
+    def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
+        support = episodes.support
         num_support = support.x.shape[1]
         size = min(self.inner_batch_size if phase.training else self.test_inner_batch_size, num_support)
         num_steps = steps_in(phase, self.inner_steps, self.test_inner_steps)
@@ -101,14 +102,14 @@ class Reptile(Algorithm):
 
     def task_gradient(
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
-    ) -> tuple[Params, Params, dict[str, Tensor]]:
+    ) -> Part:
         trajectory, state, support_loss = self._descend(problem, learned, episode.support, noise, phase)
         theta, query = trajectory[-1], episode.query
         metrics = {} if support_loss is None else {"train/support_loss": support_loss.detach()}
         if len(query.x):
             outputs = problem.predict(Learned(theta, {}), query.x, phase, support_x=episode.support.x)
             metrics = training_metrics(problem, problem.loss(outputs, query.y), outputs, query.y, support_loss)
-        return tree_map(torch.sub, learned.params, theta), state, metrics
+        return Part(tree_map(torch.sub, learned.params, theta) | state, metrics)
 
     def fold_state(self, state: Params, mean: Params, momenta: Mapping[str, float]) -> Params:
         return {name: mean[name].to(value.dtype) for name, value in state.items()}

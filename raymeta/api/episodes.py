@@ -94,7 +94,7 @@ def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: E
     learned, episode = Learned(*(_in_type(dtype, part) for part in learned)), in_type(dtype, episode)
     batch = stack_episodes([episode])
     phase = Phase(training=False, way=problem.way_of(batch))
-    noise = blueprint.algorithm.noise(problem, [key], batch.support, phase)
+    noise = blueprint.algorithm.noise(problem, [key], batch, phase)
     one = {name: value[0] for name, value in noise.items()}
     with torch.no_grad(), exact_attention():
         adaptation = blueprint.algorithm.adapt(problem, learned, episode.support, noise=one, phase=phase)

@@ -142,10 +142,10 @@ def _group_sum(
             require_finite(episode, f"episode {index}")
     keys = [TaskKey(0, "train", step, index) for index, _ in group]
     phase = Phase(step=step, training=True)
-    noise = {n: v.to(batch.support.x.device) for n, v in algorithm.noise(problem, keys, batch.support, phase).items()}
+    noise = {n: v.to(batch.support.x.device) for n, v in algorithm.noise(problem, keys, batch, phase).items()}
     with exact_attention(), whole_graphs():
         try:
-            return algorithm.contribution(problem, learned, batch, noise=noise, phase=phase).gradient
+            return algorithm.contribution(problem, learned, batch, noise=noise, phase=phase).sums
         except RuntimeError as error:
             raise algorithm.explained(problem, group[0][1], error) from error
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 
 from raymeta.adaptation.problem import Phase, Problem
+from raymeta.algorithms.base import TASK_GRADIENT
 from raymeta.bench.cases import Case
-from raymeta.engine.worker.shard_function import ShardFunction
+from raymeta.engine.worker.shard_function import Asked, ShardFunction
 from raymeta.keys import TaskKey
 from raymeta.tree import Layout, Params
 
@@ -28,10 +29,10 @@ def ours(case: Case, path: str, device: torch.device) -> Callable[[], Params]:
     phase = Phase(way=problem.way_of(episodes))
     dtype = next(iter(learned.params.values())).dtype
     keys = [TaskKey(0, "train", 0, index) for index in range(case.num_tasks)]
-    noise = {n: v.to(device) for n, v in case.algorithm.noise(problem, keys, episodes.support, phase).items()}
+    noise = {n: v.to(device) for n, v in case.algorithm.noise(problem, keys, episodes, phase).items()}
 
     def gradient() -> Params:
-        sums = function(learned, moved, noise, phase).vector[: layout.size]
+        sums = function(learned, Asked(TASK_GRADIENT, moved, noise, phase)).vector[: layout.size]
         return layout.unflatten(sums.to(dtype))
 
     return gradient

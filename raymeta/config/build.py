@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from raymeta.adaptation.problem import Learned, Problem, Vectorize
+from raymeta.algorithms.base import Algorithm
 from raymeta.config.build_problem import build_problem, example_inputs, is_known
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
@@ -137,7 +138,10 @@ def _vectorize(config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectori
 
 def initial_state(config: RunConfig, built: Built) -> RunState:
     """A run before its first step."""
-    return RunState(OuterOptimizer(built.initial, config.outer), first_chunks(config), fixed=built.fixed)
+    algorithm = config.algorithm
+    apart = type(algorithm).step is not Algorithm.step
+    outer = OuterOptimizer(built.initial, config.outer, algorithm.outer_of, apart=apart)
+    return RunState(outer, first_chunks(config), fixed=built.fixed)
 
 
 def first_chunks(config: RunConfig) -> Chunks:

@@ -25,7 +25,7 @@ def build_problem(config: RunConfig) -> Problem:
     """The model, built from `config.seed`, with loss and policies. Raises `ConfigError` where they do not fit."""
     num_outputs = config.algorithm.num_outputs(config.tasks)
     with seeded_by(config.seed):
-        model = convert(config.model.build(config.tasks.input_shape, num_outputs))
+        model = convert(config.algorithm.network(config.model, config.tasks))
     _require_one_type(model)
     return Problem(
         model,

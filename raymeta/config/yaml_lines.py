@@ -143,7 +143,7 @@ def _mapping(
 class _Loader(yaml.SafeLoader):
     """Composes nodes with the scalars described above; nothing is ever constructed from tags."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's own class attribute, emptied
+    yaml_implicit_resolvers: dict[str, Any] = {}  # PyYAML's own class attribute, emptied
 
 
 class _Dumper(yaml.SafeDumper):

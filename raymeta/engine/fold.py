@@ -6,24 +6,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from raymeta.engine.job import Result
+from raymeta.engine.job import Result, Rows
 from raymeta.keys import Block, TaskKey
+from raymeta.tree import Layout, Params
 
 
 @dataclass(slots=True)
 class Total:
-    """A sum over some shards, in float64."""
+    """A sum over some shards, in float64, with the rows of their tasks."""
 
     num_tasks: int
     vector: NDArray[np.float64]
     metrics: Mapping[str, float]
     non_finite: tuple[TaskKey, ...]
+    pieces: tuple[Rows, ...] = ()
+    """rows of the shards, in their order; empty where they have none"""
+    layout: Layout | None = None
+    """of the vector; None where it holds everything learned, until the driver knows"""
 
     @classmethod
     def of(cls, result: Result) -> Total:
-        return cls(result.shard.num_tasks, result.vector.astype(np.float64), result.metrics, result.non_finite)
+        pieces = (result.rows,) if result.rows else ()
+        vector = result.vector.astype(np.float64)
+        return cls(result.shard.num_tasks, vector, result.metrics, result.non_finite, pieces, result.layout)
 
     def __add__(self, other: Total) -> Total:
         metrics = {name: value + other.metrics[name] for name, value in self.metrics.items()}
@@ -32,7 +40,30 @@ class Total:
             self.vector + other.vector,
             metrics,
             self.non_finite + other.non_finite,
+            self.pieces + other.pieces,
+            self.layout,
         )
+
+    def joined(self) -> Rows:
+        """The rows of all tasks, as arrays."""
+        names = self.pieces[0] if self.pieces else {}
+        return {name: np.concatenate([piece[name] for piece in self.pieces]) for name in names}
+
+    def sums(self) -> Params:
+        """Sums over tasks, in float64, by name."""
+        return self._named(self.vector)
+
+    def means(self) -> Params:
+        """The sums divided by the number of tasks."""
+        return self._named(self.vector / self.num_tasks)
+
+    def tasks(self) -> Params:
+        """The rows of all tasks [T, ...], copied: what comes from a worker lies in memory that others read."""
+        return {name: torch.from_numpy(np.array(value)) for name, value in self.joined().items()}
+
+    def _named(self, vector: NDArray[np.float64]) -> Params:
+        assert self.layout is not None
+        return self.layout.unflatten(torch.from_numpy(vector.copy()))
 
 
 class Fold:

@@ -401,7 +401,7 @@ def test_baseline_starts_uniform_and_freezes_the_body() -> None:
     keys = [TaskKey(0, "test", 0, i) for i in range(2)]
     phase = Phase(training=False)
     algorithm = Baseline(test_inner_steps=20, head_lr=0.1)
-    noise = algorithm.noise(problem, keys, episodes.support, phase)
+    noise = algorithm.noise(problem, keys, episodes, phase)
     scores = algorithm.scores(problem, learned, episodes, noise=noise, phase=phase)
     assert scores["loss"].shape == (2, 21)
     torch.testing.assert_close(scores["loss"][:, 0], torch.full((2,), 3.0, dtype=torch.float64).log())
@@ -430,7 +430,7 @@ def test_linear_head_fit_is_convex() -> None:
     outputs = []
     for index in range(2):
         batch = stack_episodes([episode])
-        noise = algorithm.noise(problem, [TaskKey(0, "test", 0, index)], batch.support, Phase(training=False))
+        noise = algorithm.noise(problem, [TaskKey(0, "test", 0, index)], batch, Phase(training=False))
         phase = Phase(training=False, way=3)
         order = {"order": noise["order"][0]}
         adaptation = algorithm.adapt(problem, learned, episode.support, noise=order, phase=phase)
@@ -444,9 +444,9 @@ def test_reptile_driver_state_is_the_mean_of_final_moments() -> None:
     learned = algorithm.init(problem, problem.initial_params(), torch.Generator())
     batch = stack_episodes(classification(4))
     keys = [TaskKey(0, "train", 0, i) for i in range(4)]
-    noise = algorithm.noise(problem, keys, batch.support, Phase())
+    noise = algorithm.noise(problem, keys, batch, Phase())
     sums = algorithm.contribution(problem, learned, batch, noise=noise, phase=Phase())
-    state = algorithm.fold_state(learned.state, {n: v / 4 for n, v in sums.state.items()}, {})
+    state = algorithm.fold_state(learned.state, {n: sums.sums[n] / 4 for n in learned.state}, {})
     assert state["inner_count"] == 3
     moments = [v for n, v in state.items() if n != "inner_count"]
     assert all((v >= 0).all() for v in moments)
@@ -467,7 +467,7 @@ def test_running_statistics_move_towards_the_mean_of_batches() -> None:
         batch = stack_episodes(classification(3))
         sums = ProtoNet().contribution(problem, learned, batch, noise={}, phase=Phase())
         results.append(
-            ProtoNet().fold_state(learned.state, {n: v / 3 for n, v in sums.state.items()}, problem.momenta())
+            ProtoNet().fold_state(learned.state, {n: sums.sums[n] / 3 for n in learned.state}, problem.momenta())
         )
     features = [model[0](torch.cat([e.support.x, e.query.x])) for e in classification(3)]
     mean = torch.stack([z.mean(0) for z in features]).mean(0)

@@ -17,7 +17,7 @@ from recorded import replace_config
 
 import raymeta
 from raymeta import MAML
-from raymeta.algorithms.base import Sums
+from raymeta.adaptation.problem import Part
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.driver.memory import Chunks, Halving
@@ -49,12 +49,12 @@ class Hungry(MAML):
     scores_of: int = 100
     from_step: int = 0
 
-    def contribution(self, problem: Any, learned: Any, episodes: Any, *, noise: Any, phase: Any) -> Sums:
+    def contribution(self, problem: Any, learned: Any, episodes: Any, *, phase: Any, **rest: Any) -> Part:
         if phase.step >= self.from_step:
             _require(len(episodes.support.x), self.gradients)
-        sums = super().contribution(problem, learned, episodes, noise=noise, phase=phase)
+        part = super().contribution(problem, learned, episodes, phase=phase, **rest)
         share = 1 + 1e-3 * len(episodes.support.x)
-        return sums._replace(gradient={name: share * value for name, value in sums.gradient.items()})
+        return part._replace(sums={name: share * value for name, value in part.sums.items()})
 
     def scores(self, problem: Any, learned: Any, episodes: Any, *, noise: Any, phase: Any) -> Any:
         _require(len(episodes.support.x), self.scores_of)

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from raymeta.adaptation.problem import Learned
+from raymeta.algorithms.meta_sgd import MetaSGD
 from raymeta.engine.driver.outer import OuterOptimizer, OuterOptions
 
 
 def optimizer(**options: object) -> OuterOptimizer:
     params = {"w": torch.tensor([1.0, -2.0]), "inner_lr/w": torch.tensor([0.1, 0.1])}
-    return OuterOptimizer(Learned(params, {}), OuterOptions(**options))  # type: ignore[arg-type]
+    return OuterOptimizer(Learned(params, {}), OuterOptions(**options), MetaSGD().outer_of)  # type: ignore[arg-type]
 
 
 def gradient(*values: float) -> NDArray[np.float64]:

@@ -659,7 +659,7 @@ def test_baselines_score_by_their_definition_under_running_statistics(head: str,
         key = raymeta.TaskKey(0, "test", 0, index)
         support, query = config.tasks.episode(key)
         batch = stack_episodes([Episode(support, query)])
-        noise = algorithm.noise(problem, [key], batch.support, Phase(training=False, way=5))
+        noise = algorithm.noise(problem, [key], batch, Phase(training=False, way=5))
         with torch.no_grad():
             z_SD, z_QD = body(support.x), body(query.x)
         weight = noise["directions"][0].clone() if head == "cosine" else torch.zeros(5, z_SD.shape[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Literal
@@ -15,12 +14,11 @@ from raymeta.engine.driver.milestones import Books
 from raymeta.engine.driver.profile import Profile
 from raymeta.engine.driver.schedule import Schedule
 from raymeta.engine.driver.state import RunState
-from raymeta.engine.driver.step import map_reduce, non_finite_gradient, outer_step
+from raymeta.engine.driver.step import NonFiniteMap, non_finite_gradient, take_step
 from raymeta.engine.executors.base import Executor
-from raymeta.engine.fold import Total
-from raymeta.engine.stopwatch import METRICS, OUTER, REST, Phases
+from raymeta.engine.stopwatch import METRICS, REST, Phases
 from raymeta.engine.worker.blueprint import Blueprint
-from raymeta.errors import OutOfMemory, RaymetaError
+from raymeta.errors import RaymetaError
 from raymeta.trackers import names
 from raymeta.trackers.base import Trackers
 
@@ -61,7 +59,7 @@ def train_loop(
 def _steps(
     books: Books, stop_requested: Callable[[], bool], clock: Callable[[], float], profile: Profile | None
 ) -> StopReason:
-    state, blueprint, executor = books.state, books.blueprint, books.executor
+    state, executor = books.state, books.executor
     schedule, tracker, phases = books.schedule, books.tracker, books.phases
     began = clock()
     reported = -math.inf
@@ -77,22 +75,20 @@ def _steps(
         if profile is not None:
             profile.begin_step(phases)
         try:
-            total = _sums(books, None if profile is None else profile.work)
+            metrics, num_tasks = take_step(books, None if profile is None else profile.work)
         except RaymetaError:
             books.rescue()
             raise
-        if total.non_finite:
+        except NonFiniteMap as error:
             books.stop(validate=False)
-            raise non_finite_gradient(total, books)
-        phases.begin(OUTER)
-        metrics = outer_step(state, blueprint, total, schedule)
+            raise non_finite_gradient(error.total, books) from None
         phases.begin(METRICS)
         state.step += 1
         seconds = clock() - started
-        state.tasks += total.num_tasks
+        state.tasks += num_tasks
         state.train_s += seconds
         busy = 1 - min(1.0, (executor.waited_s - waited) / seconds)
-        metrics |= {names.STEP_S: seconds, names.TASKS_PER_S: total.num_tasks / seconds, names.DRIVER_BUSY: busy}
+        metrics |= {names.STEP_S: seconds, names.TASKS_PER_S: num_tasks / seconds, names.DRIVER_BUSY: busy}
         tracker.step(state.step, metrics)
         phases.begin(REST)
         last = state.step == schedule.steps
@@ -104,12 +100,3 @@ def _steps(
         if profile is not None:
             profile.end_step(phases)
     return "steps"
-
-
-def _sums(books: Books, work: Counter[str] | None) -> Total:
-    """One step's sums; done again with half as many tasks at once, on all workers, where memory did not suffice."""
-    while True:
-        try:
-            return map_reduce(books.executor, books.blueprint, books.schedule, books.state, books.phases, work)
-        except OutOfMemory as error:
-            books.out_of_memory(error)

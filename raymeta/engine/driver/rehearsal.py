@@ -56,7 +56,7 @@ def _compute(
     phase = Phase(training=training, inner_steps=None if training else 1, way=problem.way_of(batch))
     problem.set_training(training)
     try:
-        noise = algorithm.noise(problem, keys, batch.support, phase)
+        noise = algorithm.noise(problem, keys, batch, phase)
         method = algorithm.contribution if training else algorithm.scores
         method(problem, learned, batch, noise=noise, phase=phase)
     except Exception as error:
@@ -148,7 +148,7 @@ def _require_judgeable(algorithm: Algorithm, problem: Problem, learned: Learned,
         return
     batch = stack_episodes([episode])
     phase = Phase(training=False, inner_steps=0, way=problem.way_of(batch))
-    noise = algorithm.noise(problem, [TaskKey(0, "test", 0, 0)], batch.support, phase)
+    noise = algorithm.noise(problem, [TaskKey(0, "test", 0, 0)], batch, phase)
     with torch.no_grad(), problem.undisturbed():
         one = {name: value[0] for name, value in noise.items()}
         adaptation = algorithm.adapt(problem, learned, support, noise=one, phase=phase)

@@ -72,7 +72,7 @@ class Scoring:
             except OutOfMemory as error:
                 self.halve(error)
                 self._results = self.begin()
-        ordered = [result.scores for _, result in results]
+        ordered = [result.rows for _, result in results]
         values = {name: np.concatenate([scores[name] for scores in ordered]) for name in ordered[0]}
         return EpisodeScores(values, self.split, self.seed)
 

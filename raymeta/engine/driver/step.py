@@ -1,56 +1,110 @@
-"""One outer step: the shards' sums, folded in order, and the step of the outer optimiser."""
+"""One outer step: maps over the tasks, folded in order, and what the algorithm makes of them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from raymeta.adaptation.problem import Phase
+from raymeta.algorithms.base import TASK_GRADIENT, Algorithm
 from raymeta.engine.driver.milestones import Books
+from raymeta.engine.driver.outer import Moment
 from raymeta.engine.driver.schedule import Schedule
 from raymeta.engine.driver.state import RunState
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.fold import Fold, Total
-from raymeta.engine.job import Job
-from raymeta.engine.stopwatch import FOLD, REST, TRANSFER, WORK, Phases
+from raymeta.engine.job import Job, Rows
+from raymeta.engine.stopwatch import FOLD, OUTER, REST, TRANSFER, WORK, Phases
 from raymeta.engine.worker.blueprint import Blueprint
-from raymeta.errors import NonFiniteGradient
+from raymeta.engine.worker.numerics import Numerics
+from raymeta.errors import ConfigError, NonFiniteGradient, OutOfMemory
 from raymeta.keys import Shard, plan
 from raymeta.trackers import names
-from raymeta.tree import Params
+from raymeta.tree import Layout
 
 
-def map_reduce(
-    executor: Executor,
-    blueprint: Blueprint,
-    schedule: Schedule,
-    state: RunState,
-    phases: Phases | None = None,
-    work: Counter[str] | None = None,
-) -> Total:
-    """Sum one step's shards, computed wherever, in the fixed order.
+class NonFiniteMap(Exception):
+    """A map gave a value that is not finite; `total` says from which tasks it comes."""
 
-    What of this takes how long is told to `phases`, and added to `work` what those who computed it say.
+    def __init__(self, total: Total) -> None:
+        super().__init__()
+        self.total = total
+
+
+@dataclass
+class Maps:
+    """The maps of one outer step, `compute` of `Algorithm.step`: sums of shards that are computed wherever, folded in
+    the fixed order.
+
+    What takes how long is told to `phases`, and added to `work` what those who computed it say.
     """
-    phases = phases or Phases()
-    shards = _shards(schedule, state.step)
-    upcoming = _shards(schedule, state.step + 1) if state.step + 1 < schedule.steps else ()
-    fold = Fold(len(shards))
-    job = Job("gradient", chunk_size=state.chunks.at("gradient", state.step))
-    phases.begin(TRANSFER)
-    payload = state.outer.payload(blueprint.state_layout)
-    phases.begin(WORK)
-    try:
-        for block, result in executor.map(job, payload, shards, upcoming=upcoming):
-            phases.begin(FOLD)
-            fold.add(block, Total.of(result))
-            if work is not None:
-                work.update(result.phases)
-            phases.begin(WORK)
-        return fold.total()
-    finally:
-        phases.begin(REST)
+
+    executor: Executor
+    blueprint: Blueprint
+    schedule: Schedule
+    state: RunState
+    phases: Phases = field(default_factory=Phases)
+    work: Counter[str] | None = None
+    metrics: dict[str, float] = field(default_factory=dict)  # means over tasks of all maps
+    num_tasks: int = 0  # of one map
+
+    def __call__(
+        self,
+        function: str = TASK_GRADIENT,
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        rows: Mapping[str, Tensor] | None = None,
+        of: int | None = None,
+    ) -> Total:
+        step, last = self.state.step, self.schedule.steps
+        shards = _shards(self.schedule, step if of is None else of)
+        upcoming = _shards(self.schedule, step + 1) if of is None and step + 1 < last else ()
+        chunk_size = self.state.chunks.at("gradient", step)
+        job = Job("gradient", chunk_size=chunk_size, function=function, step=None if of is None else step)
+        total = self._fold(job, shards, upcoming, given, None if rows is None else list(_cut(rows, shards)))
+        if total.non_finite:
+            raise NonFiniteMap(total)
+        if total.layout is None:
+            total.layout = self._learned
+        self.metrics |= {name: value / total.num_tasks for name, value in total.metrics.items()}
+        self.num_tasks = total.num_tasks
+        return total
+
+    def _fold(
+        self,
+        job: Job,
+        shards: Sequence[Shard],
+        upcoming: Sequence[Shard],
+        given: Mapping[str, Tensor] | None,
+        rows: Sequence[Rows] | None,
+    ) -> Total:
+        phases, work = self.phases, self.work
+        fold = Fold(len(shards))
+        phases.begin(TRANSFER)
+        payload = self.state.outer.payload(self.blueprint.state_layout)
+        if given:
+            payload = payload._replace(given={name: value.detach().numpy() for name, value in given.items()})
+        phases.begin(WORK)
+        try:
+            for block, result in self.executor.map(job, payload, shards, rows=rows, upcoming=upcoming):
+                phases.begin(FOLD)
+                fold.add(block, Total.of(result))
+                if work is not None:
+                    work.update(result.phases)
+                phases.begin(WORK)
+            return fold.total()
+        finally:
+            phases.begin(REST)
+
+    @property
+    def _learned(self) -> Layout:
+        return Layout(self.blueprint.layout.shapes | self.blueprint.state_layout.shapes)
 
 
 def _shards(schedule: Schedule, step: int) -> Sequence[Shard]:
@@ -63,18 +117,70 @@ def _shards(schedule: Schedule, step: int) -> Sequence[Shard]:
     )
 
 
-def outer_step(state: RunState, blueprint: Blueprint, total: Total, schedule: Schedule) -> dict[str, float]:
-    """Divide the sums once by the number of tasks and step the outer optimiser; returns the step's metrics."""
-    mean = total.vector / total.num_tasks
-    gradient, folded = mean[: blueprint.layout.size], mean[blueprint.layout.size :]
-    lr = state.outer.options.lr_at(state.step, schedule.steps)
-    norm = state.outer.step(gradient, lr=lr)
-    if state.outer.state:
-        means: Params = blueprint.state_layout.unflatten(torch.from_numpy(folded))
-        momenta = {name: 1 / (state.step + 1) if m is None else m for name, m in blueprint.momenta.items()}
-        state.outer.state = blueprint.algorithm.fold_state(state.outer.state, means, momenta)
-    metrics = {name: value / total.num_tasks for name, value in total.metrics.items()}
-    return metrics | {names.OUTER_GRAD_NORM: norm, names.OUTER_LR: lr}
+def _cut(rows: Mapping[str, Tensor], shards: Sequence[Shard]) -> Iterator[Rows]:
+    """Rows of all tasks [T, ...] as those of each shard."""
+    arrays = {name: value.detach().numpy() for name, value in rows.items()}
+    for shard in shards:
+        yield {name: value[shard.start : shard.stop] for name, value in arrays.items()}
+
+
+def take_step(books: Books, work: Counter[str] | None = None) -> tuple[dict[str, float], int]:
+    """One outer step; returns its metrics and the number of its tasks.
+
+    A step is a transaction: where memory does not suffice, a value is not finite, or workers are lost for good,
+    everything is as it was before it. With too little memory it is then done again with half as many tasks at once, on
+    all workers.
+
+    Raises `NonFiniteMap`.
+    """
+    state, blueprint, schedule, phases = books.state, books.blueprint, books.schedule, books.phases
+    algorithm, outer = blueprint.algorithm, state.outer
+    is_plain = type(algorithm).step is Algorithm.step  # one map, and nothing changes before it is there
+    outer.begin(Moment(state.step, schedule.steps, blueprint.state_layout, blueprint.momenta))
+    while True:
+        maps = Maps(books.executor, blueprint, schedule, state, phases, work)
+        try:
+            if is_plain:
+                total = maps()
+                phases.begin(OUTER)
+                own = {names.OUTER_GRAD_NORM: outer.descend(total, algorithm)}
+            else:
+                with _transaction(state), _as_on_a_worker(blueprint.numerics, algorithm):
+                    own = algorithm.step(outer, maps, Phase(step=state.step))
+            return maps.metrics | own | {names.OUTER_LR: outer.rate}, maps.num_tasks
+        except OutOfMemory as error:
+            books.out_of_memory(error)
+
+
+@contextmanager
+def _transaction(state: RunState) -> Iterator[None]:
+    """Put back what a step changed, where it does not come to its end."""
+    before = state.outer.snapshot()
+    try:
+        yield
+    except BaseException:
+        state.outer.restore(before)
+        raise
+
+
+def _random_states() -> tuple[object, ...]:
+    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state(legacy=False))
+
+
+@contextmanager
+def _as_on_a_worker(numerics: Numerics, algorithm: Algorithm) -> Iterator[None]:
+    """The driver's arithmetic has a worker's threads, and draws nothing: there is no key to draw it from."""
+    undo = numerics.apply()
+    before = _random_states()
+    try:
+        yield
+    finally:
+        undo()
+    if _random_states() != before:
+        raise ConfigError(
+            f"the step of {type(algorithm).__name__} draws random numbers on the driver, so it could not be repeated: "
+            "draw in `noise`, which workers call with the keys of their tasks"
+        )
 
 
 def non_finite_gradient(total: Total, books: Books) -> NonFiniteGradient:

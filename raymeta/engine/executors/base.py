@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from raymeta.engine.job import Job, Result
+from raymeta.engine.job import Job, Payload, Result, Rows
 from raymeta.keys import Block, Shard
 from raymeta.trackers.base import WorkerRow
-from raymeta.tree import FloatArray
 
 
 class Executor(Protocol):
@@ -22,13 +21,15 @@ class Executor(Protocol):
     def map(
         self,
         job: Job,
-        payload: FloatArray,
+        payload: Payload,
         shards: Sequence[Shard],
         *,
+        rows: Sequence[Rows] | None = None,
         upcoming: Sequence[Shard] = (),
         urgent: bool = True,
     ) -> Iterator[tuple[Block, Result]]:
-        """Results with the blocks of `shards` they are sums of, as they come; `payload` goes to each node once.
+        """Results with the blocks of `shards` they are sums of, as they come; `payload` goes to each node once, and
+        of `rows` each shard gets its own.
 
         Gradients of a block may be summed before they come; scores come shard by shard. The work begins with the call
         where that is possible; `urgent` work goes first. `upcoming` are the shards of the step after, whose episodes

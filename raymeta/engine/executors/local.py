@@ -7,12 +7,11 @@ import socket
 from collections.abc import Iterator, Sequence
 
 from raymeta.engine.executors.base import Notify, silent, tell_compiled
-from raymeta.engine.job import Job, Result
+from raymeta.engine.job import Job, Payload, Result, Rows
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.engine.worker.worker import Worker, resident_bytes
 from raymeta.keys import Block, Shard
 from raymeta.trackers.base import WorkerRow
-from raymeta.tree import FloatArray
 
 
 class LocalExecutor:
@@ -28,9 +27,10 @@ class LocalExecutor:
     def map(
         self,
         job: Job,
-        payload: FloatArray,
+        payload: Payload,
         shards: Sequence[Shard],
         *,
+        rows: Sequence[Rows] | None = None,
         upcoming: Sequence[Shard] = (),
         urgent: bool = True,
     ) -> Iterator[tuple[Block, Result]]:
@@ -38,7 +38,7 @@ class LocalExecutor:
             for shard in upcoming:
                 self._worker.prepare(shard)
         for position, shard in enumerate(shards):
-            result = self._worker.run(job, payload, shard)
+            result = self._worker.run(job, payload, shard, None if rows is None else rows[position])
             tell_compiled(self._notify, result)
             self._tasks += shard.num_tasks
             self.waited_s += result.seconds

@@ -12,11 +12,12 @@ from torch import nn
 from raymeta.adaptation.losses import Loss
 from raymeta.adaptation.problem import BatchNormPolicy, Learned, Problem, Vectorize
 from raymeta.algorithms.base import Algorithm
+from raymeta.engine.job import Payload
 from raymeta.engine.worker.numerics import Numerics
 from raymeta.errors import EnvironmentProblem
 from raymeta.models.habits import ONLY_COMPUTES, Habits
 from raymeta.tasks.base import TaskSet
-from raymeta.tree import FloatArray, Layout
+from raymeta.tree import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,10 @@ class Blueprint:
     numerics: Numerics = field(default_factory=Numerics)
     device: Literal["auto", "cpu", "cuda"] = "cpu"
 
-    def payload(self, learned: Learned) -> FloatArray:
+    def payload(self, learned: Learned) -> Payload:
         """Everything learned as one flat vector [P + S] in the layouts' order (a file's order may be another)."""
         parts = [self.layout.flatten(learned.params), self.state_layout.flatten(learned.state)]
-        flat: FloatArray = torch.cat([part.to(parts[0].dtype) for part in parts]).numpy()
-        return flat
+        return Payload(torch.cat([part.to(parts[0].dtype) for part in parts]).numpy())
 
     def problem(self) -> Problem:
         return Problem(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from raymeta.adaptation.problem import Learned, Phase, Problem
-from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.base import TASK_GRADIENT, Algorithm
 from raymeta.engine.worker.compiled import Call, compiled
 from raymeta.engine.worker.memory_errors import is_memory_error
 from raymeta.engine.worker.randomness import are_other, random_states
@@ -19,25 +21,74 @@ from raymeta.tasks.episodes import Episode, Examples, Noise, in_chunks
 from raymeta.tree import Layout, Params
 
 
+class Outline(NamedTuple):
+    """How the vector of a shard is made up: sums, then metrics, then rows."""
+
+    layout: Layout | None  # of the sums; None for those of everything learned
+    num_sums: int
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[int, ...], torch.dtype], ...]  # names, shapes of one task's, types
+
+
 class ShardSums(NamedTuple):
-    """Sums over tasks in float64, in one vector [P + S + M] so that they leave a device at once: of the meta-gradient,
-    the state, and the metrics, whose names are `metrics`."""
+    """What a method gives for the tasks of a shard, in one float64 vector so that it leaves a device at once."""
 
     vector: Tensor
-    metrics: tuple[str, ...]
+    outline: Outline
+
+    def added(self, other: ShardSums) -> ShardSums:
+        """With `other`, of the tasks after these."""
+        end = self.outline.num_sums + len(self.outline.metrics)
+        sums = self.vector[:end] + other.vector[:end]
+        if not self.outline.rows:
+            return ShardSums(sums, self.outline)
+        both = [self._columns(), other._columns()]
+        rows = [torch.cat([one, two]).reshape(-1) for one, two in zip(*both, strict=True)]
+        return ShardSums(torch.cat([sums, *rows]), self.outline)
+
+    def _columns(self) -> list[Tensor]:
+        """The rows, each [T, size of one task's]."""
+        rows = self.vector[self.outline.num_sums + len(self.outline.metrics) :]
+        sizes = [math.prod(shape) for _, shape, _ in self.outline.rows]
+        num_tasks = len(rows) // max(1, sum(sizes))
+        return [part.view(num_tasks, -1) for part in rows.split_with_sizes([num_tasks * size for size in sizes])]
+
+    def rows(self) -> Params:
+        """The rows [T, ...] by name, on the CPU and in the types that the method gave; float64 holds all of them."""
+        named = zip(self.outline.rows, self._columns(), strict=True) if self.outline.rows else ()
+        return {name: column.view(-1, *shape).to(dtype) for (name, shape, dtype), column in named}
 
 
 class _Kind(NamedTuple):
-    """What is known of compiled calls of one kind: how to call, the names of the metrics, and whether torch's random
+    """What is known of compiled calls of one kind: how to call, what the vector is made of, and whether torch's random
     numbers are drawn."""
 
     call: Call
-    metrics: tuple[str, ...]
+    outline: Outline
     draws: bool
 
 
+class Asked(NamedTuple):
+    """A method of the algorithm, what was said about the tasks at hand, and what each draws or was given."""
+
+    function: str
+    episodes: Episode
+    noise: Noise
+    phase: Phase
+    rows: Params | None = None
+
+    def tensors(self) -> list[Tensor | None]:
+        return [*self.episodes.support, *self.episodes.query, *self.noise.values(), *(self.rows or {}).values()]
+
+    def chunks(self, size: int) -> Iterator[Asked]:
+        drawn = self.noise if self.rows is None else self.noise | self.rows
+        for episodes, own in in_chunks(self.episodes, drawn, size):
+            rows = None if self.rows is None else {name: own.pop(name) for name in self.rows}
+            yield self._replace(episodes=episodes, noise=own, rows=rows)
+
+
 class ShardFunction:
-    """Learned parameters and a batch of episodes to the sums of meta-gradient, state and metrics.
+    """What is learned and a batch of episodes to the sums of what a method of the algorithm gives.
 
     Compiled, the whole function is one graph: gradients inside, `vmap` outside, so it is exact at any order. With
     `vmap` it is compiled again for another number of tasks; with `loop` the graph is that of one task, called for each.
@@ -59,9 +110,7 @@ class ShardFunction:
     def __call__(
         self,
         learned: Learned,
-        episodes: Episode,
-        noise: Noise,
-        phase: Phase,
+        asked: Asked,
         *,
         chunk_size: int | None = None,
         draws: Callable[[], None] = lambda: None,
@@ -70,43 +119,38 @@ class ShardFunction:
         before anything that may draw torch's random numbers."""
         if self._compiles and self._problem.vectorize == "loop":
             chunk_size = 1
-        if chunk_size is None or chunk_size >= episodes.support.x.shape[0]:
-            return self._of_chunk(learned, episodes, noise, phase, draws)
-        chunks = in_chunks(episodes, noise, chunk_size)
-        parts = (self._of_chunk(learned, part, own, phase, draws) for part, own in chunks)
-        vector, metrics = next(parts)
-        for part in parts:
-            vector = vector + part.vector
-        return ShardSums(vector, metrics)
+        if chunk_size is None or chunk_size >= len(asked.episodes.support.y):
+            return self._of_chunk(learned, asked, draws)
+        parts = (self._of_chunk(learned, part, draws) for part in asked.chunks(chunk_size))
+        return functools.reduce(ShardSums.added, parts)
 
-    def _of_chunk(
-        self, learned: Learned, episodes: Episode, noise: Noise, phase: Phase, draws: Callable[[], None]
-    ) -> ShardSums:
+    def _of_chunk(self, learned: Learned, asked: Asked, draws: Callable[[], None]) -> ShardSums:
         if not self._compiles:
             draws()
-            return self._sums(learned.params, learned.state, episodes, noise, phase)
+            return self._sums(learned, asked)
         own, number = self._numbered(learned)
-        given = [*episodes.support, *episodes.query, *noise.values()]
+        given, phase = asked.tensors(), asked.phase
         tensors = own + [value for value in given if value is not None]
         modes = self._problem.model.training, torch.is_autocast_enabled(own[0].device.type), torch.is_grad_enabled()
-        kind = number, modes, phase.training, phase.inner_steps, phase.way, *noise, *map(_described, given)
+        options = asked.function, phase.training, phase.inner_steps, phase.way
+        kind = number, modes, options, *asked.noise, *(asked.rows or ()), *map(_described, given)
         # A step that is a number would be part of the graph, which would be compiled for every step.
-        timeless = phase._replace(step=cast(Any, None))
+        timeless = asked._replace(phase=phase._replace(step=cast(Any, None)))
         known = self._known.get(kind)
         if known is not None:
             if known.draws:
                 draws()
-            return ShardSums(known.call(tensors, *learned, episodes, noise, timeless), known.metrics)
+            return ShardSums(known.call(tensors, learned, timeless), known.outline)
         draws()
         # As it is first: its errors are clearer, and it fills caches that a compiler cannot fill. What it draws at
         # random, such as dropout's masks, is drawn again by the graph.
         before = random_states(own[0].device)
         with torch.random.fork_rng([own[0].device] if own[0].is_cuda else []):
-            metrics = self._sums(learned.params, learned.state, episodes, noise, phase).metrics
+            outline = self._sums(learned, asked).outline
             drawn = are_other(before, random_states(own[0].device))
         began = time.perf_counter()
         try:
-            vector, call = compiled(self._vector, tensors, *learned, episodes, noise, timeless)
+            vector, call = compiled(self._vector, tensors, learned, timeless)
         except Exception as error:
             if is_memory_error(error):
                 raise
@@ -116,32 +160,43 @@ class ShardFunction:
             ) from error
         self.compile_s += time.perf_counter() - began
         drawn = drawn or are_other(before, random_states(own[0].device))  # at this step, or by the graph at any
-        self._known[kind] = _Kind(call, metrics, drawn)
-        return ShardSums(vector, metrics)
+        self._known[kind] = _Kind(call, outline, drawn)
+        return ShardSums(vector, outline)
 
     def _numbered(self, learned: Learned) -> tuple[list[Tensor], int]:
         """The tensors of `learned` and of the model itself, and a number for all that a graph depends on of them."""
         if self._last_learned is None or self._last_learned[0] is not learned:
             model = self._problem.model
-            tensors = [*learned.params.values(), *learned.state.values()]
+            tensors = [*learned.params.values(), *learned.state.values(), *learned.given.values()]
             tensors += [*model.buffers(), *(p for p in model.parameters() if not p.requires_grad)]
-            described = tensors[0].device, *map(_described, tensors)
+            described = tensors[0].device, *learned.given, *map(_described, tensors)
             self._last_learned = learned, tensors, self._numbers.setdefault(described, len(self._numbers))
         return self._last_learned[1:]
 
-    def _vector(self, params: Params, state: Params, episodes: Episode, noise: Noise, phase: Phase) -> Tensor:
-        return self._sums(params, state, episodes, noise, phase).vector
+    def _vector(self, learned: Learned, asked: Asked) -> Tensor:
+        return self._sums(learned, asked).vector
 
-    def _sums(self, params: Params, state: Params, episodes: Episode, noise: Noise, phase: Phase) -> ShardSums:
+    def _sums(self, learned: Learned, asked: Asked) -> ShardSums:
         # Dynamo wants plain tuples taken apart here.
-        support, query = Examples(*episodes.support), Examples(*episodes.query)
-        sums = self._algorithm.contribution(
-            self._problem, Learned(params, state), Episode(support, query), noise=noise, phase=phase
+        support, query = Examples(*asked.episodes.support), Examples(*asked.episodes.query)
+        part = self._algorithm.contribution(
+            self._problem,
+            Learned(learned.params, learned.state, learned.given),
+            Episode(support, query),
+            noise=asked.noise,
+            phase=asked.phase,
+            function=asked.function,
+            rows=asked.rows,
         )
-        parts = [self._layout.flatten(sums.gradient), *(m.detach().reshape(1) for m in sums.metrics.values())]
-        if sums.state:
-            parts.insert(1, self._state_layout.flatten(sums.state))
-        return ShardSums(torch.cat(parts), tuple(sums.metrics))
+        layout = None if asked.function == TASK_GRADIENT else Layout.of(part.sums)
+        pieces = [(layout or self._layout).flatten(part.sums)]
+        if layout is None and self._state_layout.shapes:
+            pieces.append(self._state_layout.flatten(part.sums))
+        num_sums = sum(map(len, pieces))
+        pieces += [metric.detach().reshape(1) for metric in part.metrics.values()]
+        pieces += [row.detach().reshape(-1).double() for row in part.rows.values()]
+        rows = tuple((name, tuple(row.shape[1:]), row.dtype) for name, row in part.rows.items())
+        return ShardSums(torch.cat(pieces), Outline(layout, num_sums, tuple(part.metrics), rows))
 
 
 def _described(tensor: Tensor | None) -> object:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,21 +17,43 @@ from raymeta.adaptation.problem import Learned, Phase
 from raymeta.algorithms.base import Algorithm, DescentAlgorithm
 from raymeta.autodiff.derivatives import whole_graphs
 from raymeta.autodiff.failures import exact_attention
-from raymeta.engine.job import Job, Result
+from raymeta.engine.job import Job, Payload, Result, Rows
 from raymeta.engine.stopwatch import EPISODES, GRADIENT, REST, TRANSFER, Phases
 from raymeta.engine.worker.blueprint import Blueprint, choose_device
 from raymeta.engine.worker.memory_errors import is_memory_error
 from raymeta.engine.worker.prefetch import Drawing
 from raymeta.engine.worker.randomness import Randomness
-from raymeta.engine.worker.shard_function import ShardFunction
+from raymeta.engine.worker.shard_function import Asked, Outline, ShardFunction, ShardSums
 from raymeta.errors import OutOfMemory
 from raymeta.keys import Shard, TaskKey
 from raymeta.models.shapes import type_of
-from raymeta.tasks.episodes import Episode, each, in_chunks, one_task
-from raymeta.tree import FloatArray, outer_type
+from raymeta.tasks.episodes import Episode, Noise, each, in_chunks, one_task
+from raymeta.tree import Array, FloatArray, Layout, Params, outer_type
 
-Outcome = tuple[FloatArray, dict[str, float], dict[str, FloatArray], tuple[TaskKey, ...]]
-"""The fields `vector`, `metrics`, `scores` and `non_finite` of a result."""
+
+class Work(NamedTuple):
+    """One shard as it is computed."""
+
+    job: Job
+    learned: Learned
+    keys: Sequence[TaskKey]
+    episodes: Episode
+    way: int
+    rows: Params | None = None
+
+    def phase(self, *, training: bool) -> Phase:
+        step = self.keys[0].step if self.job.step is None else self.job.step
+        return Phase(step=step, training=training, inner_steps=self.job.inner_steps, way=self.way)
+
+
+class Outcome(NamedTuple):
+    """The fields of a result that its work decides."""
+
+    vector: FloatArray
+    metrics: dict[str, float] = {}
+    rows: Rows = {}
+    layout: Layout | None = None
+    non_finite: tuple[TaskKey, ...] = ()
 
 
 class Worker:
@@ -69,7 +92,7 @@ class Worker:
         as_sent = self.device.type == "cpu" and outer_type(self._dtype) == self._dtype
         self._writable = self._owned.numpy() if as_sent else None
         self._learned = self._views(self._owned)
-        self._version: FloatArray | None = None
+        self._version: Payload | None = None
         on_gpu = self.device.type == "cuda"
         self._drawing = Drawing(
             blueprint.tasks, steps_at_once=steps_at_once and not on_gpu, finish=_pinned if on_gpu else self._moved
@@ -80,13 +103,13 @@ class Worker:
         self.blueprint.tasks.require(())  # the driver has checked the splits that it uses
         return os.getpid()
 
-    def run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
-        """Compute one shard from the flat parameters and state `payload` [P + S], which is only read.
+    def run(self, job: Job, payload: Payload, shard: Shard, rows: Rows | None = None) -> Result:
+        """Compute one shard from `payload`, which is only read, and the `rows` of its tasks where the job takes any.
 
         Raises `OutOfMemory` where memory does not suffice for so many tasks at once.
         """
         try:
-            return self._run(job, payload, shard)
+            return self._run(job, payload, shard, rows)
         except (RuntimeError, MemoryError) as error:
             if not is_memory_error(error):
                 raise
@@ -94,7 +117,7 @@ class Worker:
         # Outside of the except clause, whose traceback would hold what was computed so far.
         raise self._out_of_memory(job, shard, reason)
 
-    def _run(self, job: Job, payload: FloatArray, shard: Shard) -> Result:
+    def _run(self, job: Job, payload: Payload, shard: Shard, rows: Rows | None) -> Result:
         phases = self._phases
         phases.lap(EPISODES)
         compiled_before = self._sums_of.compile_s
@@ -105,25 +128,26 @@ class Worker:
             if self.device.type == "cuda":
                 episodes = self._moved(episodes)
             learned = self._unpack(payload)
+            own = None if rows is None else {name: self._to_device(value) for name, value in rows.items()}
             phases.begin(GRADIENT)
-            result = self._compute(job, learned, shard.keys(), episodes, way)
+            outcome = self._compute(Work(job, learned, shard.keys(), episodes, way, own))
         finally:
             seconds = phases.lap(REST)
         return Result(
             shard,
-            *result,
+            **outcome._asdict(),
             seconds=sum(seconds.values()),
             compile_s=self._sums_of.compile_s - compiled_before,
             phases=seconds,
             pid=self._pid,
         )
 
-    def _compute(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
-        self.problem.set_training(job.kind == "gradient")
-        compute = self._gradient if job.kind == "gradient" else self._scores
+    def _compute(self, work: Work) -> Outcome:
+        training = work.job.kind == "gradient"
+        self.problem.set_training(training)
         try:
             with self.blueprint.numerics.autocast(self.device), whole_graphs():
-                return compute(job, learned, keys, episodes, way)
+                return self._summed(work) if training else self._scores(work)
         finally:
             self._randomness.give_back()
 
@@ -163,38 +187,48 @@ class Worker:
 
         return each(moved, episodes)
 
-    def _gradient(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
-        sums, metrics = self._sums(learned, keys, episodes, way, job.chunk_size)
+    def _summed(self, work: Work) -> Outcome:
+        sums, metrics, outline, rows = self._sums(work)
         vector, finite = self._leaf(sums)
+        named = {name: value.numpy() for name, value in rows.items()}
         bad: tuple[TaskKey, ...] = ()
-        if not finite:
-            alone = [key for key in keys if not self._is_finite_alone(learned, key)]
-            bad = tuple(alone or keys)
-        return vector, metrics, {}, bad
+        if not (finite and _are_finite(rows)):
+            bad = tuple(key for i, key in enumerate(work.keys) if not self._is_finite_alone(work, i)) or tuple(
+                work.keys
+            )
+        return Outcome(vector, metrics, named, outline.layout, bad)
 
-    def _is_finite_alone(self, learned: Learned, key: TaskKey) -> bool:
+    def _is_finite_alone(self, work: Work, index: int) -> bool:
+        key = work.keys[index]
         episodes = self._drawing.draw([key])
-        sums, _ = self._sums(learned, [key], self._moved(episodes), self.problem.way_of(episodes))
-        return self._leaf(sums)[1]
+        rows = None if work.rows is None else {name: value[index : index + 1] for name, value in work.rows.items()}
+        alone = work._replace(keys=[key], episodes=self._moved(episodes), way=self.problem.way_of(episodes), rows=rows)
+        sums, _, _, found = self._sums(alone)
+        return self._leaf(sums)[1] and _are_finite(found)
 
-    def _sums(
-        self, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int, chunk_size: int | None = None
-    ) -> tuple[NDArray[np.float64], dict[str, float]]:
-        first = keys[0]
-        phase = Phase(step=first.step, training=True, way=way)
+    def _sums(self, work: Work) -> tuple[NDArray[np.float64], dict[str, float], Outline, Params]:
+        first, phase = work.keys[0], work.phase(training=True)
         if self._noisy:
             self._randomness.take(first)
-        noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
-        noise = {name: value.to(self.device) for name, value in noise.items()}
+        noise = self._noise(work, phase)
         try:
-            sums, names = self._sums_of(
-                learned, episodes, noise, phase, chunk_size=chunk_size, draws=lambda: self._randomness.take(first)
+            vector, outline = self._sums_of(
+                work.learned,
+                Asked(work.job.function, work.episodes, noise, phase, work.rows),
+                chunk_size=work.job.chunk_size,
+                draws=lambda: self._randomness.take(first),
             )
         except RuntimeError as error:
-            raise self._explained(episodes, error) from error
-        values = sums.cpu().numpy()
-        size = len(values) - len(names)
-        return values[:size], dict(zip(names, values[size:].tolist(), strict=True))
+            raise self._explained(work.episodes, error) from error
+        on_cpu = ShardSums(vector.cpu(), outline)
+        values = on_cpu.vector.numpy()
+        end = outline.num_sums + len(outline.metrics)
+        metrics = dict(zip(outline.metrics, values[outline.num_sums : end].tolist(), strict=True))
+        return values[: outline.num_sums], metrics, outline, on_cpu.rows()
+
+    def _noise(self, work: Work, phase: Phase) -> Noise:
+        noise = self.blueprint.algorithm.noise(self.problem, work.keys, work.episodes, phase)
+        return {name: value.to(self.device) for name, value in noise.items()}
 
     def _leaf(self, sums: NDArray[np.float64]) -> tuple[FloatArray, bool]:
         """Float64 sums in the parameters' own type, the leaves of the fold, and whether all are finite."""
@@ -203,39 +237,51 @@ class Worker:
             square = np.dot(vector, vector)  # one call, where asking each element takes three
         return vector, math.isfinite(square) or bool(np.isfinite(vector).all())
 
-    def _scores(self, job: Job, learned: Learned, keys: Sequence[TaskKey], episodes: Episode, way: int) -> Outcome:
-        self._randomness.take(keys[0])
-        phase = Phase(step=keys[0].step, training=False, inner_steps=job.inner_steps, way=way)
-        noise = self.blueprint.algorithm.noise(self.problem, keys, episodes.support, phase)
-        noise = {name: value.to(self.device) for name, value in noise.items()}
+    def _scores(self, work: Work) -> Outcome:
+        self._randomness.take(work.keys[0])
+        phase = work.phase(training=False)
+        noise = self._noise(work, phase)
         try:
             parts = [
-                self.blueprint.algorithm.scores(self.problem, learned, part, noise=draws, phase=phase)
-                for part, draws in in_chunks(episodes, noise, job.chunk_size)
+                self.blueprint.algorithm.scores(self.problem, work.learned, part, noise=draws, phase=phase)
+                for part, draws in in_chunks(work.episodes, noise, work.job.chunk_size)
             ]
         except RuntimeError as error:
-            raise self._explained(episodes, error) from error
+            raise self._explained(work.episodes, error) from error
         scores = {name: torch.cat([part[name] for part in parts]).cpu().double().numpy() for name in parts[0]}
-        return np.zeros(0), {}, scores, ()
+        return Outcome(np.zeros(0), rows=scores)
 
     def _explained(self, episodes: Episode, error: RuntimeError) -> Exception:
         one = Episode(*(one_task(side, 0) for side in episodes))
         return self.blueprint.algorithm.explained(self.problem, one, error)
 
-    def _unpack(self, payload: FloatArray) -> Learned:
-        """Parameters and state in storage of our own: a payload from shared memory must never be written."""
+    def _unpack(self, payload: Payload) -> Learned:
+        """What was sent in storage of our own: a payload from shared memory must never be written."""
         if self._version is not payload:
             self._version = None
-            if self._writable is not None and payload.shape == self._writable.shape:
-                np.copyto(self._writable, payload, casting="no")
+            flat = payload.learned
+            if self._writable is not None and flat.shape == self._writable.shape:
+                np.copyto(self._writable, flat, casting="no")
             else:
-                self._owned.copy_(torch.tensor(payload))
+                self._owned.copy_(torch.tensor(flat))
+            if payload.given or self._learned.given:  # the object stays the same where it can: graphs are found by it
+                given = {name: self._to_device(value) for name, value in payload.given.items()}
+                self._learned = self._learned._replace(given=given)
             self._version = payload
         return self._learned
+
+    def _to_device(self, value: Array) -> Tensor:
+        """A copy, in the network's own type where it is floating."""
+        tensor = torch.tensor(value)
+        return tensor.to(self.device, self._dtype if tensor.is_floating_point() else tensor.dtype)
 
     def _views(self, owned: Tensor) -> Learned:
         params, state = torch.split(owned, [self.blueprint.layout.size, self.blueprint.state_layout.size])
         return Learned(self.blueprint.layout.unflatten(params), self.blueprint.state_layout.unflatten(state))
+
+
+def _are_finite(rows: Params) -> bool:
+    return all(bool(value.isfinite().all()) for value in rows.values() if value.is_floating_point())
 
 
 def _pinned(episodes: Episode) -> Episode:

@@ -17,13 +17,12 @@ from raymeta.engine.executors.ray_actors.overhead import Pace
 from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
 from raymeta.engine.executors.ray_actors.round import Batch, Call, Todo
 from raymeta.engine.executors.ray_actors.sums import NodeSums
-from raymeta.engine.job import Job, Result
+from raymeta.engine.job import Job, Payload, Result, Rows
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.errors import OutOfMemory, RaymetaError, WorkerFailed
 from raymeta.keys import Block, Shard
 from raymeta.system.their_code import described
 from raymeta.trackers.base import WorkerRow
-from raymeta.tree import FloatArray
 
 IN_FLIGHT = 2
 """Calls given to a worker at once, so that the next shard is there when one ends."""
@@ -71,9 +70,10 @@ class RayExecutor:
     def map(
         self,
         job: Job,
-        payload: FloatArray,
+        payload: Payload,
         shards: Sequence[Shard],
         *,
+        rows: Sequence[Rows] | None = None,
         upcoming: Sequence[Shard] = (),
         urgent: bool = True,
     ) -> Iterator[tuple[Block, Result]]:
@@ -84,7 +84,7 @@ class RayExecutor:
         owners = prepared if level is None else whole_blocks(prepared, level, len(self._live_nodes()))
         todo = Todo(len(shards), owners, level or 0)
         reference = self._ray.put(payload)
-        batch = Batch(next(self._numbers), job, reference, payload.nbytes, shards, upcoming, todo, level)
+        batch = Batch(next(self._numbers), job, reference, payload.nbytes, shards, upcoming, todo, level, rows)
         self._batches.insert(0 if urgent else len(self._batches), batch)
         self._give_out()
         return self._results(batch)
@@ -129,8 +129,8 @@ class RayExecutor:
 
     # Giving out
 
-    def _block_level(self, job: Job, payload: FloatArray, num_shards: int) -> int | None:
-        if self._options.aggregate == "flat" or job.kind != "gradient" or payload.nbytes < LEAST_BYTES:
+    def _block_level(self, job: Job, payload: Payload, num_shards: int) -> int | None:
+        if self._options.aggregate == "flat" or job.kind != "gradient" or payload.learned.nbytes < LEAST_BYTES:
             return None
         return block_level(num_shards, len(self._live_nodes()))
 
@@ -154,7 +154,10 @@ class RayExecutor:
 
     def _give(self, batch: Batch, position: int, seat: Seat) -> None:
         upcoming = batch.upcoming_at(position)
-        info, vector = seat.actor.run.remote(batch.job, batch.number, batch.payload, batch.shards[position], upcoming)
+        rows = None if batch.rows is None else batch.rows[position]
+        info, vector = seat.actor.run.remote(
+            batch.job, batch.number, batch.payload, batch.shards[position], upcoming, rows
+        )
         seat.in_flight += 1
         call = Call(batch, position, seat, seat.actor, info, vector, seat.in_flight, time.monotonic())
         batch.given.setdefault(position, []).append(call)

@@ -34,7 +34,15 @@ class NodeFolder:
         total = fold.total()
         shard = leaves[0].shard._replace(stop=leaves[-1].shard.stop)
         phases = sum((Counter(leaf.phases) for leaf in leaves), Counter[str]())
-        info = Result(shard, nothing(), metrics=total.metrics, non_finite=total.non_finite, phases=dict(phases))
+        info = Result(
+            shard,
+            nothing(),
+            metrics=total.metrics,
+            rows=total.joined(),
+            layout=total.layout,
+            non_finite=total.non_finite,
+            phases=dict(phases),
+        )
         return info, total.vector
 
 

@@ -13,7 +13,7 @@ from raymeta.engine.executors.base import Notify
 from raymeta.engine.executors.placement import Need, PoolOptions, arithmetic, gpus_of_a_worker, room
 from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
 from raymeta.engine.executors.ray_actors.folding import nothing
-from raymeta.engine.job import Job, Result
+from raymeta.engine.job import Job, Payload, Result, Rows
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.engine.worker.worker import Worker, resident_bytes
 from raymeta.errors import EnvironmentProblem, RunFailed, WorkerFailed
@@ -38,7 +38,7 @@ class ActorWorker:
     def __init__(self, blueprint: Blueprint, data: object) -> None:
         keep_memory()
         self._worker = Worker(blueprint, data)
-        self._payload: tuple[int, FloatArray] | None = None
+        self._payload: tuple[int, Payload] | None = None
 
     def ready(self) -> tuple[int, str]:
         """Load the data; answers with the process id and the node."""
@@ -48,13 +48,19 @@ class ActorWorker:
         return pid, ray.get_runtime_context().get_node_id()
 
     def run(
-        self, job: Job, version: int, payload: FloatArray, shard: Shard, upcoming: Shard | None
+        self,
+        job: Job,
+        version: int,
+        payload: Payload,
+        shard: Shard,
+        upcoming: Shard | None,
+        rows: Rows | None = None,
     ) -> tuple[Result, FloatArray]:
         """See `Worker.run`; `upcoming` may come next, so its episodes are built while this worker waits."""
         if self._payload is None or self._payload[0] != version:
             self._payload = version, payload
         try:
-            result = self._worker.run(job, self._payload[1], shard)
+            result = self._worker.run(job, self._payload[1], shard, rows)
         except SystemExit as error:  # which Ray would take for the end of a worker
             raise RunFailed(described(error)) from error
         except Exception as error:  # whose traceback stays here

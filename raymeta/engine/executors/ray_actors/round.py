@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raymeta.engine.executors.ray_actors.pool import Seat
-from raymeta.engine.job import Job, Result
+from raymeta.engine.job import Job, Result, Rows
 from raymeta.errors import OutOfMemory
 from raymeta.keys import Block, Shard
 
@@ -83,6 +83,7 @@ class Batch:
     upcoming: Sequence[Shard]
     todo: Todo
     level: int | None  # of the blocks that are summed on their node; None for no such sums
+    rows: Sequence[Rows] | None = None  # of the tasks of each shard
     results: deque[tuple[Block, Result]] = field(default_factory=deque)
     given: dict[int, list[Call]] = field(default_factory=dict)
     computed: dict[int, tuple[Call, Result]] = field(default_factory=dict)  # waiting for the rest of their block
