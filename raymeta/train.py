@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -164,7 +165,7 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
         *([f"mirror: {shlex.quote(mirror)}"] if mirror else []),
         f"next:   raymeta runs show {path}",
         f"        raymeta evaluate {path} --episodes 1000{trust}",
-        f"        tensorboard --logdir {path}/tb",
+        *([f"        tensorboard --logdir {path}/tb"] if find_spec("tensorboard") else []),
     ]
     return "\n".join(lines)
 

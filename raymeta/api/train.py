@@ -33,7 +33,7 @@ from raymeta.runs.read import Run
 from raymeta.runs.write import RunWriter, new_run_directory
 from raymeta.system.remote import Remote
 from raymeta.system.signals import first_signal, termination_interrupts
-from raymeta.system.text import clean
+from raymeta.system.text import clean, duration
 from raymeta.system.their_code import described
 from raymeta.tasks.manifest import Manifest
 from raymeta.trackers.base import TOGETHER_S, Tracker, Trackers
@@ -268,6 +268,8 @@ class Training:
     def plan(self) -> str:
         """What is going to happen, in words: `450 steps on 2 Ray workers`."""
         steps, done, where = self.config.steps, self.state.step, worker_text(self.config)
+        if self.config.time_limit is not None:
+            where += f", at most {duration(self.config.time_limit)}"
         if self._resume is None:
             return f"{steps} steps {where}"
         return f"continues at step {done} of {steps} {where}" + (": only the test is left" if done == steps else "")

@@ -11,6 +11,7 @@ from torch import nn
 
 from raymeta.adaptation.problem import Learned, Problem, Vectorize
 from raymeta.algorithms.base import Algorithm
+from raymeta.autodiff.failures import LOOP
 from raymeta.config.build_problem import build_problem, example_inputs, is_known
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
@@ -132,7 +133,8 @@ def _vectorize(config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectori
         if choice.vectorize == "loop":
             raise
         rehearsal("loop")
-        choice = Choice("loop", f"side by side is not possible: {error}")
+        reason = str(error).partition(f": {LOOP}")[0]
+        choice = Choice("loop", f"side by side is not possible: {reason}")
     return choice
 
 

@@ -46,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
 def _dashboard(arguments: argparse.Namespace) -> int:
     if (arguments.directory / "run.json").is_file():
         raise ConfigError(f"{arguments.directory} is a single run: name the folder above it, or write a report of it")
+    if not arguments.directory.is_dir() and str(arguments.directory) != "results":  # where the first run is to come
+        raise ConfigError(f"there is no folder {arguments.directory}: name the folder of your runs, by default results")
     if arguments.ray and not arguments.ray.startswith(("http://", "https://")):
         raise ConfigError(f"--ray {arguments.ray}: write an address such as http://127.0.0.1:8265")
     if missing := [path for path in arguments.bench if not path.exists()]:

@@ -37,7 +37,10 @@ def require_outputs(name: str, model: nn.Module, input_shape: Sequence[int], num
     outputs = _dry_run(name, copy.deepcopy(model).eval(), input_shape)
     wanted = f"[n, {'d' if num_outputs is None else num_outputs}]"
     if not isinstance(outputs, Tensor):
-        raise ConfigError(f"{name} returns {type(outputs).__name__} and not a tensor {wanted}")
+        raise ConfigError(
+            f"{name} returns a {type(outputs).__name__}, and one tensor {wanted} is needed: hand over a module whose "
+            "forward returns the predictions alone"
+        )
     is_flat = outputs.dim() == 2 or (outputs.dim() > 2 and num_outputs is not None)
     if not is_flat or len(outputs) != 2 or outputs.shape[1] != (num_outputs or outputs.shape[1]):
         given = ", ".join(["n", *map(str, outputs.shape[1:])]) if outputs.dim() and len(outputs) == 2 else outputs.shape

@@ -777,7 +777,7 @@ def _cell(wild: Wild, vectorize: str) -> str:
     text = refusal(wild, vectorize)
     if text is None:
         return "exact"
-    remedy = re.split(r": (?!loop|true|false)", text)[-1]
+    remedy = re.split(r"(?<!lambda z): (?!loop|true|false)", text)[-1]
     return "refused: " + re.sub(r"\s+", " ", remedy).replace("|", "\\|")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tokenize
 import zipfile
 import zlib
@@ -90,7 +91,7 @@ def for_each_file(
             with open_regular(paths[index]) as file, Image.open(file) as image:
                 do(index, image)
         except UNREADABLE as error:
-            return str(error) or type(error).__name__
+            return re.sub(r" (identify image file) <.*>", r" \1", str(error)) or type(error).__name__
         return None
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
