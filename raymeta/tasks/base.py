@@ -38,6 +38,17 @@ class TaskSet(ABC):
     def size(self, split: Split) -> Size:
         """Episode size in `split`: training may differ from validation and test."""
 
+    def size_at(self, split: Split, step: int) -> Size:
+        """Episode size in `split` at outer step `step`, for task sets that draw it anew for each step.
+
+        `size` is then the largest. All tasks of a step have one size.
+        """
+        return self.size(split)
+
+    def num_episodes(self, split: Split) -> int | None:
+        """Episodes that there are in `split`, which are then all scored, once; None where they are drawn."""
+        return None
+
     @abstractmethod
     def num_classes(self, split: Split) -> int:
         """Classes in `split` (0 for regression); `Examples.class_id` is below it."""

@@ -56,7 +56,7 @@ def require_sound(
         training = split == "train"
         for episode in episodes:
             require_episode(episode, where, queries=queries or not training)
-            _require_as_told(tasks, split, episode, where, places)
+            _require_as_told(tasks, keys[0], episode, where, places)
             if training and class_ids:
                 require_class_ids(episode, where, tasks.num_classes(split))
         _require_stackable(tasks, keys, episodes, where)
@@ -69,7 +69,7 @@ def sound_episodes(tasks: TaskSet, keys: Sequence[TaskKey]) -> Episode:
     """
     try:
         batch = tasks.episodes(keys)
-        is_as_told = _is_as_told(tasks, keys[0].split, batch)
+        is_as_told = _is_as_told(tasks, keys[0], batch)
     except Exception as error:
         if not own_place(error):  # it was raised where their episodes are put together
             _require_each(tasks, keys)
@@ -81,28 +81,31 @@ def sound_episodes(tasks: TaskSet, keys: Sequence[TaskKey]) -> Episode:
     return batch
 
 
-def _is_as_told(tasks: TaskSet, split: Split, batch: Episode) -> bool:
-    """Whether types, shapes and labels of a batch [T, n, ...] are right, by a few operations for all of it."""
-    if not all(_is_sound_side(tasks, split, side) for side in batch) or not batch.support.x.shape[1]:
+def _is_as_told(tasks: TaskSet, key: TaskKey, batch: Episode) -> bool:
+    """Whether types, shapes and labels of a batch [T, n, ...] are right, by a few operations for all of it.
+
+    Its tasks are of the split and the step of `key`.
+    """
+    if not all(_is_sound_side(tasks, key, side) for side in batch) or not batch.support.x.shape[1]:
         return False
     if tasks.goal == "regression" or batch.support.y.ndim > 2:
         return True
-    labels = torch.arange(tasks.size(split).way)
+    labels = torch.arange(tasks.size_at(key.split, key.step).way)
     return bool((batch.support.y[:, :, None] == labels).any(1).all())
 
 
-def _is_sound_side(tasks: TaskSet, split: Split, side: Examples) -> bool:
+def _is_sound_side(tasks: TaskSet, key: TaskKey, side: Examples) -> bool:
     x, y, ids = side
     if x.requires_grad or y.requires_grad or x.dtype in _SMALL or x.shape[:2] != y.shape[:2]:
         return False
     if tuple(x.shape[2:]) != tuple(tasks.input_shape):
         return False
-    if ids is not None and (ids.dtype != torch.int64 or not _within(ids, 0, tasks.num_classes(split))):
+    if ids is not None and (ids.dtype != torch.int64 or not _within(ids, 0, tasks.num_classes(key.split))):
         return False
     if tasks.goal == "regression":
         return True
     one_label = y.ndim == 2
-    lowest, end = (0, tasks.size(split).way) if one_label else (IGNORED, tasks.num_outputs)
+    lowest, end = (0, tasks.size_at(key.split, key.step).way) if one_label else (IGNORED, tasks.num_outputs)
     return y.dtype == torch.int64 and _within(y, lowest, end)
 
 
@@ -117,7 +120,7 @@ def _require_each(tasks: TaskSet, keys: Sequence[TaskKey]) -> None:
         where = f"tasks {type(tasks).__name__}, {key.split} split, step {key.step}, task {key.index}"
         episode = tasks.episode(key)
         require_episode(episode, where, queries=key.split != "train")
-        _require_as_told(tasks, key.split, episode, where, places=True)
+        _require_as_told(tasks, key, episode, where, places=True)
         if episode.support.class_id is not None:
             require_class_ids(episode, where, tasks.num_classes(key.split))
         first = first or episode
@@ -271,9 +274,9 @@ def squared_error(outputs: Tensor, y: Tensor) -> Tensor:
     return F.mse_loss(outputs, y)
 
 
-def _require_as_told(tasks: TaskSet, split: Split, episode: Episode, where: str, places: bool) -> None:
+def _require_as_told(tasks: TaskSet, key: TaskKey, episode: Episode, where: str, places: bool) -> None:
     require_finite(episode, where)
-    size, shape = tasks.size(split), tuple(tasks.input_shape)
+    size, shape = tasks.size_at(key.split, key.step), tuple(tasks.input_shape)
     for name, side in zip(_SIDES, episode, strict=True):
         if tuple(side.x.shape[1:]) != shape:
             _refuse(f"{where}: {name}", f"x is {_shown(side.x)}", f"[n, {', '.join(map(str, shape))}], its input_shape")

@@ -94,9 +94,12 @@ def begin_scoring(
 ) -> Scoring:
     """Adapt to `num_episodes` episodes of `split` and score each; the same episodes for every model and checkpoint.
 
+    Where the task set has finitely many, all of them are scored instead.
+
     The parameters are those of now, after outer step `step`, however they change while the scores are on their way.
     """
-    shards = plan(seed=seed, split=split, step=0, num_tasks=num_episodes, shard_size=shard_size)
+    num_tasks = blueprint.tasks.num_episodes(split) or num_episodes
+    shards = plan(seed=seed, split=split, step=0, num_tasks=num_tasks, shard_size=shard_size)
     payload = blueprint.payload(learned)
 
     def begin() -> Iterator[tuple[Block, Result]]:

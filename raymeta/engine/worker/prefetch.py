@@ -25,16 +25,24 @@ class Drawing:
     With `steps_at_once` the shards that are asked for are taken to be the same ones of step after step, as they are in
     one process, and small episodes are built for several steps in one call: for tiny tasks, calling costs more than
     building, and leaves the processor's caches to other code. What is drawn passes through `finish`, all that was
-    drawn in one call at once. The task set is called from two threads, but never from both at once.
+    drawn in one call at once. With `keeps_step` the episodes of a step stay for its later maps. The task set is called
+    from two threads, but never from both at once.
     """
 
     def __init__(
-        self, tasks: TaskSet, *, steps_at_once: bool = False, finish: Callable[[Episode], Episode] = lambda e: e
+        self,
+        tasks: TaskSet,
+        *,
+        steps_at_once: bool = False,
+        keeps_step: bool = False,
+        finish: Callable[[Episode], Episode] = lambda e: e,
     ) -> None:
         is_ours = type(tasks).__module__.startswith("raymeta.")
         self._episodes = tasks.episodes if is_ours else partial(sound_episodes, tasks)
         self._steps_at_once = steps_at_once
         self._finish = finish
+        self._keeps_step = keeps_step
+        self._kept: dict[Shard, Episode] = {}
         self._step = -1
         self._ready: dict[Shard, tuple[Episode, int]] = {}  # with the bytes of each
         self._ready_bytes = 0
@@ -44,6 +52,14 @@ class Drawing:
 
     def take(self, shard: Shard) -> Episode:
         """The episodes of `shard`, with a leading task dimension."""
+        if not self._keeps_step:
+            return self._take(shard)
+        if shard not in self._kept:
+            self._kept = {other: kept for other, kept in self._kept.items() if other.step == shard.step}
+            self._kept[shard] = self._take(shard)
+        return self._kept[shard]
+
+    def _take(self, shard: Shard) -> Episode:
         if (prepared := self._prepared.pop(shard, None)) is not None:
             return prepared.result()
         if (ready := self._ready.pop(shard, None)) is not None:

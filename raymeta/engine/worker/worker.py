@@ -95,7 +95,10 @@ class Worker:
         self._version: Payload | None = None
         on_gpu = self.device.type == "cuda"
         self._drawing = Drawing(
-            blueprint.tasks, steps_at_once=steps_at_once and not on_gpu, finish=_pinned if on_gpu else self._moved
+            blueprint.tasks,
+            steps_at_once=steps_at_once and not on_gpu,
+            keeps_step=type(blueprint.algorithm).step is not Algorithm.step,
+            finish=_pinned if on_gpu else self._moved,
         )
 
     def ready(self) -> int:
