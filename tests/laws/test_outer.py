@@ -99,7 +99,7 @@ def test_one_flat_vector_steps_like_tensors_one_by_one(kind: str) -> None:
     torch.manual_seed(0)
     start = {"inner_lr/b": torch.rand(()), "a": torch.randn(3, 5), "inner_lr/a": torch.rand(3, 5), "b": torch.randn(())}
     options = OuterOptions(optimizer=kind, weight_decay=0.1, momentum=0.9)  # type: ignore[arg-type]
-    outer = OuterOptimizer(Learned(start, {}), options)
+    outer = OuterOptimizer(Learned(start, {}), options, MetaSGD().outer_of)
     apart = {name: value.clone().requires_grad_() for name, value in start.items()}
     kinds = {
         "sgd": partial(torch.optim.SGD, momentum=0.9),

@@ -8,30 +8,41 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from raymeta.adaptation.problem import Learned
 from raymeta.algorithms.base import Algorithm
+from raymeta.engine.driver.torch_rules import TorchRule
 from raymeta.engine.driver.update_rules import State, adam, sgd
 from raymeta.engine.fold import Total
 from raymeta.engine.job import Payload
-from raymeta.options import STRICT
+from raymeta.options import IMPORTED, STRICT
 from raymeta.tree import Layout, Params, detach
+
+_OWN = ("sgd", "adam", "adamw")
+"""Rules of our own, which take a fraction of the time of torch's classes."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OuterOptions:
     """How the mean meta-gradient becomes an outer step."""
 
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
-    """outer optimiser"""
+    optimizer: Literal[
+        "sgd", "adam", "adamw", "Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "NAdam", "RAdam",
+        "RMSprop", "Rprop",
+    ] = "adam"  # fmt: skip
+    """outer optimiser: `sgd`, `adam` and `adamw` of our own, the others are the classes of `torch.optim`"""
+    rule: Annotated[str | None, IMPORTED] = None
+    """import path of an optimiser class with the interface of `torch.optim`, in place of `optimizer`"""
+    arguments: dict[str, bool | int | float | str | list[float]] = Field(default_factory=dict)
+    """further arguments of a class of `torch.optim` or of `rule`"""
     lr: PositiveFloat = 1e-3
     """outer learning rate at the first step"""
     momentum: float = Field(default=0.0, ge=0, lt=1)
@@ -50,6 +61,20 @@ class OuterOptions:
     """largest global norm of the mean meta-gradient; larger ones are scaled down"""
     clip_value: PositiveFloat | None = None
     """largest magnitude of an element of the mean meta-gradient (MAML's code: 10 on mini-ImageNet)"""
+
+    @model_validator(mode="after")
+    def _arguments_are_of_a_class(self) -> Self:
+        if self.optimizer in _OWN and self.rule is None and self.arguments:
+            raise ValueError(
+                f"arguments are those of a class of torch.optim, and {self.optimizer} takes momentum and weight_decay "
+                "alone: choose another optimizer, or a rule"
+            )
+        return self
+
+    def of_torch(self) -> dict[str, Any]:
+        """Arguments of a class of torch."""
+        decay = {"weight_decay": self.weight_decay} if self.weight_decay else {}
+        return {"lr": self.lr, **decay, **({"momentum": self.momentum} if self.momentum else {}), **self.arguments}
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of outer step `step` (from 0) of `steps`: a pure function, so resume needs no state."""
@@ -186,12 +211,7 @@ class OuterOptimizer:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The optimiser's own state as named tensors, for a checkpoint: `PARAMETER|KEY`, and memory as `|NAME`."""
-        own = {
-            f"{name}|{key}": part.clone()
-            for piece in self._pieces
-            for key, value in piece.state.items()
-            for name, part in piece.by_name(key, value).items()
-        }
+        own = {name: value for piece in self._pieces for name, value in piece.tensors().items()}
         return own | {_MEMORY + name: value.detach().clone() for name, value in self.memory.items()}
 
     def load(self, learned: Learned, tensors: Mapping[str, Tensor]) -> None:
@@ -200,13 +220,9 @@ class OuterOptimizer:
         self.state = {name: learned.state[name].clone() for name in self.state}
         remembered = {name for name in tensors if name.startswith(_MEMORY)}
         self.memory = {name.removeprefix(_MEMORY): tensors[name].clone() for name in remembered}
-        named = [full.rpartition("|") for full in tensors if full not in remembered]
+        own = {name: value for name, value in tensors.items() if name not in remembered}
         for piece in self._pieces:
-            piece.state.clear()
-            first = next(iter(piece.layout.shapes))
-            for key in [key for name, _, key in named if name == first]:
-                values = {name: tensors[f"{name}|{key}"] for name in piece.layout.shapes}
-                piece.state[key] = piece.joined(key, values)
+            piece.load(own)
 
     def snapshot(self) -> tuple[Learned, dict[str, Tensor]]:
         """Everything as it is, for `restore`."""
@@ -242,28 +258,50 @@ class OuterOptimizer:
             layout = Layout({name: self._layout.shapes[name] for name in names})
             part = slice(start, start + layout.size)
             options = replace(self.options, **dict(settings)) if settings else self.options
-            yield _Piece(self._flat[part], self._gradient[part], layout, options, state={})
+            yield _Piece(self._flat[part], self._gradient[part], layout, options)
             start += layout.size
 
 
-class _Piece(NamedTuple):
-    """Neighbouring parameters that are updated as one vector."""
+class _Piece:
+    """Neighbouring parameters that are updated as one vector, or by a class of torch as they are shaped."""
 
-    vector: Tensor
-    gradient: Tensor
-    layout: Layout
-    options: OuterOptions
-    state: State
+    def __init__(self, vector: Tensor, gradient: Tensor, layout: Layout, options: OuterOptions) -> None:
+        self.vector, self.gradient, self.layout, self.options = vector, gradient, layout, options
+        self.state: State = {}
+        self.rule: TorchRule | None = None
+        if options.rule is not None or options.optimizer not in _OWN:
+            self.rule = TorchRule(options.rule or options.optimizer, layout, vector, gradient, options.of_torch())
 
     def step(self, lr: float) -> None:
         """One step of the rule with the gradient that is there."""
         options, decay = self.options, self.options.weight_decay
+        if self.rule is not None:
+            self.rule.step(lr)
+            return
         match options.optimizer:
             case "sgd":
                 momentum = options.momentum
                 sgd(self.vector, self.gradient, self.state, lr=lr, weight_decay=decay, momentum=momentum)
             case kind:
                 adam(self.vector, self.gradient, self.state, lr=lr, weight_decay=decay, decoupled=kind == "adamw")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State by `PARAMETER|KEY`."""
+        if self.rule is not None:
+            return self.rule.tensors()
+        named = ((key, self.by_name(key, value)) for key, value in self.state.items())
+        return {f"{name}|{key}": part.clone() for key, parts in named for name, part in parts.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """What `tensors` gave; without any, the state before the first step."""
+        if self.rule is not None:
+            self.rule.load(tensors)
+            return
+        self.state.clear()
+        first = next(iter(self.layout.shapes))
+        named = (full.rpartition("|") for full in tensors)
+        for key in [key for name, _, key in named if name == first]:
+            self.state[key] = self.joined(key, {name: tensors[f"{name}|{key}"] for name in self.layout.shapes})
 
     def by_name(self, key: str, value: Tensor) -> Params:
         """State `key` of the vector as that of each parameter."""
