@@ -18,6 +18,7 @@ from raymeta.api.episodes import write_episodes
 from raymeta.api.evaluate import TEST_SEED, Evaluation, evaluate_learned
 from raymeta.api.resume import last_checkpoint, resumed_config, run_to_resume, spent_s
 from raymeta.api.same_data import on_recorded_data, twins
+from raymeta.api.start import start_from
 from raymeta.config.build import Built, build, initial_state, open_executor, schedule_of, splits_in_use
 from raymeta.config.load import Loaded, dump, load_config
 from raymeta.config.schema import RunConfig
@@ -127,6 +128,9 @@ class Training:
         self.state = initial_state(config, self.built)
         if resume is not None:
             self._restore(resume)
+        elif config.start is not None:
+            said = start_from(config.start, self.built, self.state.outer, output=config.output)
+            self._notes = [*self._notes, said]
         if self.store is not None:
             self.store.check()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +29,7 @@ def build_problem(config: RunConfig) -> Problem:
     num_outputs = config.algorithm.num_outputs(config.tasks)
     with seeded_by(config.seed):
         model = convert(config.algorithm.network(config.model, config.tasks))
+    _freeze(model, config.freeze)
     _require_one_type(model)
     return Problem(
         model,
@@ -37,6 +41,19 @@ def build_problem(config: RunConfig) -> Problem:
         judged=True,
         metrics=metrics_of(config.metrics),
     )
+
+
+def _freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Raises `ConfigError` for a pattern that no name matches, or where nothing is left to learn."""
+    params = dict(model.named_parameters())
+    for pattern in patterns:
+        found = fnmatch.filter(params, pattern)
+        if not found:
+            raise ConfigError(f"freeze {pattern} matches no parameter; the model has {', '.join(sorted(params))}")
+        for name in found:
+            params[name].requires_grad_(False)
+    if patterns and not any(p.requires_grad for p in params.values()):
+        raise ConfigError(f"freeze {', '.join(patterns)} leaves nothing to learn")
 
 
 def is_known(config: RunConfig) -> bool:

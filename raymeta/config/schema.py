@@ -102,6 +102,10 @@ class RunOptions(BaseModel):
     """weights of an episode's classes 0, 1, ... in cross_entropy"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of a label that cross_entropy spreads over all classes"""
+    start: str | None = None
+    """weights to begin with: a run (its best checkpoint), or a file that ends with .safetensors"""
+    freeze: Tags = Field(default_factory=list)
+    """shell-style patterns of the model's parameter names that are neither learned nor adapted"""
     metrics: Annotated[list[str], IMPORTED] = Field(default_factory=list)
     """import paths of functions of (outputs, y) that are reported at validation and test under their names"""
     batch_norm: BatchNormPolicy = "transductive"

@@ -173,7 +173,8 @@ def test_a_shard_that_raises_repeatedly_ends_the_run_with_its_error(local_ray: A
     built = build(load_config(overrides=SMALL).config)
     pool = RayExecutor(built.blueprint, PoolOptions(workers=1))
     try:
-        short = built.blueprint.payload(built.initial)[:-1]  # a parameter is missing
+        payload = built.blueprint.payload(built.initial)
+        short = payload._replace(learned=payload.learned[:-1])  # a parameter is missing
         with pytest.raises(WorkerFailed, match=r"step 4, tasks 0 to 1.*raised 3 times"):
             list(pool.map(Job("gradient"), short, [Shard(0, "train", 4, 0, 2)]))
         results = list(pool.map(Job("gradient"), built.blueprint.payload(built.initial), [Shard(0, "train", 4, 0, 2)]))
@@ -190,10 +191,10 @@ def test_workers_never_write_into_shared_memory(local_ray: Any) -> None:
     built = build(load_config(overrides=SMALL).config)
     before = built.blueprint.payload(built.initial)
     shared = local_ray.get(local_ray.put(before))  # a read-only view of the object store
-    assert not shared.flags.writeable
+    assert not shared.learned.flags.writeable
     for job in (Job("gradient"), Job("scores")):
         Worker(built.blueprint).run(job, shared, Shard(0, "train", 0, 0, 2))
-    assert (shared == before).all()
+    assert (shared.learned == before.learned).all()
 
 
 def command(output: Path, *options: str) -> list[str]:

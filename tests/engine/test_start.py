@@ -1,0 +1,84 @@
+"""Weights to begin with, and parameters that stay as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import raymeta
+from raymeta.errors import ConfigError, DataError
+
+SMALL: dict[str, Any] = {
+    "preset": "sinusoid-maml", "model.hidden": [8, 8], "validate_every": 0, "test_episodes": 4, "meta_batch_size": 4,
+}  # fmt: skip
+
+
+def trained(output: Path, steps: int = 2, **options: Any) -> Any:
+    return raymeta.meta_train(output=str(output), steps=steps, **{**SMALL, **options})
+
+
+def params(run: Any) -> dict[str, torch.Tensor]:
+    return dict(raymeta.load_run(run.path).model().named_parameters())
+
+
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
+    """Tiny steps leave it near them, where another seed's own start is far away."""
+    sgd = {"outer.optimizer": "sgd", "outer.lr": 1e-6}
+    first = trained(tmp_path, steps=2, **sgd)
+    second = trained(tmp_path, steps=1, start=first.id, seed=5, **sgd)
+    elsewhere = trained(tmp_path, steps=1, seed=5, **sgd)
+    third = trained(tmp_path, steps=1, seed=5, start=str(first.path), **sgd)
+    assert second.summary["params_sha256"] == third.summary["params_sha256"]
+    assert second.summary["params_sha256"] != elsewhere.summary["params_sha256"]
+    for name, value in params(first).items():
+        assert (params(second)[name] - value).abs().max() < 1e-3
+        assert name.endswith("bias") or (params(elsewhere)[name] - value).abs().max() > 1e-2
+
+
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+def test_frozen_parameters_stay_and_come_back(tmp_path: Path) -> None:
+    start = trained(tmp_path, steps=1)
+    run = trained(tmp_path, steps=3, seed=4, start=str(start.path), freeze=["linear1.*", "linear2.weight"])
+    now, then = params(run), params(start)
+    for name, value in then.items():
+        is_frozen = name.startswith("linear1.") or name == "linear2.weight"
+        assert torch.equal(now[name], value) == is_frozen, name
+
+
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+def test_a_file_that_fits_in_part_says_what_was_left(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file({"linear1.weight": torch.ones(8, 1), "head.weight": torch.ones(3, 8)}, file)
+    run = trained(tmp_path, steps=1, start=str(file), freeze=["linear1.weight"])
+    assert torch.equal(params(run)["linear1.weight"], torch.ones(8, 1))
+    notes = [event["message"] for event in run.events() if event["kind"] == "note"]
+    assert any("starts with 1 of 6 tensors" in note and "head.weight" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"start": "absent.safetensors"}, DataError, "absent.safetensors cannot be read"),
+        ({"start": "no-such-run"}, DataError, "no runs in"),
+        ({"freeze": ["body.*"]}, ConfigError, r"freeze body\.\* matches no parameter"),
+        ({"freeze": ["*"]}, ConfigError, "leaves nothing to learn"),
+    ],
+)
+def test_what_cannot_be_is_told_before_there_is_a_folder(
+    options: dict[str, Any], error: type[Exception], text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=text):
+        trained(tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_model_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file({"other": torch.ones(2)}, file)
+    with pytest.raises(ConfigError, match=r"none of the tensors in .* \(other \[2\]\)"):
+        trained(tmp_path / "runs", start=str(file))
