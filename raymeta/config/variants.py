@@ -28,9 +28,11 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "protonet": "raymeta.algorithms.protonet:ProtoNet",
         "joint": "raymeta.algorithms.joint:JointTraining",
         "baseline": "raymeta.algorithms.baseline:Baseline",
+        "l2l": "raymeta.algorithms.l2l:L2L",
     },
     "tasks": {
         "sinusoid": "raymeta.tasks.sinusoid:Sinusoid",
+        "quadratics": "raymeta.tasks.quadratics:Quadratics",
         "glyphs": "raymeta.tasks.images.glyphs:Glyphs",
         "omniglot": "raymeta.tasks.images.omniglot.task_set:Omniglot",
         "images": "raymeta.tasks.images.folder:Images",
