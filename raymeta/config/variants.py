@@ -29,10 +29,12 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "joint": "raymeta.algorithms.joint:JointTraining",
         "baseline": "raymeta.algorithms.baseline:Baseline",
         "l2l": "raymeta.algorithms.l2l:L2L",
+        "regularized_evolution": "raymeta.algorithms.regularized_evolution:RegularizedEvolution",
     },
     "tasks": {
         "sinusoid": "raymeta.tasks.sinusoid:Sinusoid",
         "quadratics": "raymeta.tasks.quadratics:Quadratics",
+        "cell_table": "raymeta.tasks.cell_table:CellTable",
         "glyphs": "raymeta.tasks.images.glyphs:Glyphs",
         "omniglot": "raymeta.tasks.images.omniglot.task_set:Omniglot",
         "images": "raymeta.tasks.images.folder:Images",
