@@ -14,7 +14,7 @@ from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run, resolve_run
 from raymeta.system.command_line import Parser, add_verbose, dashed, print_result, run_command, say
 from raymeta.system.files import json_text, require_writable, write_json
-from raymeta.trackers.scores import score_text
+from raymeta.trackers.scores import difference_text, score_text, span_text
 
 if TYPE_CHECKING:
     from raymeta.api.evaluate import Evaluation
@@ -104,8 +104,8 @@ def _require_writable(run: Run, *, trust: bool) -> None:
 
 
 def _pair_text(first: Evaluation, second: Evaluation, difference: float, ci95: float) -> str:
-    name = f"{first.summary.name} difference" if first.summary.name == "mse" else "difference in accuracy"
-    return f"{second.run} − {first.run}: {score_text(name, difference, ci95)} (paired, same episodes)"
+    text = difference_text(first.summary.name, difference, ci95)
+    return f"{second.run} − {first.run}: {text} (paired, same episodes)"
 
 
 def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
@@ -140,9 +140,7 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
 
 def _text(evaluation: Evaluation) -> str:
     summary, s = evaluation.summary, evaluation.settings
-    steps = "  ".join(
-        score_text("", value).strip() if summary.name == "mse" else f"{100 * value:.2f}" for value in summary.per_step
-    )
+    steps = span_text(summary.name, summary.per_step, "  ")
     return (
         f"{evaluation.run}\n"
         f"  {s['split']} {score_text(summary.name, summary.value, summary.ci95)} over {summary.episodes} episodes\n"

@@ -14,7 +14,7 @@ from raymeta.errors import ConfigError, EnvironmentProblem
 from raymeta.system.command_line import print_result, run_command, say
 from raymeta.system.redact import without_secrets
 from raymeta.system.remote import is_uri
-from raymeta.trackers.scores import score_text
+from raymeta.trackers.scores import name_in, score_text
 from raymeta.trackers.terminal import Mode
 
 FLAGS = (
@@ -198,7 +198,7 @@ def result_text(directory: Path, summary: Mapping[str, Any], reason: str | None)
     if best is None:
         lines.append("no trial has a score")
     else:
-        score = score_text(summary["metric"].removeprefix("val/"), best["value"], best["ci95"])
+        score = score_text(name_in(summary["metric"]), best["value"], best["ci95"])
         lines += [f"best: {score}, trial {best['trial']}", f"      {describe(best['params'])}"]
     if summary["importance"]:
         shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in summary["importance"].items())

@@ -12,6 +12,7 @@ from raymeta.errors import ConfigError
 from raymeta.system.their_code import imported
 from raymeta.tasks.base import Goal
 from raymeta.tasks.border import cross_entropy, squared_error
+from raymeta.trackers.scores import LOSS, OF_GOAL
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -80,7 +81,7 @@ def metrics_of(paths: Sequence[str]) -> Mapping[str, Loss]:
     found: dict[str, Loss] = {}
     for path in paths:
         name = path.rpartition(":")[2].rpartition(".")[2]
-        if name in found or name in ("loss", "accuracy", "mse"):
+        if name in found or name in (LOSS, *OF_GOAL.values()):
             raise ConfigError(f"metrics: two values would be called {name}: give the function at {path} another name")
         found[name] = function_at(path, "metrics")
     return found

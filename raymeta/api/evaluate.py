@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from raymeta.adaptation.problem import Learned
 from raymeta.api.checkpoints import best_checkpoint, run_config, take_fixed_tensors
@@ -30,7 +28,7 @@ from raymeta.runs.write import Headline
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.manifest import sha256_of
 from raymeta.trackers.python_warnings import PythonWarnings
-from raymeta.trackers.scores import Scores, half_width
+from raymeta.trackers.scores import SCORES, Scores, paired
 
 TEST_SEED = 0
 """Seed of test episodes: the same for every run, whatever seed it trained with. Validation while training draws its
@@ -53,8 +51,7 @@ class Evaluation:
     @property
     def headline(self) -> Headline:
         s = self.summary
-        better = "higher" if s.name == "accuracy" else "lower"
-        return Headline(s.name, s.value, s.ci95, s.episodes, self.scores.split, better)  # type: ignore[arg-type]
+        return Headline(s.name, s.value, s.ci95, s.episodes, self.scores.split, SCORES[s.name].word)
 
     def to_json(self) -> dict[str, Any]:
         """The content of eval/test.json; `values` are per episode after the last inner step."""
@@ -216,5 +213,4 @@ def paired_difference(first: Evaluation, second: Evaluation) -> tuple[float, flo
     """
     if not same_episodes(first, second):
         raise ConfigError(f"{first.run} and {second.run} were scored on different episodes and cannot be paired")
-    difference: NDArray[np.floating] = second.scores.main[:, -1] - first.scores.main[:, -1]
-    return float(difference.mean()), half_width(difference)
+    return paired(first.scores.main[:, -1], second.scores.main[:, -1])

@@ -24,7 +24,8 @@ from raymeta.system.files import json_text
 from raymeta.system.redact import without_secrets
 from raymeta.system.text import clean, dotted
 from raymeta.system.their_code import trust_flag
-from raymeta.trackers.scores import score_text
+from raymeta.trackers.scores import difference_text, score_text
+from raymeta.trackers.scores import rank as rank_of
 
 if TYPE_CHECKING:
     from raymeta.tasks.manifest import Manifest
@@ -132,8 +133,7 @@ def _sorted(rows: list[Row], key: str) -> list[Row]:
     def rank(row: Row) -> tuple[int, float, str]:
         value = _value(row, key)
         if isinstance(value, dict):  # the headline: best first
-            score = float(value.get("value", math.nan))
-            value = -score if value.get("better") == "higher" else score
+            value = -rank_of(value)
         if isinstance(value, int | float) and not math.isnan(value):
             return (0, value, "")
         return (2, 0.0, "") if value is None or isinstance(value, float) else (1, 0.0, str(value))
@@ -297,9 +297,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _paired_lines(pairs: Row) -> list[str]:
-    name = "difference in accuracy" if pairs["score"] == "accuracy" else f"{pairs['score']} difference"
     lines = [
-        f"{clean(row['label'])} − {clean(pairs['reference'])}: {score_text(name, row['difference'], row['ci95'])} "
+        f"{clean(row['label'])} − {clean(pairs['reference'])}: "
+        f"{difference_text(pairs['score'], row['difference'], row['ci95'])} "
         "(paired, same test tasks)"
         for row in pairs["rows"]
     ]

@@ -15,6 +15,7 @@ from typing import IO, Any
 from raymeta.errors import DataError
 from raymeta.system.files import json_text, write_problem
 from raymeta.system.reading import ROWS_BYTES, first_line, open_regular, parse_json
+from raymeta.trackers.scores import is_of_validation
 
 DENSE_STEPS = 2_000
 """Up to this step every step has a row."""
@@ -150,7 +151,7 @@ def current_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _is_validation(row: dict[str, Any]) -> bool:
     metrics = row.keys() - {"step", "attempt", "time"}
-    return bool(metrics) and all(name.startswith("val/") for name in metrics)
+    return bool(metrics) and all(is_of_validation(name) for name in metrics)
 
 
 def _attempt(row: dict[str, Any]) -> int:

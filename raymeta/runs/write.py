@@ -39,7 +39,7 @@ from raymeta.system.reading import read_regular
 from raymeta.system.redact import without_secrets
 from raymeta.tasks.manifest import DATA, Manifest
 from raymeta.trackers.base import WorkerRow
-from raymeta.trackers.scores import Scores, score_text
+from raymeta.trackers.scores import Scores, is_of_validation, score_text
 
 HEARTBEAT_S = 5.0
 _SAVE_EVERY_S = 10.0
@@ -228,7 +228,7 @@ class RunWriter:
         if self._stride is None:
             self._stride = row_stride(step, steps, self._rows_before)
         kept = first or keeps_row(step, stride=self._stride, steps=steps)
-        if kept or any(name.startswith("val/") for name in metrics):
+        if kept or any(is_of_validation(name) for name in metrics):
             self._metric_row(step, metrics)
         if self._clock() - self._saved >= _SAVE_EVERY_S:
             self._save()

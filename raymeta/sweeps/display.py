@@ -16,7 +16,7 @@ from raymeta.sweeps.records import ENDED, Ranked, Record, Records
 from raymeta.system.files import json_text
 from raymeta.system.streams import Outlet
 from raymeta.system.text import clean, duration
-from raymeta.trackers.scores import score_text
+from raymeta.trackers.scores import name_in, score_text
 from raymeta.trackers.terminal import REPORT_EVERY_S, Mode
 
 _REFRESH_S = 0.25
@@ -53,7 +53,7 @@ class Standing:
         return self.records.ranking(self.sweep.sign(), self.sweep.steps)
 
     def score(self, value: float, ci95: float | None = None) -> str:
-        return score_text(self.sweep.metric.removeprefix("val/"), value, ci95)
+        return score_text(name_in(self.sweep.metric), value, ci95)
 
     def counts(self) -> str:
         """`5 of 16 trials ended: 3 finished, 2 stopped early, 0 failed; 2 running`."""

@@ -14,7 +14,7 @@ from raymeta.runs.read import Run
 from raymeta.sweeps.file.space import Point, Tried
 from raymeta.system.files import write_json
 from raymeta.system.reading import parse_json, read_regular
-from raymeta.trackers.names import VAL_ACCURACY, VAL_MSE
+from raymeta.trackers.scores import OF_GOAL, SCORES
 
 TrialStatus = Literal["waiting", "running", "finished", "stopped early", "failed", "stopped"]
 ENDED: tuple[TrialStatus, ...] = ("finished", "stopped early", "failed")
@@ -199,7 +199,7 @@ class Records:
 def reports_of(run: Run) -> list[Report]:
     """All validations of a run."""
     rows = run.metrics()
-    names = (VAL_ACCURACY, VAL_MSE)
+    names = [SCORES[name].column for name in OF_GOAL.values()]
     return [Report(row["step"], row[n], row[f"{n}_ci95"]) for row in rows for n in names if n in row]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from raymeta.system.text import clean, duration
 from raymeta.trackers.base import WorkerRow
 from raymeta.trackers.names import TASKS_PER_S, TRAIN_QUERY_ACCURACY, TRAIN_QUERY_LOSS
-from raymeta.trackers.scores import Scores, score_text
+from raymeta.trackers.scores import Scores, score_text, span_text
 
 
 class Progress:
@@ -66,8 +66,7 @@ def adaptation_text(scores: Scores) -> str:
     """`adapting 20.10 -> 97.31 % ▁▅▇█`: before, after, and each inner step between."""
     if not scores.per_step:
         return ""
-    before, after = scores.per_step[0], scores.per_step[-1]
-    span = f"{100 * before:.2f} -> {100 * after:.2f} %" if scores.name == "accuracy" else f"{before:.4g} -> {after:.4g}"
+    span = span_text(scores.name, [scores.per_step[0], scores.per_step[-1]], " -> ")
     return f"adapting {span} {sparkline(scores.per_step)}"
 
 

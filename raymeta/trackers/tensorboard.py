@@ -13,7 +13,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import text
 
 from raymeta.trackers.base import WorkerRow
-from raymeta.trackers.scores import Scores
+from raymeta.trackers.scores import Scores, is_of_validation
 
 _DENSE_STEPS = 2_000
 _FLUSH_S = 5.0
@@ -39,7 +39,7 @@ class TensorBoard:
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         self._step = step
-        if step <= _DENSE_STEPS or step % (step // 1_000) == 0 or any(name.startswith("val/") for name in metrics):
+        if step <= _DENSE_STEPS or step % (step // 1_000) == 0 or any(is_of_validation(name) for name in metrics):
             self._scalars(step, metrics)
 
     def validation(self, step: int, scores: Scores) -> None:

@@ -16,6 +16,7 @@ from raymeta.engine.stopwatch import CHECKPOINT, VALIDATION, Phases
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.errors import OutOfMemory
 from raymeta.trackers.base import Trackers
+from raymeta.trackers.scores import SCORES
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Books:
         self._running = None
         state.validation = scores.metrics()
         self.tracker.validation(snapshot.step, scores)
-        rank = scores.value if scores.name == "accuracy" else -scores.value
+        rank = SCORES[scores.name].sign * scores.value
         improved = math.isfinite(rank) and (state.best is None or rank > state.best["rank"])
         if improved:
             state.best = {"step": snapshot.step, "name": scores.name, "value": scores.value, "rank": rank}

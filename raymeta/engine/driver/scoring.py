@@ -14,7 +14,7 @@ from raymeta.engine.job import Job, Result
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.errors import OutOfMemory
 from raymeta.keys import Block, Split, plan
-from raymeta.trackers.scores import ScoreName, Scores, half_width
+from raymeta.trackers.scores import LOSS, SCORES, ScoreName, Scores, half_width, headline_name
 from raymeta.tree import FloatArray
 
 
@@ -28,32 +28,31 @@ class EpisodeScores:
 
     @property
     def name(self) -> ScoreName:
-        return "accuracy" if "accuracy" in self.values else "mse"
+        return headline_name(self.values)
 
     @property
     def main(self) -> FloatArray:
         """The metric of the headline [N, K + 1]: accuracy, or for regression the mean squared error."""
-        if self.name == "accuracy":
-            return self.values["accuracy"]
-        return self.values.get("mse", self.values["loss"])  # the loss may be another
+        return self.values[self.name if self.name in self.values else LOSS]
 
     def ranked(self) -> list[int]:
         """Indices of the episodes by their score after the last inner step, worst first."""
-        last = self.main[:, -1] if self.name == "accuracy" else -self.main[:, -1]
+        last = SCORES[self.name].sign * self.main[:, -1]
         return [int(i) for i in np.argsort(last, kind="stable")]
 
     def summary(self) -> Scores:
         """Mean over episodes after the last inner step with its 95 % interval."""
         last = self.main[:, -1]
         means = [float(m) for m in self.main.mean(0)]
-        known = ("accuracy", "mse", "loss")
-        others = {name: float(values[:, -1].mean()) for name, values in self.values.items() if name not in known}
+        others = {
+            name: float(values[:, -1].mean()) for name, values in self.values.items() if name not in (self.name, LOSS)
+        }
         return Scores(self.name, means, float(last.mean()), half_width(last), len(last), others)
 
 
 @dataclass
 class Scoring:
-    """Scores on their way, or on their way again with fewer tasks at once."""
+    """Scores that are being computed; computed again in smaller chunks if memory runs out."""
 
     begin: Callable[[], Iterator[tuple[Block, Result]]]
     halve: Callable[[OutOfMemory], None]

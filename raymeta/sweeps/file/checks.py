@@ -18,6 +18,8 @@ from raymeta.sweeps.file.schema import (
     Tpe,
 )
 from raymeta.sweeps.file.space import Choice, Interval, Space
+from raymeta.sweeps.file.sweep import metric_of
+from raymeta.trackers.scores import name_in, score_named
 
 if TYPE_CHECKING:
     from raymeta.sweeps.file.sweep import Sweep
@@ -53,10 +55,10 @@ def disagreements(sweep: Sweep) -> Iterator[Finding]:
 
 
 def _metric(sweep: Sweep) -> Iterator[Finding]:
-    reported = "val/accuracy" if sweep.first.tasks.goal == "classification" else "val/mse"
+    reported = metric_of(sweep.first)
     if sweep.metric != reported:
         yield ("metric",), f"metric {sweep.metric} is not reported for {sweep.first.tasks.goal}: write {reported}"
-    elif sweep.mode != ("max" if reported == "val/accuracy" else "min"):
+    elif sweep.mode != score_named(name_in(reported)).better:
         yield ("mode",), f"mode {sweep.mode} would look for the worst {sweep.metric}: leave it out"
 
 

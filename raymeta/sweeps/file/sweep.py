@@ -12,6 +12,7 @@ from raymeta.config.load import load_config
 from raymeta.config.schema import RunConfig
 from raymeta.sweeps.file.schema import SweepFile
 from raymeta.sweeps.file.space import Point, Space
+from raymeta.trackers.scores import OF_GOAL, SCORES, name_in, score_named
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Sweep:
 
     @property
     def metric(self) -> str:
-        return self.file.metric or _metric_of(self.first)
+        return self.file.metric or metric_of(self.first)
 
     @property
     def mode(self) -> str:
-        return self.file.mode or ("max" if self.metric.endswith("accuracy") else "min")
+        return self.file.mode or score_named(name_in(self.metric)).better
 
     @property
     def report_every(self) -> int:
@@ -66,5 +67,6 @@ class Sweep:
         return {**content, "name": self.name, "base": "base.yaml"}
 
 
-def _metric_of(config: RunConfig) -> str:
-    return "val/accuracy" if config.tasks.goal == "classification" else "val/mse"
+def metric_of(config: RunConfig) -> str:
+    """What a trial with this configuration reports."""
+    return SCORES[OF_GOAL[config.tasks.goal]].column

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from raymeta.views.figures.style import AFTER, BEFORE, QUIET, Row, Spec, Trace, figure, line, log_axis, look
+from raymeta.trackers.scores import score_named
+from raymeta.views.figures.style import (
+    AFTER,
+    BEFORE,
+    QUIET,
+    Row,
+    Spec,
+    Trace,
+    figure,
+    line,
+    look,
+    score_axis,
+    score_of,
+)
 
 
 def by_inner_step(
@@ -14,7 +27,8 @@ def by_inner_step(
 
     `ci95` is the half-width of the interval of the last value.
     """
-    scale = 100.0 if score == "accuracy" else 1.0
+    kind = score_named(score)
+    scale = kind.scale
     traces = []
     for position, (name, values) in enumerate(curves.items()):
         style = look(position)
@@ -25,15 +39,15 @@ def by_inner_step(
             error = {"error_y": {"type": "data", "array": widths, "color": style.colour, "thickness": 1.5}}
         x = list(range(len(y)))
         traces.append(line(name, x, y, style.colour, dash=style.dash, symbol=style.symbol, **error))
-    unit = "accuracy in %" if score == "accuracy" else "squared error"
+    unit = kind.unit
     steps = max((len(values) for values in curves.values()), default=1)
-    about = f"Mean {unit} on test tasks by inner step; 0 is before adapting. The bar is the 95 % interval of the mean."
-    axis = {"rangemode": "tozero"} if score == "accuracy" else log_axis(v for y in curves.values() for v in y)
+    about = f"Mean {unit} on test tasks by {kind.axis}; 0 is before adapting. The bar is the 95 % interval of the mean."
+    axis = score_axis(kind, (v for y in curves.values() for v in y))
     return figure(
-        "Test score by inner step",
+        f"Test score by {kind.axis}",
         about,
         traces,
-        x="inner step (0: before adapting)",
+        x=f"{kind.axis} (0: before adapting)",
         y=unit,
         xaxis={"dtick": max(1, steps // 10), "range": [-0.3, max(steps - 1, 1) + 0.3]},
         yaxis=axis,
@@ -43,8 +57,8 @@ def by_inner_step(
 
 def validation_by_inner_step(validations: Sequence[Row]) -> Spec:
     """How the adaptation curve itself was learned: a line for early, middle and late validations."""
-    score = str(validations[-1].get("name")) if validations else "accuracy"
-    scale = 100.0 if score == "accuracy" else 1.0
+    kind = score_of(validations)
+    scale = kind.scale
     last = len(validations) - 1
     chosen = sorted({0, last // 3, 2 * last // 3, last}) if validations else []
     traces = []
@@ -57,19 +71,17 @@ def validation_by_inner_step(validations: Sequence[Row]) -> Spec:
             line(f"outer step {row['step']:,}", x, y, colour, dash=DASH_BY_AGE[len(chosen) - 1 - position],
                  symbol=style.symbol)
         )  # fmt: skip
-    unit = "accuracy in %" if score == "accuracy" else "squared error"
-    about = f"Validation {unit} by inner step, for validations from early to late in training: learning to adapt."
+    unit = kind.unit
+    about = f"Validation {unit} by {kind.axis}, for validations from early to late in training: learning to adapt."
     steps = max((len(row["per_step"]) for row in validations), default=1)
     return figure(
         "How adapting was learned",
         about,
         traces,
-        x="inner step (0: before adapting)",
+        x=f"{kind.axis} (0: before adapting)",
         y=unit,
         xaxis={"dtick": max(1, steps // 10), "range": [-0.3, max(steps - 1, 1) + 0.3]},
-        yaxis={"rangemode": "tozero"}
-        if score == "accuracy"
-        else log_axis(v for r in validations for v in r["per_step"]),
+        yaxis=score_axis(kind, (v for r in validations for v in r["per_step"])),
     )
 
 
@@ -78,11 +90,11 @@ DASH_BY_AGE = ("solid", "dash", "dashdot", "dot")
 
 def spread(values: Sequence[float], *, score: str = "accuracy", before: float | None = None) -> Spec:
     """How the score after adapting is spread over test tasks, with the means before and after adapting."""
-    scale = 100.0 if score == "accuracy" else 1.0
+    kind = score_named(score)
+    scale, unit = kind.scale, kind.unit
     x = [scale * v for v in values]
     bars: Trace = {"type": "histogram", "x": x, "name": "test tasks", "marker": {"color": AFTER, "opacity": 0.75}}
     bars["nbinsx"] = 30
-    unit = "accuracy in %" if score == "accuracy" else "squared error"
     marks = [("mean after", sum(x) / max(len(x), 1), AFTER, "solid")]
     if before is not None:
         marks.append(("mean before", scale * before, QUIET, "dash"))

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from raymeta.trackers.scores import score_in, score_named
 from raymeta.views.figures.style import QUIET, Row, Spec, Trace, band, figure, line, log_axis, look, text
 
 Axis = Literal["step", "time", "tasks"]
@@ -24,7 +25,9 @@ class Curve(NamedTuple):
 
 def overlay(curves: Sequence[Curve], *, metric: str, axis: Axis = "step", grouped: bool = False) -> Spec:
     """One line for each run, or for each group of seeds: their mean, and the range from lowest to highest."""
-    scale, unit = (100.0, f"{metric} in %") if metric.endswith("accuracy") else (1.0, metric)
+    score = score_in(metric)
+    percent = score is not None and score.percent
+    scale, unit = (100.0, f"{metric} in %") if percent else (1.0, metric)
     curves = [curve._replace(y=[scale * v for v in curve.y]) for curve in curves if curve.x]
     traces: list[Trace] = []
     if grouped:
@@ -36,7 +39,7 @@ def overlay(curves: Sequence[Curve], *, metric: str, axis: Axis = "step", groupe
             symbol = style.symbol if len(curve.x) <= 60 else ""
             traces.append(line(curve.label, curve.x, curve.y, style.colour, dash=style.dash, symbol=symbol))
     about = f"{unit} of each {'group of seeds: mean, and range from lowest to highest' if grouped else 'run'}."
-    yaxis = {} if scale != 1.0 else log_axis(v for curve in curves for v in curve.y)
+    yaxis = {} if percent else log_axis(v for curve in curves for v in curve.y)
     title = f"{metric} by {AXIS_TITLES[axis]}"
     return figure(title, about, traces, x=AXIS_TITLES[axis], y=unit, yaxis=yaxis)
 
@@ -56,8 +59,8 @@ def _group(name: str, curves: Sequence[Curve], position: int) -> list[Trace]:
 
 def headlines(rows: Sequence[Row]) -> Spec:
     """Each run's test score with its 95 % interval; rows are {label, value, ci95, name}."""
-    percent = all(row["name"] == "accuracy" for row in rows)
-    scale, unit = (100.0, "accuracy in %") if percent else (1.0, "score")
+    kinds = {score_named(str(row["name"])) for row in rows}
+    scale, unit = next((kind.scale, kind.unit) for kind in kinds) if len(kinds) == 1 else (1.0, "score")
     dots = _dots([(row["label"], scale * row["value"], scale * row["ci95"]) for row in rows])
     about = "Test score of each run; the bar is the 95 % interval of the mean over test tasks."
     return _forest("Test scores", about, dots, unit, len(rows))
@@ -65,7 +68,8 @@ def headlines(rows: Sequence[Row]) -> Spec:
 
 def differences(rows: Sequence[Row], *, reference: str, score: str) -> Spec:
     """Paired differences to the run `reference` on the same test tasks; rows are {label, difference, ci95}."""
-    scale, unit = (100.0, "accuracy, percentage points") if score == "accuracy" else (1.0, "squared error")
+    kind = score_named(score)
+    scale, unit = kind.scale, f"{kind.title}, percentage points" if kind.percent else kind.title
     dots = _dots([(row["label"], scale * row["difference"], scale * row["ci95"]) for row in rows])
     about = (
         f"Mean difference to {text(reference)} over the same test tasks, paired task by task, with its 95 % interval. "

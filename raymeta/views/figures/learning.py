@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from raymeta.trackers.names import TRAIN_QUERY_ACCURACY, TRAIN_QUERY_LOSS, TRAIN_SUPPORT_LOSS
+from raymeta.trackers.scores import score_in
 from raymeta.views.figures.style import (
     AFTER,
     BEFORE,
@@ -17,6 +19,8 @@ from raymeta.views.figures.style import (
     figure,
     line,
     log_axis,
+    score_axis,
+    score_of,
 )
 
 SMOOTH_OVER = 40
@@ -26,10 +30,10 @@ SMOOTH_OVER = 40
 def losses(rows: Sequence[Row]) -> Spec:
     """Query and support loss of training, as computed (faint) and smoothed."""
     traces = [
-        *_smoothed(rows, "train/query_loss", "query loss, after adapting", AFTER, "solid"),
-        *_smoothed(rows, "train/support_loss", "support loss, before adapting", COLOURS[1], "dash"),
+        *_smoothed(rows, TRAIN_QUERY_LOSS, "query loss, after adapting", AFTER, "solid"),
+        *_smoothed(rows, TRAIN_SUPPORT_LOSS, "support loss, before adapting", COLOURS[1], "dash"),
     ]
-    values = [v for row in rows for v in (row.get("train/query_loss"), row.get("train/support_loss"))]
+    values = [v for row in rows for v in (row.get(TRAIN_QUERY_LOSS), row.get(TRAIN_SUPPORT_LOSS))]
     about = (
         "Training loss by outer step. The query loss is what the outer step lowers; the support loss is the inner "
         "loss on the support set before the first inner step, in the inner loop's own scale. Bold lines are smoothed."
@@ -39,29 +43,28 @@ def losses(rows: Sequence[Row]) -> Spec:
 
 def scores(rows: Sequence[Row], validations: Sequence[Row], *, chance: float | None = None) -> Spec:
     """Validation score before and after adapting with its 95 % interval, and the accuracy on training tasks."""
-    name = str(validations[-1].get("name")) if validations else "accuracy"
-    scale = 100.0 if name == "accuracy" else 1.0
+    score = score_of(validations)
+    scale, unit = score.scale, score.unit
     x = [row["step"] for row in validations]
     after = [scale * row["value"] for row in validations]
     ci95 = [scale * row["ci95"] for row in validations]
     before = [scale * row["per_step"][0] for row in validations]
     traces: list[Trace] = []
-    if name == "accuracy":
-        traces += _smoothed(rows, "train/query_accuracy", "training tasks", COLOURS[1], "dot", scale=100.0)
+    if score_in(TRAIN_QUERY_ACCURACY) == score:
+        traces += _smoothed(rows, TRAIN_QUERY_ACCURACY, "training tasks", COLOURS[1], "dot", scale=scale)
     if validations:
         low, high = ([m + sign * c for m, c in zip(after, ci95, strict=True)] for sign in (-1, 1))
         traces += band(x, low, high, AFTER, "after adapting")
         traces.append(line("after adapting", x, after, AFTER, symbol="circle", legendgroup="after adapting"))
         if any(len(row["per_step"]) > 1 for row in validations):
             traces.append(line("before adapting", x, before, BEFORE, dash="dash", symbol="square"))
-    unit = "accuracy in %" if name == "accuracy" else "squared error"
     about = (
         f"Validation {unit} by outer step, before and after adapting to each task, with the 95 % interval of the mean."
     )
-    axis = log_axis([*after, *before]) if name != "accuracy" else {"rangemode": "tozero"}
-    title = "Accuracy before and after adapting" if name == "accuracy" else "Error before and after adapting"
+    title = f"{score.title.capitalize()} before and after adapting"
+    axis = score_axis(score, [*after, *before])
     chart = figure(title, about, traces, x="outer step", y=unit, yaxis=axis)
-    if chance and name == "accuracy":
+    if chance and score.percent:
         chart["layout"] |= _chance(chance)
     return chart
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
+from raymeta.trackers.scores import OF_GOAL, Score, score_named
+
 Spec = dict[str, Any]
 """A Plotly figure as plain data: {data, layout}."""
 Trace = dict[str, Any]
@@ -91,6 +93,16 @@ def finite(value: object) -> Any:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite number (and no boolean)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def score_of(validations: Sequence[Row]) -> Score:
+    """The score of a run's validations; before the first, that of most runs."""
+    return score_named(str(validations[-1].get("name")) if validations else OF_GOAL["classification"])
+
+
+def score_axis(score: Score, values: Iterable[object]) -> dict[str, Any]:
+    """An axis from zero for shares, and for any other score as `log_axis`."""
+    return {"rangemode": "tozero"} if score.percent else log_axis(values)
 
 
 def log_axis(values: Iterable[object]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from raymeta.trackers.scores import score_named
 from raymeta.views.figures.style import (
     AFTER,
     COLOURS,
@@ -45,12 +46,13 @@ class Trials(NamedTuple):
 
     @property
     def shown(self) -> list[float]:
-        """The scores as they are drawn: accuracies in per cent."""
-        return [100 * v for v in self.values] if self.score == "accuracy" else self.values
+        """The scores as they are drawn: shares in per cent."""
+        scale = score_named(self.score).scale
+        return [scale * v for v in self.values]
 
     @property
     def unit(self) -> str:
-        return "accuracy in %" if self.score == "accuracy" else self.score
+        return score_named(self.score).unit
 
 
 class Scale(NamedTuple):
@@ -288,16 +290,16 @@ def history(trials: Trials) -> Spec:
 
 def curves(reports: Mapping[str, Sequence[tuple[int, float]]], trials: Trials) -> Spec:
     """Validation score of each trial by outer step, in the colours of `parallel`: where it was stopped, it ends."""
-    percent = 100 if trials.score == "accuracy" else 1
+    kind = score_named(trials.score)
     tints = {text(row["trial"]): tint for row, tint in zip(trials.rows, _tints(trials), strict=True)}
     traces = []
     for trial, points in reports.items():
-        x, y = [step for step, _ in points], [percent * score for _, score in points]
+        x, y = [step for step, _ in points], [kind.scale * score for _, score in points]
         traces.append(line(f"trial {trial}", x, y, tints.get(text(trial), QUIET), symbol="circle"))
         traces[-1]["line"]["width"] = 1.5
         traces[-1]["marker"]["size"] = 4
     about = "Validation score of each trial by outer step; the brighter, the better it ended. Short lines were stopped."
-    axis = {} if percent == 100 else log_axis(v for trace in traces for v in trace["y"])
+    axis = {} if kind.percent else log_axis(v for trace in traces for v in trace["y"])
     return figure(
         "Trials by outer step",
         about,

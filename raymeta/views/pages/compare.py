@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from raymeta.runs.compare import config_differences, pair_up
-from raymeta.trackers.names import METRICS
+from raymeta.trackers.names import METRICS, TRAIN_QUERY_LOSS
+from raymeta.trackers.scores import OF_GOAL, SCORES, values_of
 from raymeta.views.figures import adaptation, comparison
 from raymeta.views.figures.comparison import Axis, Curve
 from raymeta.views.figures.style import is_number
@@ -15,7 +16,7 @@ from raymeta.views.sources.run import RunSource
 
 MAX_RUNS = 24
 """Lines that can still be told apart."""
-PREFERRED = ("val/accuracy", "val/mse", "train/query_loss")
+PREFERRED = (*(SCORES[name].column for name in OF_GOAL.values()), TRAIN_QUERY_LOSS)
 
 
 def compare_page(sources: Sequence[RunSource], *, metric: str = "", axis: str = "step", grouped: bool = False) -> Page:
@@ -114,7 +115,7 @@ def _scores(sources: Sequence[RunSource], labels: Mapping[str, str]) -> list[Blo
     name = names.pop()
     curves = {}
     for source, _ in scored:
-        by_step = source.evaluation.get("by_inner_step", {}).get("accuracy" if name == "accuracy" else "loss")
+        by_step = values_of(name, source.evaluation.get("by_inner_step", {}))
         if by_step and len(by_step) > 1:
             curves[labels[source.id]] = by_step
     return [

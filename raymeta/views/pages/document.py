@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from raymeta.trackers.scores import score_text
+from raymeta.trackers.scores import score_named, value_text
 from raymeta.views.figures.style import Spec, is_number
 
 Block = dict[str, Any]
@@ -53,8 +53,7 @@ def score(headline: object) -> str:
     """`97.31 ± 0.42 %` or `0.0312 ± 0.0021`; a dash without a score."""
     if not isinstance(headline, dict) or not is_number(headline.get("value")):
         return "–"
-    text = score_text(str(headline.get("name")), float(headline["value"]), interval_of(headline))
-    return text.removeprefix(f"{headline.get('name')} ")
+    return value_text(str(headline.get("name")), float(headline["value"]), interval_of(headline))
 
 
 def interval_of(headline: dict[str, Any]) -> float | None:
@@ -64,7 +63,7 @@ def interval_of(headline: dict[str, Any]) -> float | None:
 
 def plain(value: float, name: str) -> str:
     """One score without its interval: `97.3 %` or `0.0312`."""
-    return f"{100 * value:.1f} %" if name == "accuracy" else f"{value:.3g}"
+    return f"{100 * value:.1f} %" if score_named(name).percent else f"{value:.3g}"
 
 
 def duration(seconds: object) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from raymeta.errors import DataError
+from raymeta.trackers.scores import OF_GOAL
 from raymeta.views.figures import episodes as figures
 from raymeta.views.sources.files import json_object, read_bounded, stamp_of
 
@@ -37,7 +38,7 @@ def read_episode(path: Path, picture: Callable[[Path], str]) -> Item:
     item: Item = {
         "index": int(content["key"]["index"]),
         "rank": rank if isinstance(rank, int) else None,
-        "score": "accuracy" if "probabilities" in content else "mse",
+        "score": OF_GOAL["classification" if "probabilities" in content else "regression"],
         "steps": steps,
     }
     if "probabilities" in content:

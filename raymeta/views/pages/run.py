@@ -10,6 +10,7 @@ from typing import Any
 
 from raymeta.errors import DataError
 from raymeta.system.their_code import trust_flag
+from raymeta.trackers.scores import score_named, values_of
 from raymeta.views.figures import adaptation, learning, workers
 from raymeta.views.figures.style import Spec, is_number
 from raymeta.views.pages.document import (
@@ -72,7 +73,7 @@ def run_figures(source: RunSource) -> dict[str, Spec]:
     if test:
         headline = test["headline"]
         name, values = str(headline.get("name")), test["values"]
-        by_step = test["by_inner_step"].get("accuracy" if name == "accuracy" else "loss") or []
+        by_step = values_of(name, test["by_inner_step"]) or []
         ci95 = {"test tasks": float(headline["ci95"])} if is_number(headline.get("ci95")) else None
         figures["by_inner_step"] = adaptation.by_inner_step({"test tasks": by_step}, score=name, ci95=ci95)
         figures["spread"] = adaptation.spread(values, score=name, before=by_step[0] if len(by_step) > 1 else None)
@@ -136,7 +137,7 @@ def _facts(source: RunSource) -> list[dict[str, str]]:
     facts = [fact("Test score", score(headline), _score_hint(headline))]
     test = source.evaluation
     name = str(headline["name"]) if headline else ""
-    by_step = test.get("by_inner_step", {}).get("accuracy" if name == "accuracy" else "loss") if test else None
+    by_step = values_of(name, test.get("by_inner_step", {})) if test else None
     if by_step and len(by_step) > 1:
         hint = f"{len(by_step) - 1} inner step{'s' if len(by_step) > 2 else ''}"
         facts.append(fact("Before → after adapting", f"{plain(by_step[0], name)} → {plain(by_step[-1], name)}", hint))
@@ -168,7 +169,7 @@ def _created(info: dict[str, Any]) -> str:
 def _score_hint(headline: dict[str, Any] | None) -> str:
     if headline is None:
         return "not scored yet"
-    name = "accuracy" if headline["name"] == "accuracy" else "squared error"
+    name = score_named(str(headline["name"])).title
     return f"{name} over {count(headline.get('episodes'))} {headline.get('split')} tasks, 95 % interval"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raymeta.runs.listing import HIGHLIGHTS, OWN_KEYS, SUMMARY_KEYS
+from raymeta.trackers.scores import rank
 from raymeta.views.figures.style import is_number
 from raymeta.views.pages.document import Page, fact, score, when
 from raymeta.views.sources.run import RunSource
@@ -76,6 +77,4 @@ def _sweep_row(source: SweepSource) -> dict[str, Any]:
 
 def _rank(headline: dict[str, Any] | None) -> float | None:
     """Larger is better, for any score."""
-    if headline is None:
-        return None
-    return float(headline["value"]) if headline.get("better") != "lower" else -float(headline["value"])
+    return None if headline is None else rank(headline)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from raymeta.errors import DataError
+from raymeta.trackers.scores import score_named
 from raymeta.views.figures import sweep as figures
 from raymeta.views.figures.style import Spec, is_number
 from raymeta.views.pages.document import (
@@ -119,17 +120,16 @@ def _best(source: SweepSource) -> list[Block | None]:
 
 def _table(source: SweepSource, trials: list[Row], runs: Mapping[str, str]) -> Block | None:
     keys = list(dict.fromkeys(key for trial in trials for key in trial["config"]))
-    percent = 100 if source.metric == "accuracy" else 1
+    kind = score_named(source.metric)
     rows = []
     for trial in trials:
-        shown = round(percent * trial["value"], 4) if is_number(trial["value"]) else None
+        shown = round(kind.scale * trial["value"], 4) if is_number(trial["value"]) else None
         ci95 = interval_of(trial)
         known = runs.get(trial["run"])
         first: object = {"text": trial["trial"], "run": known} if known else trial["trial"]
-        cells = [first, trial["status"], shown, None if ci95 is None else round(percent * ci95, 4), trial["step"]]
+        cells = [first, trial["status"], shown, None if ci95 is None else round(kind.scale * ci95, 4), trial["step"]]
         rows.append([*cells, *(_cell(trial["config"].get(key)) for key in keys)])
-    unit = f"{source.metric} in %" if percent == 100 else source.metric
-    return table("trials", "Trials", ["Trial", "Status", unit, "± 95 %", "Steps", *keys], rows)
+    return table("trials", "Trials", ["Trial", "Status", kind.unit, "± 95 %", "Steps", *keys], rows)
 
 
 def _cell(found: object) -> object:

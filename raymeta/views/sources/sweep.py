@@ -14,6 +14,7 @@ from typing import Any
 from raymeta.runs.read import STALE_S, yaml_mapping
 from raymeta.system.reading import parse_json
 from raymeta.system.their_code import trust_flag
+from raymeta.trackers.scores import name_in
 from raymeta.views.figures.style import is_number
 from raymeta.views.figures.sweep import Trials
 from raymeta.views.sources.files import Row, Stamped, csv_rows, json_object, problems_of, stamp_of
@@ -60,7 +61,7 @@ class SweepSource:
     @property
     def metric(self) -> str:
         found = str(self.summary.get("metric") or self._file.value().get("metric") or "score")
-        return found.removeprefix("val/")
+        return name_in(found)
 
     @property
     def higher(self) -> bool:
