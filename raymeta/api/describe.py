@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from raymeta.config.load import load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
+from raymeta.options import OF_WORKERS, marked
 
 
 def run_name(config: RunConfig) -> str:
@@ -39,7 +40,11 @@ def cluster_text(place: Mapping[str, object]) -> str:
 def without_effect(config: RunConfig) -> list[str]:
     """Options that are given and do nothing, for a person to know before the run."""
     fields = RunConfig.model_fields
-    given = [k for k in _OF_WORKERS if getattr(config, k) != fields[k].get_default(call_default_factory=True)]
+    given = [
+        k
+        for k in marked(RunConfig, OF_WORKERS)
+        if getattr(config, k) != fields[k].get_default(call_default_factory=True)
+    ]
     texts = []
     if given and not config.workers:
         texts += [f"{' and '.join(given)} without effect, as workers is 0, which is this process: add --workers N"]
@@ -48,9 +53,3 @@ def without_effect(config: RunConfig) -> list[str]:
     if config.chunk_size is not None and config.vectorize == "loop":
         texts += ["chunk_size without effect, as vectorize loop computes one task at a time: leave it out"]
     return texts
-
-
-_OF_WORKERS = (
-    "address", "min_workers", "max_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "node_labels",
-    "placement", "aggregate", "shard_timeout", "worker_wait", "autoscaling",
-)  # fmt: skip

@@ -12,22 +12,13 @@ from raymeta.config.load import Loaded, Override, load_config
 from raymeta.config.schema import RunConfig
 from raymeta.engine.driver.checkpoint import Checkpoint, CheckpointStore
 from raymeta.errors import CheckpointError, ConfigError
+from raymeta.options import FREE_ON_RESUME, marked
 from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.restore import restore
 from raymeta.runs.rows import read_rows
 from raymeta.runs.seals import require_recorded
 from raymeta.system.remote import is_uri
-
-FREE_ON_RESUME = frozenset(
-    {
-        "steps", "workers", "min_workers", "max_workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type",
-        "node_labels", "placement", "aggregate", "shard_timeout", "worker_wait", "address", "autoscaling", "device",
-        "overlap_validation", "output", "time_limit", "test_episodes", "keep_checkpoints", "checkpoint_every", "tags",
-        "name", "mirror", "checkpoint_inner_steps",
-    }
-)  # fmt: skip
-"""Options that a resumed run may change. All others change its result, so they belong to a new run."""
 
 DEFAULT_OUTPUT: str = RunConfig.model_fields["output"].default
 
@@ -64,11 +55,12 @@ def resumed_config(
     loaded = load_config(files=[own, *files], overrides=options, trust=trust)
     before, after = load_config(files=[own], trust=trust).config, loaded.config
     changed = [key for key in type(after).model_fields if getattr(before, key) != getattr(after, key)]
-    if refused := [key for key in changed if key not in FREE_ON_RESUME]:
+    free = marked(RunConfig, FREE_ON_RESUME)
+    if refused := [key for key in changed if key not in free]:
         raise ConfigError(
             f"--resume {run.id} cannot change {', '.join(refused)}, which would change the result: leave it out, or "
             f"start a new run with -c {run.path / 'config.yaml'}. A resumed run may change "
-            f"{', '.join(sorted(FREE_ON_RESUME))}"
+            f"{', '.join(sorted(free))}"
         )
     _require_same_rates(run, before, after)
     loaded.left_out.pop("output", None)  # a run goes on where it is

@@ -91,7 +91,8 @@ def _explain(key: str | None) -> int:
         raise ConfigError(f"there is no option {key}" + (f": did you mean {' or '.join(close)}?" if close else ""))
     for owner, option in found:
         default = "required" if option.default is REQUIRED else f"default {option.default}"
-        print(f"{option.key}{f' ({owner})' if owner else ''}: {option.text()}; {default}")
+        parts = [option.text(), default, *option.marks.values()]
+        print(f"{option.key}{f' ({owner})' if owner else ''}: {'; '.join(parts)}")
     return 0
 
 

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 
 class Option(NamedTuple):
-    """One option: its dotted key, meaning, range in words, and default (`REQUIRED` without one)."""
+    """One option: its dotted key, meaning, range in words, default (`REQUIRED` without one), and marks by name."""
 
     key: str
     meaning: str
     range: str
     default: Any
+    marks: dict[str, str]
 
     def text(self) -> str:
         return f"{self.meaning} ({self.range})" if self.meaning else self.range
@@ -53,13 +54,16 @@ def options_of(cls: Any, prefix: str = "") -> dict[str, Option]:
 
 
 def options_from(schema: dict[str, Any], defaults: dict[str, Any], prefix: str) -> dict[str, Option]:
-    properties = schema.get("properties", {})
+    pieces = {name: schema.get("properties", {}).get(name, {}) for name in defaults}
     return {
-        name: Option(
-            prefix + name, properties.get(name, {}).get("description", ""), _range(properties.get(name, {})), d
-        )
-        for name, d in defaults.items()
+        name: Option(prefix + name, piece.get("description", ""), _range(piece), defaults[name], _marks(piece))
+        for name, piece in pieces.items()
     }
+
+
+def _marks(piece: dict[str, Any]) -> dict[str, str]:
+    marks: dict[str, str] = piece.get("x-marks", {})
+    return marks
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -29,7 +29,14 @@ from raymeta.engine.executors.placement import Aggregate, Placement, require_kno
 from raymeta.engine.worker.numerics import Precision
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
-from raymeta.options import IMPORTED, OF_THE_PERSON
+from raymeta.options import (
+    FREE_ON_RESUME,
+    IMPORTED,
+    NOT_SEARCHED,
+    OF_THE_PERSON,
+    OF_WORKERS,
+    OWNED_BY_SWEEP,
+)
 from raymeta.system.remote import is_uri
 from raymeta.tasks.base import TaskSet
 
@@ -70,15 +77,19 @@ class RunOptions(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
 
-    name: str | None = None
+    name: Annotated[str | None, FREE_ON_RESUME, OWNED_BY_SWEEP.with_("write name of the sweep")] = None
     """name of the run, part of its folder's name; made from tasks and algorithm unless given"""
-    preset: str | None = None
+    preset: Annotated[str | None, OWNED_BY_SWEEP.with_("write base")] = None
     """preset that the run started from"""
-    tags: Tags = Field(default_factory=list)
+    tags: Annotated[Tags, FREE_ON_RESUME, NOT_SEARCHED.with_("set it under options")] = Field(default_factory=list)
     """words to find the run by"""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: Annotated[int, NOT_SEARCHED.with_("use repeats")] = Field(default=0, ge=0, lt=2**63)
     """seed of everything random"""
-    steps: PositiveInt = 1000
+    steps: Annotated[
+        PositiveInt,
+        FREE_ON_RESUME,
+        NOT_SEARCHED.with_("it is the budget that trials are compared at: set it under options"),
+    ] = 1000
     """outer steps to train for"""
     meta_batch_size: PositiveInt = 16
     """tasks per outer step"""
@@ -89,7 +100,7 @@ class RunOptions(BaseModel):
     rule over model, examples, device and `compile`, and the run records what"""
     compile: bool = False
     """compile the computation of a shard (minutes once, cached on disk; then several times as fast for small models)"""
-    checkpoint_inner_steps: bool = False
+    checkpoint_inner_steps: Annotated[bool, FREE_ON_RESUME] = False
     """keep only the parameters between second-order inner steps and compute the rest again: the same result, a fraction
     of the memory, more time"""
     chunk_size: PositiveInt | None = None
@@ -110,57 +121,93 @@ class RunOptions(BaseModel):
     """import paths of functions of (outputs, y) that are reported at validation and test under their names"""
     batch_norm: BatchNormPolicy = "transductive"
     """statistics that batch norm uses: of the batch at hand, of the task's support set, or running averages"""
-    validate_every: NonNegativeInt = 250
+    validate_every: Annotated[NonNegativeInt, OWNED_BY_SWEEP.with_("write report_every")] = 250
     """outer steps between validations; 0 for none"""
-    validation_episodes: PositiveInt = 200
+    validation_episodes: Annotated[
+        PositiveInt, NOT_SEARCHED.with_("scores would differ in their noise: set it under options")
+    ] = 200
     """episodes of a validation"""
-    test_episodes: PositiveInt = 600
+    test_episodes: Annotated[
+        PositiveInt, FREE_ON_RESUME, NOT_SEARCHED.with_("it changes no training: set it under options")
+    ] = 600
     """episodes of the final test"""
-    checkpoint_every: PositiveInt = 250
+    checkpoint_every: Annotated[PositiveInt, FREE_ON_RESUME, OWNED_BY_SWEEP.with_("write report_every")] = 250
     """outer steps between checkpoints"""
-    keep_checkpoints: PositiveInt = 3
+    keep_checkpoints: Annotated[PositiveInt, FREE_ON_RESUME] = 3
     """latest checkpoints to keep, besides the best one"""
-    workers: NonNegativeInt | Literal["auto"] = 0
+    workers: Annotated[
+        NonNegativeInt | Literal["auto"], FREE_ON_RESUME, OWNED_BY_SWEEP.with_("write resources.workers")
+    ] = 0
     """Ray workers, or `auto` for as many as the cluster has room for; 0 computes in this process, without Ray"""
-    min_workers: PositiveInt | None = None
+    min_workers: Annotated[
+        PositiveInt | None,
+        FREE_ON_RESUME,
+        OF_WORKERS,
+        OWNED_BY_SWEEP.with_("a trial has a fixed number of workers, write resources.workers"),
+    ] = None
     """workers that a run needs; by default all of them to start and one to go on"""
-    max_workers: PositiveInt | None = None
+    max_workers: Annotated[
+        PositiveInt | None,
+        FREE_ON_RESUME,
+        OF_WORKERS,
+        OWNED_BY_SWEEP.with_("a trial has a fixed number of workers, write resources.workers"),
+    ] = None
     """workers that a run grows to while the cluster has room; `workers` unless given"""
     threads_per_worker: PositiveInt = 1
     """CPU threads of a worker; changes the last bits of a result"""
-    cpus_per_worker: NonNegativeFloat | None = None
+    cpus_per_worker: Annotated[
+        NonNegativeFloat | None, FREE_ON_RESUME, OF_WORKERS, OWNED_BY_SWEEP.with_("write resources.cpus_per_worker")
+    ] = None
     """CPUs that Ray reserves for a worker; `threads_per_worker` unless given"""
-    gpus_per_worker: NonNegativeFloat | None = None
+    gpus_per_worker: Annotated[
+        NonNegativeFloat | None, FREE_ON_RESUME, OF_WORKERS, OWNED_BY_SWEEP.with_("write resources.gpus_per_worker")
+    ] = None
     """GPUs of a worker, 1 or a fraction; by default 1 where the cluster has any, 0 with device cpu; autoscaling asks"""
-    accelerator_type: str | None = None
+    accelerator_type: Annotated[
+        str | None, FREE_ON_RESUME, OF_WORKERS, OWNED_BY_SWEEP.with_("write resources.accelerator_type")
+    ] = None
     """kind of GPU that a worker needs, as Ray names it: A100, H100, ..."""
-    node_labels: dict[str, str] = Field(default_factory=dict)
+    node_labels: Annotated[
+        dict[str, str], FREE_ON_RESUME, OF_WORKERS, OWNED_BY_SWEEP.with_("trials go wherever their workers fit")
+    ] = Field(default_factory=dict)
     """labels that a worker's node must have"""
-    placement: Placement = "pack"
+    placement: Annotated[
+        Placement, FREE_ON_RESUME, OF_WORKERS, OWNED_BY_SWEEP.with_("a trial's workers are packed on few nodes")
+    ] = "pack"
     """workers on few nodes (`pack`) or over all of them (`spread`)"""
-    aggregate: Aggregate = "flat"
+    aggregate: Annotated[Aggregate, FREE_ON_RESUME, OF_WORKERS] = "flat"
     """gradients travel one for each shard (`flat`) or summed on their node first (`node`); same bits, less traffic"""
-    shard_timeout: Seconds | None = None
+    shard_timeout: Annotated[Seconds | None, FREE_ON_RESUME, OF_WORKERS] = None
     """seconds after which a worker that has not finished a shard is replaced; by default 20 times the usual, >= 60"""
-    worker_wait: Seconds = 600.0
+    worker_wait: Annotated[Seconds, FREE_ON_RESUME, OF_WORKERS] = 600.0
     """seconds to wait for workers, at the start or when too few are left, before the run stops resumably"""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], FREE_ON_RESUME] = "auto"
     """where a worker computes; `auto` takes a GPU where there is one"""
     precision: Precision = "float32"
     """precision of products: float32; tf32 (faster on a GPU, 10-bit factors); bfloat16 (autocast)"""
     deterministic: bool = False
     """equal bits on a GPU too, run by run; costs speed, and an operation without such a kernel raises"""
-    address: Annotated[str | None, OF_THE_PERSON] = None
+    address: Annotated[
+        str | None,
+        OF_THE_PERSON.with_("Ray is started on this machine"),
+        FREE_ON_RESUME,
+        OF_WORKERS,
+        OWNED_BY_SWEEP.with_("use --address"),
+    ] = None
     """Ray cluster to join from one of its hosts: `auto` or HOST:PORT; starts Ray on this machine unless given"""
-    autoscaling: bool = False
+    autoscaling: Annotated[bool, FREE_ON_RESUME, OF_WORKERS, OWNED_BY_SWEEP.with_("write resources.autoscaling")] = (
+        False
+    )
     """the cluster grows by itself: wait for nodes where workers do not fit, instead of failing at once"""
-    overlap_validation: bool = True
+    overlap_validation: Annotated[bool, FREE_ON_RESUME, OWNED_BY_SWEEP.with_("a trial waits for its score")] = True
     """validate on Ray workers while training goes on; changes no result"""
-    output: Annotated[str, OF_THE_PERSON] = Field(default="results", min_length=1)
+    output: Annotated[
+        str, OF_THE_PERSON.with_("results/ is used"), FREE_ON_RESUME, OWNED_BY_SWEEP.with_("use --output")
+    ] = Field(default="results", min_length=1)
     """folder that receives the run's own folder; a URI such as s3://BUCKET/PREFIX stands for `mirror`, and results/"""
-    mirror: Annotated[str | None, OF_THE_PERSON] = None
+    mirror: Annotated[str | None, OF_THE_PERSON.with_("nothing is copied there"), FREE_ON_RESUME] = None
     """URI of a store (s3, gs, hdfs, abfs, file) that gets a copy of the run's folder, kept up to date"""
-    time_limit: Seconds | None = None
+    time_limit: Annotated[Seconds | None, FREE_ON_RESUME, OWNED_BY_SWEEP.with_("write time_limit of the sweep")] = None
     """seconds after which the run saves and stops"""
 
     @model_validator(mode="after")

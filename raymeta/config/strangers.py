@@ -17,11 +17,6 @@ from raymeta.system.redact import without_secrets
 from raymeta.system.their_code import texts_in
 
 _GIVEN: set[str] = set()
-_OTHERWISE = {
-    "address": "Ray is started on this machine",
-    "mirror": "nothing is copied there",
-    "output": "results/ is used",
-}
 
 
 def is_of_a_run(path: Path) -> bool:
@@ -63,14 +58,20 @@ def _that_name_code(value: object) -> Iterator[str]:
     return (text for text in texts_in(value) if ":" in text)
 
 
-def left_to_the_person(content: Mapping[str, Any], keys: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What a run's folder says, without the options `keys`, and by key what a person should know about those."""
-    kept = {key: value for key, value in content.items() if key not in keys}
-    return kept, {key: _told(key, content[key]) for key in keys if content.get(key) not in (None, "results")}
+def left_to_the_person(
+    content: Mapping[str, Any], otherwise: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a run's folder says, without the options that are the person's, and by key what to tell about those.
+
+    `otherwise` has these options, and what happens where the person says nothing.
+    """
+    kept = {key: value for key, value in content.items() if key not in otherwise}
+    told = {key: text for key, text in otherwise.items() if content.get(key) not in (None, "results")}
+    return kept, {key: _told(key, content[key], text) for key, text in told.items()}
 
 
-def _told(key: str, value: object) -> str:
+def _told(key: str, value: object, otherwise: str) -> str:
     return without_secrets(
         f"{key} {str(value)[:200]!r} of the run's folder is not taken over, as it says where work happens or what is "
-        f"written where: give --{key} again, or {_OTHERWISE.get(key, 'the default is used')}"
+        f"written where: give --{key} again, or {otherwise}"
     )

@@ -21,12 +21,21 @@ from raymeta.config.arguments import Flag, split_arguments
 from raymeta.config.class_options import REQUIRED
 from raymeta.config.describe import all_keys, run_options, section_options
 from raymeta.config.load import dump, load_config
-from raymeta.config.schema import RunConfig, seconds
+from raymeta.config.schema import RunConfig, RunOptions, seconds
 from raymeta.config.yaml_lines import parse, scalar, write
 from raymeta.engine.driver.outer import OuterOptions
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
 from raymeta.models.mlp import MLP
+from raymeta.options import (
+    FREE_ON_RESUME,
+    IMPORTED,
+    NOT_SEARCHED,
+    OF_THE_PERSON,
+    OF_WORKERS,
+    OWNED_BY_SWEEP,
+    marked,
+)
 from raymeta.presets.files import DEFAULT, description, preset_names
 from raymeta.tasks.sinusoid import Sinusoid
 
@@ -539,3 +548,20 @@ def test_listing_presets_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == ""
     assert f"{DEFAULT} " in done.stdout
     assert "truncated_normal" in done.stdout
+
+
+def test_what_else_is_known_of_an_option_is_a_mark_on_its_field() -> None:
+    """The schema as data has the marks too, so that they are told without the classes."""
+    said = {name: option.marks for name, option in run_options().items()}
+    for mark in (FREE_ON_RESUME, OF_WORKERS, OF_THE_PERSON, OWNED_BY_SWEEP, NOT_SEARCHED, IMPORTED):
+        names = marked(RunOptions, mark)
+        assert names, mark.name
+        assert list(names) == [name for name, marks in said.items() if mark.name in marks]
+    assert marked(RunOptions, OWNED_BY_SWEEP)["preset"] == "write base"
+    assert said["preset"] == {"owned_by_sweep": "decided by the sweep in its trials (write base)"}
+    assert not marked(RunOptions, OF_WORKERS).keys() - marked(RunOptions, FREE_ON_RESUME).keys()
+
+
+def test_explain_tells_marks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["explain", "min_workers"]) == 0
+    assert "without effect where workers is 0" in capsys.readouterr().out

@@ -59,7 +59,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_of_the_person_stands_in_the_schema() -> None:
-    assert marked(RunOptions, OF_THE_PERSON) == ["address", "output", "mirror"]
+    assert list(marked(RunOptions, OF_THE_PERSON)) == ["address", "output", "mirror"]
 
 
 def test_a_resumed_run_joins_no_cluster_that_its_folder_names(

@@ -12,15 +12,16 @@ from torch.profiler import ProfilerActivity, profile
 
 import raymeta
 from raymeta import ANIL, MAML, Episode, Examples, MetaSGD
-from raymeta.adaptation.problem import BatchNormPolicy, Phase, Problem, Vectorize
-from raymeta.algorithms.base import Algorithm, Part
-from raymeta.api.resume import FREE_ON_RESUME
+from raymeta.adaptation.problem import BatchNormPolicy, Part, Phase, Problem, Vectorize
+from raymeta.algorithms.base import Algorithm
 from raymeta.config.load import load_config
+from raymeta.config.schema import RunConfig
 from raymeta.errors import ConfigError
 from raymeta.models.conv4 import Conv4
 from raymeta.models.habits import Habits
 from raymeta.models.layers.convert import convert
 from raymeta.models.layers.norm import NormKind
+from raymeta.options import FREE_ON_RESUME, marked
 
 WAY, TASKS = 3, 3
 VECTORIZE: tuple[Vectorize, ...] = ("vmap", "loop")
@@ -164,4 +165,4 @@ def test_what_cannot_be_checkpointed_is_told(options: dict[str, Any], text: str)
 
 
 def test_a_resumed_run_may_switch_it() -> None:
-    assert "checkpoint_inner_steps" in FREE_ON_RESUME, "since it changes no bits"
+    assert "checkpoint_inner_steps" in marked(RunConfig, FREE_ON_RESUME), "since it changes no bits"

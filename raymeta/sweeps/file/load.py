@@ -20,6 +20,7 @@ from raymeta.config.schema import RunConfig
 from raymeta.config.strangers import give, is_of_a_run, require_trusted
 from raymeta.config.yaml_lines import Parsed
 from raymeta.errors import ConfigError, DataError, RaymetaWarning
+from raymeta.options import NOT_SEARCHED, OWNED_BY_SWEEP, marked
 from raymeta.presets.files import DEFAULT, preset_names
 from raymeta.sweeps.file.checks import disagreements
 from raymeta.sweeps.file.parse import SpaceParser
@@ -28,32 +29,8 @@ from raymeta.sweeps.file.space import Case, Point, Space, describe
 from raymeta.sweeps.file.sweep import Sweep
 from raymeta.system.reading import first_line, read_text
 
-OWNED = {
-    **{
-        name: f"write resources.{name}"
-        for name in ("workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type", "autoscaling")
-    },
-    "min_workers": "a trial has a fixed number of workers, write resources.workers",
-    "max_workers": "a trial has a fixed number of workers, write resources.workers",
-    "node_labels": "trials go wherever their workers fit",
-    "placement": "a trial's workers are packed on few nodes",
-    "overlap_validation": "a trial waits for its score",
-    "address": "use --address",
-    "output": "use --output",
-    "time_limit": "write time_limit of the sweep",
-    "validate_every": "write report_every",
-    "checkpoint_every": "write report_every",
-    "name": "write name of the sweep",
-    "preset": "write base",
-}
+OWNED = marked(RunConfig, OWNED_BY_SWEEP)
 """Configuration keys that the sweep decides, and what to do instead."""
-NOT_SEARCHED = {
-    "steps": "it is the budget that trials are compared at: set it under options",
-    "seed": "use repeats",
-    "validation_episodes": "scores would differ in their noise: set it under options",
-    "test_episodes": "it changes no training: set it under options",
-    "tags": "set it under options",
-}
 
 
 def load_sweep(
@@ -174,7 +151,7 @@ def _forbidden(file: SweepFile, space: Space, parsed: Parsed, where: str) -> Ite
         if key in OWNED:
             yield f"{_at(parsed, where, ('options', key))}: options.{key} is decided by the sweep: {OWNED[key]}"
     for dimension in space.all():
-        reason = (OWNED | NOT_SEARCHED).get(dimension.key)
+        reason = (OWNED | marked(RunConfig, NOT_SEARCHED)).get(dimension.key)
         if reason is not None:
             yield f"{dimension.where}: {dimension.key} cannot be searched: {reason}"
         elif dimension.key in file.options:
