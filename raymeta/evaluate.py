@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from raymeta.errors import EnvironmentProblem
 from raymeta.keys import Split
+from raymeta.runs import layout
 from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run, resolve_run
@@ -85,7 +86,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.no_save:
         say(text)
     else:
-        print_result("evaluate", text, " and ".join(str(run.path / "eval") for run in runs))
+        print_result("evaluate", text, " and ".join(str(run.path / layout.EVALUATIONS) for run in runs))
     return 0
 
 
@@ -94,7 +95,7 @@ def _require_writable(run: Run, *, trust: bool) -> None:
     if not trust:
         require_no_way_out(run.path)
     try:
-        require_writable(run.path / "eval")
+        require_writable(run.path / layout.EVALUATIONS)
     except EnvironmentProblem as error:
         cause = f": {error.__cause__.strerror}" if isinstance(error.__cause__, OSError) else ""
         raise EnvironmentProblem(
@@ -132,9 +133,9 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
     s = evaluation.settings
     name = f"{s['split']}-{s['way']}w{s['shot']}s-{s['inner_steps']}steps-{arguments.episodes}ep-seed{s['seed']}.json"
     if not arguments.no_save:
-        write_json(run.path / "eval" / name, evaluation.to_json())
+        write_json(run.path / layout.EVALUATIONS / name, evaluation.to_json())
         if run.mirror is not None:
-            run.mirror.write(f"eval/{name}", run.path / "eval" / name)
+            run.mirror.write(f"eval/{name}", run.path / layout.EVALUATIONS / name)
     return evaluation
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from raymeta.dashboard.assets import PLOTLY, SCRIPTS, asset
 from raymeta.errors import ConfigError, DataError
+from raymeta.runs import layout
 from raymeta.runs.listing import told_apart, without_repetition
 from raymeta.runs.read import Run, resolve_run
 from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
@@ -53,7 +54,7 @@ def _report(arguments: argparse.Namespace) -> int:
         sources = [RunSource(run.path, name, run.place) for run, name in zip(runs, told_apart(runs), strict=True)]
     if arguments.out is None and any(run.mirror for run in runs):
         raise ConfigError(f"{runs[0].place} is in a store, where a report is not written: name a file with -o FILE")
-    out = arguments.out or sources[0].path / "report.html"
+    out = arguments.out or sources[0].path / layout.REPORT
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder {out.parent}: make it, or choose another -o")
     text = report_html(sources)
@@ -63,8 +64,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(reference: str, output: str) -> SweepSource | None:
-    for path in (Path(reference), Path(output) / "sweeps" / reference):
-        if not (path / "run.json").is_file() and any((path / name).is_file() for name in SWEEP_FILES):
+    for path in (Path(reference), Path(output) / layout.SWEEPS / reference):
+        if not (path / layout.RUN).is_file() and any((path / name).is_file() for name in SWEEP_FILES):
             return SweepSource(path)
     return None
 

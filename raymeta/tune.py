@@ -11,6 +11,7 @@ from typing import Any, get_args
 from raymeta.config.arguments import Arguments, Flag, split_arguments
 from raymeta.engine.executors.placement import require_known_address
 from raymeta.errors import ConfigError, EnvironmentProblem
+from raymeta.runs import layout
 from raymeta.system.command_line import print_result, run_command, say
 from raymeta.system.redact import without_secrets
 from raymeta.system.remote import is_uri
@@ -73,7 +74,7 @@ def _tune(argv: Sequence[str]) -> int:
         quiet=bool(flags.get("quiet")),
     )
     text = result_text(outcome.directory, outcome.summary, outcome.reason)
-    print_result("tune", text, str(outcome.directory / "summary.json"))
+    print_result("tune", text, str(outcome.directory / layout.SUMMARY))
     if outcome.reason == "signal":
         return 130
     return 1 if outcome.summary["best"] is None else 0
@@ -177,8 +178,8 @@ def to_go_on_text(directory: Path, changes: Mapping[str, Any], *, trust: bool = 
     from raymeta.sweeps.records import ENDED, Records
     from raymeta.sweeps.search.proposer import proposer
 
-    sweep = load_sweep(directory / "sweep.yaml", changes=changes, check=False, foreign=True, trust=trust)
-    records = Records.load(directory / "records", sweep.file.repeats)
+    sweep = load_sweep(directory / layout.SWEEP, changes=changes, check=False, foreign=True, trust=trust)
+    records = Records.load(directory / layout.RECORDS, sweep.file.repeats)
     total, ended = proposer(sweep).total * sweep.file.repeats, records.count(*ENDED)
     begun = len(records.by_id) - ended
     return f"{directory}: {ended} of {total} trials ended, {begun} go on, {total - ended - begun} are to begin"

@@ -11,6 +11,7 @@ from raymeta.config.load import load_config
 from raymeta.config.schema import RunConfig
 from raymeta.engine.driver.checkpoint import Checkpoint, CheckpointStore
 from raymeta.errors import CheckpointError, ConfigError, RaymetaWarning
+from raymeta.runs import layout
 from raymeta.runs.read import Run
 from raymeta.runs.seals import require_recorded
 
@@ -18,7 +19,7 @@ from raymeta.runs.seals import require_recorded
 def run_config(run: Run, overrides: Mapping[str, Any], *, trust: bool = False) -> RunConfig:
     """The configuration of a run with some keys replaced; where work happens is not the run's to say."""
     require_recorded(run.path, run.info.get("sha256"))
-    loaded = load_config(files=[run.path / "config.yaml"], overrides=overrides, foreign=True, trust=trust)
+    loaded = load_config(files=[run.path / layout.CONFIG], overrides=overrides, foreign=True, trust=trust)
     if loaded.config.workers and (text := loaded.left_out.get("address")):
         warnings.warn(text, RaymetaWarning, stacklevel=2)
     return loaded.config

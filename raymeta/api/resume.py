@@ -13,6 +13,7 @@ from raymeta.config.schema import RunConfig
 from raymeta.engine.driver.checkpoint import Checkpoint, CheckpointStore
 from raymeta.errors import CheckpointError, ConfigError
 from raymeta.options import FREE_ON_RESUME, marked
+from raymeta.runs import layout
 from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.restore import restore
@@ -51,7 +52,7 @@ def resumed_config(
     if not trust:
         require_no_way_out(run.path)
     require_recorded(run.path, run.info.get("sha256"))
-    own = run.path / "config.yaml"
+    own = run.path / layout.CONFIG
     loaded = load_config(files=[own, *files], overrides=options, trust=trust)
     before, after = load_config(files=[own], trust=trust).config, loaded.config
     changed = [key for key in type(after).model_fields if getattr(before, key) != getattr(after, key)]
@@ -59,7 +60,7 @@ def resumed_config(
     if refused := [key for key in changed if key not in free]:
         raise ConfigError(
             f"--resume {run.id} cannot change {', '.join(refused)}, which would change the result: leave it out, or "
-            f"start a new run with -c {run.path / 'config.yaml'}. A resumed run may change "
+            f"start a new run with -c {run.path / layout.CONFIG}. A resumed run may change "
             f"{', '.join(sorted(free))}"
         )
     _require_same_rates(run, before, after)
@@ -73,14 +74,14 @@ def _require_same_rates(run: Run, before: RunConfig, after: RunConfig) -> None:
 
     The rate of a falling schedule is a function of all steps: it would jump, and the result be that of no single run.
     """
-    done = [int(name.removeprefix("step-")) for name in CheckpointStore(run.path / "checkpoints").names()[:1]]
+    done = [int(name.removeprefix("step-")) for name in CheckpointStore(run.path / layout.CHECKPOINTS).names()[:1]]
     samples = {step for last in done for step in (0, 1, last // 2, last - 1) if 0 <= step < last}
     if all(before.outer.lr_at(step, before.steps) == after.outer.lr_at(step, after.steps) for step in samples):
         return
     raise ConfigError(
         f"--resume {run.id} cannot change steps from {before.steps} to {after.steps}: outer.schedule "
         f"{before.outer.schedule} moves the rate over all steps, so that the {done[0]} that are done had other rates "
-        f"than in a run of {after.steps}. Leave steps out, or start a new run with -c {run.path / 'config.yaml'} "
+        f"than in a run of {after.steps}. Leave steps out, or start a new run with -c {run.path / layout.CONFIG} "
         f"--steps {after.steps}"
     )
 
@@ -92,7 +93,7 @@ def last_checkpoint(run: Run, steps: int) -> tuple[Checkpoint | None, list[str]]
         CheckpointError: it had checkpoints, and none can be read.
         ConfigError: more steps than `steps` are done.
     """
-    checkpoint, problems = CheckpointStore(run.path / "checkpoints").load_last()
+    checkpoint, problems = CheckpointStore(run.path / layout.CHECKPOINTS).load_last()
     if checkpoint is None:
         _require_none_was_saved(run)
         done = max((row["step"] for row in run.metrics()), default=0)
@@ -100,7 +101,7 @@ def last_checkpoint(run: Run, steps: int) -> tuple[Checkpoint | None, list[str]]
     if checkpoint.step > steps:
         raise ConfigError(
             f"--resume {run.id}: steps {steps} is below the {checkpoint.step} that are done: leave it out to keep "
-            f"them, or start a new run with -c {run.path / 'config.yaml'} --steps {steps}"
+            f"them, or start a new run with -c {run.path / layout.CONFIG} --steps {steps}"
         )
     return checkpoint, [f"{problem}: the checkpoint of step {checkpoint.step} is used" for problem in problems]
 
@@ -112,14 +113,14 @@ def _require_none_was_saved(run: Run) -> None:
         last = saved[-1] if saved else run.info.get("step")
         raise CheckpointError(
             f"{run.path / 'checkpoints'} holds no checkpoint, although the one of step {last} was saved there: put "
-            f"the folder back from a copy, or start a new run with -c {run.path / 'config.yaml'}"
+            f"the folder back from a copy, or start a new run with -c {run.path / layout.CONFIG}"
         )
 
 
 def spent_s(run: Run) -> float:
     """Seconds that the attempts so far took, each from the first to the last thing it wrote."""
     times: dict[Any, list[float]] = defaultdict(list)
-    for row in [*run.events(), *read_rows(run.path / "metrics.jsonl")[0]]:
+    for row in [*run.events(), *read_rows(run.path / layout.METRICS)[0]]:
         if isinstance(row.get("time"), int | float):
             times[row.get("attempt")].append(row["time"])
     return sum(max(values) - min(values) for values in times.values())

@@ -15,6 +15,7 @@ from raymeta.config.build import splits_in_use
 from raymeta.config.schema import RunConfig
 from raymeta.errors import DataError
 from raymeta.keys import Split
+from raymeta.runs import layout
 from raymeta.runs.read import Run
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.manifest import Manifest, changes, other_values, same, trained_on
@@ -36,7 +37,7 @@ def on_recorded_data(run: Run, config: RunConfig) -> Fitted:
     if tasks is None:
         raise DataError(
             f"--resume {run.id}: its data changed since it began: {'; '.join(told)}. Put them back, or start a new "
-            f"run with -c {run.path / 'config.yaml'}"
+            f"run with -c {run.path / layout.CONFIG}"
         )
     return Fitted(config.model_copy(update={"tasks": tasks}), told)
 

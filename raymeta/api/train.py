@@ -28,6 +28,7 @@ from raymeta.engine.driver.profile import Profile
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.worker.blueprint import choose_device
 from raymeta.errors import CheckpointError, EnvironmentProblem, RaymetaError, RunFailed, shortened
+from raymeta.runs import layout
 from raymeta.runs.lock import Claim, require_no_writer
 from raymeta.runs.mirror import Mirror, MirrorNotices
 from raymeta.runs.read import Run
@@ -158,11 +159,15 @@ class Training:
 
     def _attempt(self, directory: Path, name: str, claim: Claim | None, mirror: Mirror | None = None) -> None:
         writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags, claim=claim)
-        listeners: list[Tracker] = [writer, TensorBoard(directory / "tb"), *self._trackers(f"{name}  {directory}")]
+        listeners: list[Tracker] = [
+            writer,
+            TensorBoard(directory / layout.TENSORBOARD),
+            *self._trackers(f"{name}  {directory}"),
+        ]
         tracker = Trackers(listeners, together_s=0.0 if self.config.workers else TOGETHER_S)
         if mirror is not None:
             tracker.add(MirrorNotices(mirror, tracker.event))
-        store = CheckpointStore(directory / "checkpoints", keep=self.config.keep_checkpoints)
+        store = CheckpointStore(directory / layout.CHECKPOINTS, keep=self.config.keep_checkpoints)
         try:
             with termination_interrupts():
                 writer.write_config(dump(self.config))
@@ -329,7 +334,7 @@ class Training:
         ranked = evaluation.scores.ranked()
         kept = sorted({*range(min(WORST_KEPT, len(ranked))), len(ranked) // 2, len(ranked) - 1})
         ranks = {ranked[place]: place + 1 for place in kept}
-        folder = writer.directory / "eval" / "episodes"
+        folder = writer.directory / layout.EPISODES
         try:
             problems = write_episodes(folder, self.built.blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
         except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from raymeta.config.yaml_lines import parse
 from raymeta.errors import ConfigError
 from raymeta.options import OF_THE_PERSON, marked
 from raymeta.presets.files import preset_names
+from raymeta.runs import layout
 from raymeta.system.command_line import Parser, add_verbose, run_command, say
 
 
@@ -50,7 +51,7 @@ def _resolved(source: str, trust: bool) -> dict[str, Any]:
 
     path = Path(source)
     if path.is_dir():
-        path = path / "config.yaml"
+        path = path / layout.CONFIG
     is_preset = not path.exists() and source in preset_names()
     loaded = load_config(preset=source) if is_preset else load_config(files=[path], trust=trust)
     said = {} if is_preset else read_layer(path).content  # also what a run's folder does not decide

@@ -13,6 +13,7 @@ from typing import Any
 
 from raymeta.errors import ConfigError
 from raymeta.options import IMPORTED, marked
+from raymeta.runs import layout
 from raymeta.system.redact import without_secrets
 from raymeta.system.their_code import texts_in
 
@@ -22,7 +23,7 @@ _GIVEN: set[str] = set()
 def is_of_a_run(path: Path) -> bool:
     """Whether a file lies in the folder of a run or of a sweep that was begun."""
     folder = path.parent
-    return (folder / "run.json").exists() or ((folder / "sweep.yaml").exists() and (folder / "records").exists())
+    return (folder / layout.RUN).exists() or ((folder / layout.SWEEP).exists() and (folder / layout.RECORDS).exists())
 
 
 def give(value: object) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from raymeta.dashboard.assets import PLOTLY, asset
 from raymeta.errors import ConfigError, EnvironmentProblem
+from raymeta.runs import layout
 from raymeta.system.command_line import Parser, add_verbose, dashed, run_command
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dashboard(arguments: argparse.Namespace) -> int:
-    if (arguments.directory / "run.json").is_file():
+    if (arguments.directory / layout.RUN).is_file():
         raise ConfigError(f"{arguments.directory} is a single run: name the folder above it, or write a report of it")
     if not arguments.directory.is_dir() and str(arguments.directory) != "results":  # where the first run is to come
         raise ConfigError(f"there is no folder {arguments.directory}: name the folder of your runs, by default results")

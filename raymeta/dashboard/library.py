@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raymeta.dashboard.guard import inside
+from raymeta.runs import layout
 from raymeta.views.pages.sweep import SWEEP_FILES
 from raymeta.views.sources.bench import BenchSource
 from raymeta.views.sources.run import RunSource
@@ -32,13 +33,13 @@ class Library:
 
     def runs(self) -> list[RunSource]:
         """The runs directly in the folder, newest first."""
-        found = {path.name: path for path in folders(self.folder) if (path / "run.json").is_file()}
+        found = {path.name: path for path in folders(self.folder) if (path / layout.RUN).is_file()}
         self._listed = {name: self._listed.get(name) or RunSource(path, name) for name, path in found.items()}
         return sorted(self._listed.values(), key=lambda source: (source.run.created, source.id), reverse=True)
 
     def sweeps(self) -> list[SweepSource]:
         """The sweeps in the folder's `sweeps`, the last name first."""
-        paths = [p for p in folders(self.folder / "sweeps") if any((p / name).is_file() for name in SWEEP_FILES)]
+        paths = [p for p in folders(self.folder / layout.SWEEPS) if any((p / name).is_file() for name in SWEEP_FILES)]
         found = {path.name: path for path in paths}
         self._sweeps = {name: self._sweeps.get(name) or SweepSource(path) for name, path in found.items()}
         return [self._sweeps[name] for name in sorted(found, reverse=True)]
@@ -55,7 +56,7 @@ class Library:
 
     def trials(self, sweep: SweepSource) -> dict[str, str]:
         """Folders of a sweep's trials that hold a run, and the ids by which these are opened."""
-        paths = [p for p in folders(sweep.path / "trials") if (p / "run.json").is_file()]
+        paths = [p for p in folders(sweep.path / layout.TRIALS) if (p / layout.RUN).is_file()]
         return {path.name: f"{sweep.id}~{path.name}" for path in paths}
 
     def run(self, name: str) -> RunSource | None:
@@ -76,13 +77,13 @@ class Library:
 
     def _path(self, name: str) -> Path | None:
         for path in folders(self.folder):
-            if path.name == name and (path / "run.json").is_file():
+            if path.name == name and (path / layout.RUN).is_file():
                 return path
         sweep_name, _, trial = name.partition("~")
         sweep = self.sweep(sweep_name) if trial else None
         if sweep is None or trial not in self.trials(sweep):
             return None
-        return sweep.path / "trials" / trial
+        return sweep.path / layout.TRIALS / trial
 
 
 def _json_files(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from raymeta.errors import ConfigError, DataError
+from raymeta.runs import layout
 from raymeta.runs.listing import OWN_KEYS, SUMMARY_KEYS, listing_row, public_row, told_apart, without_repetition
 from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.system.command_line import Parser, add_verbose, run_command, say
@@ -33,10 +34,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 T = TypeVar("T")
 
-_FILES = (
-    "run.json config.yaml command.txt env.json data.json metrics.jsonl events.jsonl workers.jsonl summary.json "
-    "eval/test.json"
-)
+_FILES = " ".join(layout.PLAIN)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -266,7 +264,7 @@ def _next_commands(run: Run, config: Row) -> list[str]:
     trust = trust_flag(config)
     wanted = [("train", f"--resume {path}{trust}") if ended_early else ("evaluate", f"{path}{trust}")]
     if run.mirror is None:
-        wanted += [("report", f"{path} -o report.html"), ("dashboard", shlex.quote(str(run.path.parent)))]
+        wanted += [("report", f"{path} -o {layout.REPORT}"), ("dashboard", shlex.quote(str(run.path.parent)))]
     return [f"python -m raymeta.{name} {rest}" for name, rest in wanted if find_spec(f"raymeta.{name}")]
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from raymeta.errors import EnvironmentProblem
+from raymeta.runs import layout
 from raymeta.runs.read import Run, is_being_written
 from raymeta.runs.rows import read_rows
 from raymeta.system.files import write_problem
-
-LOCK = ".lock"
 
 
 class DirectoryLock:
@@ -25,7 +24,7 @@ class DirectoryLock:
     def __init__(self, directory: Path) -> None:
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            self._descriptor = os.open(directory / layout.LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise write_problem(directory, error) from error
         self.held = _locked(self._descriptor)
@@ -60,7 +59,7 @@ class Claim:
         attempt = self.previous.get("attempt", 0)
         if isinstance(attempt, int) and attempt > 0:
             return attempt
-        rows, _ = read_rows(self._directory / "events.jsonl")
+        rows, _ = read_rows(self._directory / layout.EVENTS)
         return max((row["attempt"] for row in rows if isinstance(row.get("attempt"), int)), default=0)
 
     def release(self) -> None:
@@ -70,7 +69,7 @@ class Claim:
 
 def require_no_writer(directory: Path) -> dict[str, Any]:
     """The `run.json` that a run's last writer left; raises `EnvironmentProblem` while that one is at work."""
-    if not (directory / "run.json").is_file():
+    if not (directory / layout.RUN).is_file():
         return {}
     info = Run.open(directory).info
     ours = info.get("pid") == os.getpid() and info.get("host") == socket.gethostname()

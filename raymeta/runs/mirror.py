@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from raymeta.errors import EnvironmentProblem
-from raymeta.runs.restore import CHECKPOINTS, STATE, checkpoint_of
+from raymeta.runs import layout
+from raymeta.runs.restore import CHECKPOINTS, checkpoint_of
 from raymeta.system.remote import Remote
 from raymeta.trackers.base import WorkerRow
 from raymeta.trackers.scores import Scores
@@ -33,11 +34,9 @@ LONGEST_PAUSE_S = 60.0
 PATIENCE_S = 30.0
 """Seconds for which the end of a run goes on trying a store that does not answer."""
 
-_INDEX = f"{CHECKPOINTS}index.json"
-_DECISIVE = ("config.yaml", "data.json")
-"""Files whose hashes `run.json` has; in the store, a `run.json` always has those beside it whose hashes it knows."""
-_TELLING = (*_DECISIVE, "events.jsonl", "run.json")
-"""Read in this order."""
+_INDEX = f"{CHECKPOINTS}{layout.INDEX}"
+_TELLING = (*layout.DECISIVE, layout.EVENTS, layout.RUN)
+"""Read in this order. In the store, a `run.json` always has those files beside it whose hashes it knows."""
 
 
 class Stamp(NamedTuple):
@@ -133,20 +132,20 @@ class Mirror:
         self._send_index(files)
         for name, stamp, data in sorted(telling, key=lambda file: self._turn(file[0])):
             self._send(name, stamp, at_once=last, data=data)
-        self._decisive |= self._sent.keys() & {*_DECISIVE}
+        self._decisive |= self._sent.keys() & {*layout.DECISIVE}
         self._prune()
 
     def _telling(self) -> list[tuple[str, Stamp, bytes]]:
         """Files that tell of others; none in the moment in which `run.json` has a hash of what is not there yet."""
         found = {name: version for name in _TELLING if (version := self._version(name)) is not None}
         told = found.get(_TELLING[-1], (None, b""))[1]
-        if any(f'"{name}"'.encode() in told and name not in found for name in _DECISIVE):
+        if any(f'"{name}"'.encode() in told and name not in found for name in layout.DECISIVE):
             return []
         return [(name, *version) for name, version in found.items()]
 
     def _turn(self, name: str) -> int:
         """What decides a result goes before `run.json` where the store lacks it, else after: `run.json` knows both."""
-        return 0 if name not in _DECISIVE else 1 if name in self._decisive else -1
+        return 0 if name not in layout.DECISIVE else 1 if name in self._decisive else -1
 
     def _version(self, name: str) -> tuple[Stamp, bytes] | None:
         """A file's content, and a stamp that is no newer."""
@@ -170,18 +169,18 @@ class Mirror:
                 continue
             if path.is_file():
                 found[name] = Stamp(status.st_mtime_ns, status.st_size)
-        return {n: stamp for n, stamp in found.items() if not (s := checkpoint_of(n)) or f"{s}/{STATE}" in found}
+        return {n: stamp for n, stamp in found.items() if not (s := checkpoint_of(n)) or f"{s}/{layout.STATE}" in found}
 
     def _compare(self, files: Mapping[str, Stamp]) -> None:
         """Look at what is in the store: after trouble it may have less than was sent, on resume it has a lot."""
         there = self.remote.files()
-        self._decisive = {*there} & {*_DECISIVE}
+        self._decisive = {*there} & {*layout.DECISIVE}
         self._in_store = {step for name in there if (step := checkpoint_of(name))}
         self._sent = {n: stamp for n, stamp in self._sent.items() if n in there and there[n].size == stamp.size}
         for step in self._in_store:
             ours = {name: stamp for name, stamp in files.items() if checkpoint_of(name) == step}
             same = ours and all(name in there and there[name].size == stamp.size for name, stamp in ours.items())
-            state = f"{step}/{STATE}"  # holds the hashes of the others
+            state = f"{step}/{layout.STATE}"  # holds the hashes of the others
             if same and self.remote.read(state) == (self._directory / state).read_bytes():
                 self._sent |= ours
 
@@ -205,7 +204,7 @@ class Mirror:
         names = [name for name in files if checkpoint_of(name) == step]
         if any(self._sent.get(name) != files[name] for name in names):
             self._in_store.add(step)
-        state_last = sorted(names, key=lambda name: name.endswith(f"/{STATE}"))
+        state_last = sorted(names, key=lambda name: name.endswith(f"/{layout.STATE}"))
         all(self._send(name, files[name], at_once=True) for name in state_last)  # ends at the first that is gone
 
     def _send_index(self, files: Mapping[str, Stamp]) -> None:
@@ -213,17 +212,17 @@ class Mirror:
         if _INDEX not in files:
             return
         named = json.loads((self._directory / _INDEX).read_bytes())
-        states = [f"{CHECKPOINTS}{named[key]}/{STATE}" for key in ("last", "best") if key in named]
+        states = [f"{CHECKPOINTS}{named[key]}/{layout.STATE}" for key in ("last", "best") if key in named]
         if all(state in self._sent or not (self._directory / state).exists() for state in states):
             self._send(_INDEX, files[_INDEX], at_once=True)
 
     def _prune(self) -> None:
         """Delete checkpoints that the run no longer keeps, once one that it keeps is in the store."""
         kept = {step for name in self._local() if (step := checkpoint_of(name))}
-        if not any(f"{step}/{STATE}" in self._sent for step in kept):
+        if not any(f"{step}/{layout.STATE}" in self._sent for step in kept):
             return
         for step in sorted(self._in_store - kept):
-            self.remote.delete(f"{step}/{STATE}")  # first, so that half a checkpoint is none
+            self.remote.delete(f"{step}/{layout.STATE}")  # first, so that half a checkpoint is none
             self.remote.delete_folder(step)
             self._in_store.discard(step)
             self._sent = {name: stamp for name, stamp in self._sent.items() if checkpoint_of(name) != step}

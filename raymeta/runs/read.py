@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
+from raymeta.runs import layout
+from raymeta.runs.layout import NewerFormat
 from raymeta.runs.restore import CHECKPOINTS, copy_to_look_at, fetch
 from raymeta.runs.rows import current_rows, read_rows
 from raymeta.system.files import nan_for_null
@@ -49,16 +51,22 @@ class Run:
     """Where a run of a store is; `path` is then a copy without checkpoints, to look at."""
     trusted: bool = field(default=False, repr=False, compare=False)
     """Whether the person said that code which this run names may be imported."""
+    refused: bool = field(default=False, repr=False, compare=False)
+    """Whether a newer raymeta made it; `info` says so. It is listed, and nothing else."""
 
     @classmethod
     def open(cls, path: Path) -> Run:
         """The run in folder `path`; a damaged `run.json` makes a run that is `lost` and says why."""
         try:
-            info = parse_json(read_regular(path / "run.json"))
+            info = parse_json(read_regular(path / layout.RUN))
         except (OSError, ValueError) as error:
             return cls(path, {"reason": f"run.json cannot be read: {error}"})
         if not isinstance(info, dict):
             return cls(path, {"reason": "run.json is not a JSON object"})
+        try:
+            info = layout.read_format(info)
+        except ValueError as error:
+            return cls(path, {"reason": f"run.json cannot be read: {error}"}, refused=isinstance(error, NewerFormat))
         for key, kind in _INFO.items():
             if key in info and not _is_sound(info[key], kind):
                 return cls(path, {"reason": f"run.json is damaged: {key} is {info[key]!r:.80}"})
@@ -107,7 +115,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration; empty when the run died before it was written. Raises `DataError`."""
-        path = self.path / "config.yaml"
+        path = self.path / layout.CONFIG
         try:
             return yaml_mapping(read_regular(path, TEXT_BYTES))
         except FileNotFoundError:
@@ -118,9 +126,9 @@ class Run:
     @property
     def manifest(self) -> Manifest | None:
         """What the run recorded of its data in `data.json`; None of a run that recorded nothing. Raises `DataError`."""
-        from raymeta.tasks.manifest import DATA, Manifest  # numpy, which listing runs does not wait for
+        from raymeta.tasks.manifest import Manifest  # numpy, which listing runs does not wait for
 
-        path = self.path / DATA
+        path = self.path / layout.DATA
         try:
             return Manifest.from_json(parse_json(read_regular(path)))
         except FileNotFoundError:
@@ -133,7 +141,7 @@ class Run:
     @property
     def summary(self) -> dict[str, Any] | None:
         """`summary.json`, or None as long as there is none. Raises `DataError`."""
-        path = self.path / "summary.json"
+        path = self.path / layout.SUMMARY
         try:
             summary = parse_json(read_regular(path))
         except FileNotFoundError:
@@ -158,15 +166,15 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         """All events of all attempts, oldest first: {time, attempt, step, kind, message, ...}."""
-        return read_rows(self.path / "events.jsonl")[0]
+        return read_rows(self.path / layout.EVENTS)[0]
 
     def workers(self) -> list[dict[str, Any]]:
         """Snapshots of the workers, oldest first: {time, attempt, step, workers: [...]}."""
-        return read_rows(self.path / "workers.jsonl")[0]
+        return read_rows(self.path / layout.WORKERS)[0]
 
     def metrics(self) -> list[dict[str, Any]]:
         """One row {step, attempt, time, metric: value, ...} a step, in order of step, see `current_rows`."""
-        return current_rows(nan_for_null(read_rows(self.path / "metrics.jsonl")[0]))
+        return current_rows(nan_for_null(read_rows(self.path / layout.METRICS)[0]))
 
     def frame(self) -> pd.DataFrame:
         """`metrics()` as a data frame. Raises `EnvironmentProblem` without pandas."""
@@ -192,7 +200,7 @@ def _is_sound(value: object, kind: Any) -> bool:
 def is_being_written(directory: Path, info: dict[str, Any]) -> bool:
     """Whether the writer named in `info` lives: a fresh heartbeat and, on this host, a process of that id."""
     try:
-        age_s = time.time() - (directory / "run.json").stat().st_mtime
+        age_s = time.time() - (directory / layout.RUN).stat().st_mtime
     except OSError:
         return False
     return age_s < STALE_S and (info.get("host") != socket.gethostname() or _process_lives(info.get("pid")))
@@ -221,7 +229,7 @@ def find_runs(output: str | Path) -> list[Run]:
         runs = [_copy(remote, _HEADERS) for remote in _runs_in_store(Remote.open(str(output)))]
     else:
         try:
-            runs = [Run.open(path) for path in Path(output).iterdir() if (path / "run.json").is_file()]
+            runs = [Run.open(path) for path in Path(output).iterdir() if (path / layout.RUN).is_file()]
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -229,18 +237,18 @@ def find_runs(output: str | Path) -> list[Run]:
     return sorted(runs, key=lambda run: (run.created, run.id), reverse=True)
 
 
-_HEADERS = frozenset({"run.json", "config.yaml", "summary.json"})
+_HEADERS = frozenset({layout.RUN, layout.CONFIG, layout.SUMMARY})
 
 
 def _runs_in_store(remote: Remote) -> list[Remote]:
-    return [remote / name for name in remote.folders() if (remote / name).read("run.json") is not None]
+    return [remote / name for name in remote.folders() if (remote / name).read(layout.RUN) is not None]
 
 
 def _copy(remote: Remote, names: frozenset[str] | None = None) -> Run:
     """A run of a store to look at: the files of these names, or all but checkpoints and TensorBoard's."""
 
     def wanted(name: str) -> bool:
-        return name in names if names is not None else not name.startswith((CHECKPOINTS, "tb/"))
+        return name in names if names is not None else not name.startswith((CHECKPOINTS, f"{layout.TENSORBOARD}/"))
 
     return replace(Run.open(copy_to_look_at(remote, wanted)), mirror=remote)
 
@@ -250,14 +258,22 @@ def resolve_run(reference: str, output: str | Path) -> Run:
 
     A run that failed before its first step is not the latest while there are others.
 
-    Raises `ConfigError` for an unknown or ambiguous reference, `DataError` if there are no runs at all.
+    Raises `ConfigError` for an unknown or ambiguous reference, `DataError` if there are no runs at all, or where a
+    newer raymeta made it.
     """
+    run = _meant(reference, output)
+    if run.refused:
+        raise DataError(f"{run.place}: {run.info['reason']}")
+    return run
+
+
+def _meant(reference: str, output: str | Path) -> Run:
     if is_uri(reference):
         remote = Remote.open(reference)
-        if remote.read("run.json") is None:
+        if remote.read(layout.RUN) is None:
             raise DataError(f"{remote} holds no run; raymeta runs ls {remote.parent} lists those beside it")
         return _copy(remote)
-    if reference != "latest" and (Path(reference) / "run.json").is_file():
+    if reference != "latest" and (Path(reference) / layout.RUN).is_file():
         return Run.open(Path(reference))
     run = _find(reference, output)
     return run if run.mirror is None else _copy(run.mirror)

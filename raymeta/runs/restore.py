@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from raymeta.errors import DataError
+from raymeta.runs import layout
 from raymeta.system.files import write_problem
 from raymeta.system.remote import Remote
 
-CHECKPOINTS = "checkpoints/"
-STATE = "state.json"
+CHECKPOINTS = f"{layout.CHECKPOINTS}/"
 
 
 def checkpoint_of(name: str) -> str | None:
@@ -34,7 +34,7 @@ def fetch(remote: Remote, folder: Path, wanted: Callable[[str], bool] = lambda n
         step = checkpoint_of(name)
         if any(part in ("", ".", "..") for part in name.split("/")):
             raise DataError(f"{remote} holds {name!r}, which would be written outside of the run's folder: delete it")
-        if not wanted(name) or (step is not None and f"{step}/{STATE}" not in entries):
+        if not wanted(name) or (step is not None and f"{step}/{layout.STATE}" not in entries):
             continue
         target = folder / name
         try:
@@ -60,7 +60,7 @@ def restore(remote: Remote, output: Path) -> tuple[Path, list[str]]:
     A folder that is there already is kept where its checkpoints are as new as the mirror's, else moved aside.
     Raises `DataError` where there is no run, `EnvironmentProblem` where store or disk do not allow it.
     """
-    if remote.read("run.json") is None:
+    if remote.read(layout.RUN) is None:
         raise DataError(f"{remote} holds no run; raymeta runs ls {remote.parent} lists those beside it")
     target = output / remote.name
     notes = []
@@ -87,7 +87,9 @@ def restore(remote: Remote, output: Path) -> tuple[Path, list[str]]:
 def last_checkpoint(place: Path | Remote) -> str:
     """Name of the newest whole checkpoint of a run; empty without any. Names sort as steps do."""
     if isinstance(place, Path):
-        names = [path.parent.name for path in place.glob(f"{CHECKPOINTS}step-*/{STATE}")]
+        names = [path.parent.name for path in place.glob(f"{CHECKPOINTS}step-*/{layout.STATE}")]
     else:
-        names = [name.split("/")[1] for name in place.files() if checkpoint_of(name) and name.endswith(f"/{STATE}")]
+        names = [
+            name.split("/")[1] for name in place.files() if checkpoint_of(name) and name.endswith(f"/{layout.STATE}")
+        ]
     return max(names, default="")

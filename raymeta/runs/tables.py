@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raymeta.errors import DataError
+from raymeta.runs import layout
 from raymeta.runs.read import Run, require_pandas
 from raymeta.runs.rows import current_rows
 from raymeta.system.files import nan_for_null
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def evaluation(run: Run) -> dict[str, Any]:
     """`eval/test.json`: {headline, by_inner_step, values, settings}; empty as long as there is none."""
-    path = run.path / "eval" / "test.json"
+    path = run.path / layout.TEST
     try:
         found = nan_for_null(parse_json(read_regular(path)))
     except FileNotFoundError:

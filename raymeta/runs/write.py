@@ -1,6 +1,7 @@
 """Writing a run directory: one writer, plain files, the rows of all steps in the file before a checkpoint of the last.
 
-    run.json        {id, name, status, attempt, pid, host, created, updated, step, steps, tags, raymeta, reason, sha256}
+    run.json        {format, id, name, status, attempt, pid, host, created, updated, step, steps, tags, raymeta, reason,
+                    sha256}
     config.yaml  command.txt  env.json
     data.json       what the data are: classes of each split, counts, side, channels, hashes (`raymeta.tasks.manifest`)
     metrics.jsonl   {step, attempt, time, metric: value, ...}         one row a step, thinned in long runs
@@ -31,13 +32,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from raymeta.runs import layout
 from raymeta.runs.lock import Claim
 from raymeta.runs.provenance import environment, package_version
 from raymeta.runs.rows import JsonLines, count_rows, keeps_row, row_stride
 from raymeta.system.files import json_text, write_json, write_problem, write_whole
 from raymeta.system.reading import read_regular
 from raymeta.system.redact import without_secrets
-from raymeta.tasks.manifest import DATA, Manifest
+from raymeta.tasks.manifest import Manifest
 from raymeta.trackers.base import WorkerRow
 from raymeta.trackers.scores import Scores, is_of_validation, score_text
 
@@ -116,9 +118,9 @@ class RunWriter:
         self._clock = clock
         self._claim = claim or Claim(directory)
         self._info = self._begin(self._claim.previous, steps=steps, name=name, tags=tags)
-        self._metrics = JsonLines(directory / "metrics.jsonl")
-        self._workers = JsonLines(directory / "workers.jsonl")
-        self._events = JsonLines(directory / "events.jsonl")
+        self._metrics = JsonLines(directory / layout.METRICS)
+        self._workers = JsonLines(directory / layout.WORKERS)
+        self._events = JsonLines(directory / layout.EVENTS)
         self._rows_before = count_rows(self._metrics.path)
         self._stride: int | None = None
         self._began = clock()
@@ -128,7 +130,7 @@ class RunWriter:
         except BaseException:
             self._claim.release()
             raise
-        self._heartbeat = Heartbeat(directory / "run.json", heartbeat_s)
+        self._heartbeat = Heartbeat(directory / layout.RUN, heartbeat_s)
 
     def _begin(self, previous: dict[str, Any], *, steps: int, name: str, tags: Sequence[str]) -> dict[str, Any]:
         run_id = self.directory.resolve().name
@@ -161,7 +163,7 @@ class RunWriter:
 
     def write_config(self, text: str) -> None:
         """`config.yaml`: the resolved configuration."""
-        self.write_decisive("config.yaml", text)
+        self.write_decisive(layout.CONFIG, text)
 
     def write_decisive(self, name: str, text: str) -> None:
         """A file that decides the result. `run.json` has its hash before the file is there, so that no kill parts them;
@@ -176,18 +178,18 @@ class RunWriter:
 
     def write_command(self, argv: Sequence[str]) -> None:
         """`command.txt`: one shell line an attempt."""
-        path = self.directory / "command.txt"
+        path = self.directory / layout.COMMAND
         before = read_regular(path).decode(errors="surrogateescape") if path.is_file() else ""
         text = without_secrets(before + shlex.join(argv) + "\n")
         write_whole(path, text.encode(errors="surrogateescape"))  # as given, be it UTF-8 or not
 
     def write_data(self, manifest: Manifest) -> None:
         """`data.json`: what the data are."""
-        self.write_decisive(DATA, json_text(manifest.to_json(), indent=2) + "\n")
+        self.write_decisive(layout.DATA, json_text(manifest.to_json(), indent=2) + "\n")
 
     def write_environment(self) -> None:
         """`env.json`: versions, devices, commit."""
-        write_json(self.directory / "env.json", environment())
+        write_json(self.directory / layout.ENVIRONMENT, environment())
 
     # What came of it
 
@@ -201,11 +203,11 @@ class RunWriter:
             "tasks_per_s": tasks_per_s,
             "wall_s": wall_s,
         }
-        write_json(self.directory / "summary.json", {**more, **contract})
+        write_json(self.directory / layout.SUMMARY, {**more, **contract})
 
     def write_evaluation(self, name: str, evaluation: Mapping[str, object]) -> None:
         """`eval/NAME.json`, such as `eval/test.json`."""
-        folder = self.directory / "eval"
+        folder = self.directory / layout.EVALUATIONS
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -274,7 +276,7 @@ class RunWriter:
     def _save(self) -> None:
         self._saved = self._clock()
         self._info["updated"] = _utc(self._saved)
-        write_json(self.directory / "run.json", self._info)
+        write_json(self.directory / layout.RUN, layout.numbered(self._info))
 
 
 class Heartbeat:

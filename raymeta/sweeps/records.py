@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from raymeta.engine.driver.checkpoint import CheckpointStore
 from raymeta.errors import DataError
+from raymeta.runs import layout
 from raymeta.runs.read import Run
 from raymeta.sweeps.file.space import Point, Tried
 from raymeta.system.files import write_json
@@ -81,6 +82,7 @@ def _record(content: Any, name: str) -> Record:
     """A record as it stands in a file. Raises `ValueError`, `TypeError` or `KeyError` for anything else."""
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
+    content = layout.read_format(content)
     record = Record(**{**content, "reports": [_report(*report) for report in content["reports"]]})
     if record.id != name or not (isinstance(record.index, int) and isinstance(record.repeat, int)):
         raise ValueError(f"it says that it is trial {record.id}")
@@ -123,6 +125,8 @@ class Records:
         for path in sorted(directory.glob("*.json")):
             try:
                 record = _record(parse_json(read_regular(path)), path.stem)
+            except layout.NewerFormat as error:
+                raise DataError(f"{path} cannot be read: {error}") from error
             except (OSError, ValueError, TypeError, KeyError) as error:
                 raise DataError(f"{path} cannot be read: {error}. Delete it to run this trial again") from error
             records.by_id[record.id] = record
@@ -140,13 +144,13 @@ class Records:
 
     def save(self, record: Record) -> None:
         self.directory.mkdir(exist_ok=True)
-        write_json(self.directory / f"{record.id}.json", asdict(record))
+        write_json(self.directory / f"{record.id}.json", layout.numbered(asdict(record)))
 
     def catch_up(self, trials: Path) -> None:
         """Take in what unfinished trials of a killed sweep had reached: the reports up to their last checkpoint."""
         for record in self.all():
             folder = trials / record.id
-            if record.status in ENDED or not (folder / "run.json").is_file():
+            if record.status in ENDED or not (folder / layout.RUN).is_file():
                 continue
             step = last_checkpoint_step(folder)
             reports = [report for report in reports_of(Run.open(folder)) if report.step <= step]
@@ -205,7 +209,7 @@ def reports_of(run: Run) -> list[Report]:
 
 def last_checkpoint_step(folder: Path) -> int:
     """The step from which a run would go on; 0 without a checkpoint."""
-    step = str(CheckpointStore(folder / "checkpoints").index().get("last")).removeprefix("step-")
+    step = str(CheckpointStore(folder / layout.CHECKPOINTS).index().get("last")).removeprefix("step-")
     return int(step) if step.isdecimal() else 0
 
 

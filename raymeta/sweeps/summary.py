@@ -13,6 +13,7 @@ from typing import Any
 
 from raymeta.config.load import dump
 from raymeta.config.schema import RunConfig
+from raymeta.runs import layout
 from raymeta.runs.provenance import package_version
 from raymeta.runs.read import yaml_mapping
 from raymeta.runs.write import HEARTBEAT_S, Heartbeat
@@ -32,11 +33,11 @@ def trial_config(sweep: Sweep, record: Record, directory: Path) -> RunConfig:
     config = repeatable_config(sweep, record)
     own: dict[str, Any] = {
         "name": f"{sweep.name}-{record.id}",
-        "output": str(directory / "trials"),
+        "output": str(directory / layout.TRIALS),
         "tags": [*config.tags, "sweep"],
     }
     if config.mirror is not None:  # beside those of other sweeps, whose trials have the same names
-        own["mirror"] = (Remote.open(config.mirror) / "sweeps" / directory.name / "trials").uri
+        own["mirror"] = (Remote.open(config.mirror) / layout.SWEEPS / directory.name / layout.TRIALS).uri
     return config.model_copy(update={**own, "overlap_validation": False})  # a decision waits for the score
 
 
@@ -56,7 +57,7 @@ class SweepFiles:
 
     def __init__(self, sweep: Sweep, records: Records, directory: Path) -> None:
         self._sweep, self._records, self._directory = sweep, records, directory
-        self._path = directory / "summary.json"
+        self._path = directory / layout.SUMMARY
         self._created = self._before().get("created") or datetime.now(UTC).isoformat(timespec="seconds")
 
     def _before(self) -> dict[str, Any]:
@@ -89,9 +90,9 @@ class SweepFiles:
         """Write all three files; returns the summary."""
         summary = self._summary(status, reason)
         write_json(self._path, summary)
-        write_whole(self._directory / "trials.csv", self._table())
+        write_whole(self._directory / layout.TABLE, self._table())
         if summary["best"] is not None:
-            write_whole(self._directory / "best.yaml", self._best_yaml(summary["best"]))
+            write_whole(self._directory / layout.BEST, self._best_yaml(summary["best"]))
         return summary
 
     def _summary(self, status: str, reason: str) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def _cell(value: Any) -> Any:
 
 def trust_of(directory: Path) -> str:
     """` --trust` for a command on a sweep whose files name code."""
-    files = (directory / name for name in ("sweep.yaml", "base.yaml"))
+    files = (directory / name for name in (layout.SWEEP, layout.BASE))
     return trust_flag([yaml_mapping(read_regular(path, TEXT_BYTES)) for path in files])
 
 

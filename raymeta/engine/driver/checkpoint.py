@@ -25,6 +25,7 @@ from torch import Tensor
 from raymeta.adaptation.problem import Learned
 from raymeta.engine.driver.memory import Halving
 from raymeta.errors import CheckpointError, EnvironmentProblem
+from raymeta.runs.layout import numbered, read_format
 from raymeta.runs.seals import sealed, unsealed
 from raymeta.system.files import sync_directory, write_json, write_problem, write_whole
 from raymeta.system.reading import first_line, read_json, read_safetensors
@@ -93,7 +94,7 @@ class CheckpointStore:
         if before := self._written.get(final.name):
             state = before | known
             if state != before:
-                write_json(final / STATE, sealed(state))
+                write_json(final / STATE, sealed(numbered(state)))
         else:
             state = self._write(checkpoint, final, known)
         self._written[final.name] = state
@@ -117,7 +118,7 @@ class CheckpointStore:
             "train_s": checkpoint.train_s,
             "sha256": hashes,
         }
-        write_json(partial / STATE, sealed(state))
+        write_json(partial / STATE, sealed(numbered(state)))
         sync_directory(partial)
         stale = final.with_name(f".{final.name}.stale")
         if final.exists():  # written by an earlier attempt, perhaps damaged since
@@ -189,7 +190,7 @@ class CheckpointStore:
         """Read and verify one checkpoint; raises `CheckpointError` naming the file that is damaged."""
         folder = self.directory / name
         try:
-            state = unsealed(read_json(folder / STATE))
+            state = read_format(unsealed(read_json(folder / STATE)))
             files = (PARAMS, OUTER, *([FIXED] if FIXED in state["sha256"] else []))
             tensors = {file: _verified(folder / file, state["sha256"][file]) for file in files}
             step, best = int(state["step"]), state["best"]

@@ -10,6 +10,7 @@ from typing import Any
 from raymeta.config.layers import Override
 from raymeta.config.load import load_config
 from raymeta.config.schema import RunConfig
+from raymeta.runs import layout
 from raymeta.sweeps.file.schema import SweepFile
 from raymeta.sweeps.file.space import Point, Space
 from raymeta.trackers.scores import OF_GOAL, SCORES, name_in, score_named
@@ -64,7 +65,7 @@ class Sweep:
     def resolved(self) -> dict[str, Any]:
         """The sweep as a file beside `base.yaml`, with everything that it came from."""
         content = self.file.model_dump(mode="json", by_alias=True, exclude={"options"}, exclude_none=True)
-        return {**content, "name": self.name, "base": "base.yaml"}
+        return {**content, "name": self.name, "base": layout.BASE}
 
 
 def metric_of(config: RunConfig) -> str:

@@ -19,6 +19,7 @@ from raymeta.config.strangers import require_trusted
 from raymeta.engine.executors.placement import Node, PoolOptions, require_known_address
 from raymeta.engine.executors.ray_actors.cluster import Cluster
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
+from raymeta.runs import layout
 from raymeta.runs.inside import require_no_way_out
 from raymeta.runs.lock import DirectoryLock
 from raymeta.runs.read import find_runs
@@ -63,14 +64,14 @@ class Outcome:
 
 def new_directory(sweep: Sweep, output: Path) -> Path:
     """Make `output/sweeps/ID` with all that a sweep can be resumed from."""
-    directory = new_run_directory(output / "sweeps", sweep.name, datetime.now()).absolute()
+    directory = new_run_directory(output / layout.SWEEPS, sweep.name, datetime.now()).absolute()
     _write(sweep, directory)
     return directory
 
 
 def _write(sweep: Sweep, directory: Path) -> None:
-    write_whole(directory / "base.yaml", dump(sweep.first))
-    write_whole(directory / "sweep.yaml", yaml_lines.write(sweep.resolved()))
+    write_whole(directory / layout.BASE, dump(sweep.first))
+    write_whole(directory / layout.SWEEP, yaml_lines.write(sweep.resolved()))
 
 
 def find_sweep(reference: str, output: Path) -> Path:
@@ -78,14 +79,14 @@ def find_sweep(reference: str, output: Path) -> Path:
 
     Raises `ConfigError`, or `DataError` where there are no sweeps.
     """
-    if (Path(reference) / "sweep.yaml").is_file():
+    if (Path(reference) / layout.SWEEP).is_file():
         return Path(reference).absolute()
-    folder = output / "sweeps"
-    found = sorted(path.parent for path in folder.glob("*/sweep.yaml"))
+    folder = output / layout.SWEEPS
+    found = sorted(path.parent for path in folder.glob(f"*/{layout.SWEEP}"))
     if not found:
         raise DataError(f"no sweeps in {folder}/: start one with raymeta tune -c FILE, or name another --output")
     if reference == "latest":
-        return max(found, key=lambda path: (path / "sweep.yaml").stat().st_mtime).absolute()
+        return max(found, key=lambda path: (path / layout.SWEEP).stat().st_mtime).absolute()
     matches = [path for path in found if path.name.startswith(reference)]
     if len(matches) != 1:
         listed = ", ".join(path.name for path in (matches or found)[:5])
@@ -116,7 +117,7 @@ def run_sweep(
     if resumed and not trust:
         require_no_way_out(directory)
     sweep = load_sweep(
-        directory / "sweep.yaml", overrides=overrides, changes=changes, check=False, foreign=resumed, trust=trust
+        directory / layout.SWEEP, overrides=overrides, changes=changes, check=False, foreign=resumed, trust=trust
     )
     require_machine(sweep, address)
     lock = DirectoryLock(directory)
@@ -150,7 +151,7 @@ def require_machine(sweep: Sweep, address: str | None) -> None:
 
 def _records(directory: Path, sweep: Sweep, chosen: Proposer) -> Records:
     """What earlier attempts left. Raises `ConfigError` where the sweep now has fewer configurations than they tried."""
-    records = Records.load(directory / "records", sweep.file.repeats)
+    records = Records.load(directory / layout.RECORDS, sweep.file.repeats)
     tried = len(records.groups())
     if tried > chosen.total:
         raise ConfigError(
@@ -159,7 +160,7 @@ def _records(directory: Path, sweep: Sweep, chosen: Proposer) -> Records:
         )
     _require_searched(records, sweep)
     _wait_for_the_dead(directory)
-    records.catch_up(directory / "trials")
+    records.catch_up(directory / layout.TRIALS)
     return records
 
 
@@ -200,7 +201,7 @@ def this_machine() -> Node:
 def _wait_for_the_dead(directory: Path) -> None:
     """Processes of a killed driver end within seconds; two writers of a run must not meet."""
     deadline = time.monotonic() + _WAIT_FOR_DEAD_S
-    while alive := [run.id for run in find_runs(directory / "trials") if run.status == "running"]:
+    while alive := [run.id for run in find_runs(directory / layout.TRIALS) if run.status == "running"]:
         if time.monotonic() > deadline:
             raise EnvironmentProblem(
                 f"trials {', '.join(alive)} of {directory} are still being written: another driver works on this "

@@ -18,6 +18,7 @@ from ray import tune
 
 from raymeta.api.train import Training, told
 from raymeta.config.schema import RunConfig
+from raymeta.runs import layout
 from raymeta.runs.read import Run
 from raymeta.sweeps.file.load import load_sweep
 from raymeta.sweeps.records import Record, Report, reports_of
@@ -27,7 +28,7 @@ from raymeta.system.reading import read_text
 from raymeta.trackers.base import WorkerRow
 from raymeta.trackers.scores import Scores
 
-STOP_FILE = ".stop"
+STOP_FILE = layout.STOP
 """While this file lies in a sweep's folder, its trials stop after their current step; it holds the reason."""
 _LOOK_EVERY_S = 0.5
 _END_S = 120.0
@@ -49,10 +50,10 @@ class SweepTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         trial = config["trial"]
-        sweep = load_sweep(self._sweep_directory / "sweep.yaml", check=False, foreign=False)  # the driver's
+        sweep = load_sweep(self._sweep_directory / layout.SWEEP, check=False, foreign=False)  # the driver's
         record = Record(str(self.trial_name), trial["index"], trial["repeat"], trial["point"])
         self._config = trial_config(sweep, record, self._sweep_directory)
-        self._directory = self._sweep_directory / "trials" / record.id
+        self._directory = self._sweep_directory / layout.TRIALS / record.id
         self._session: Session | None = None
 
     def step(self) -> dict[str, Any]:
@@ -63,16 +64,16 @@ class SweepTrial(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Copy the run's last and best checkpoints."""
-        source, target = self._directory / "checkpoints", Path(checkpoint_dir) / "checkpoints"
+        source, target = self._directory / layout.CHECKPOINTS, Path(checkpoint_dir) / layout.CHECKPOINTS
         target.mkdir(parents=True)
-        if (source / "index.json").exists():
+        if (source / layout.INDEX).exists():
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
         """Put these checkpoints, perhaps another trial's, in the place of the run's own."""
-        target = self._directory / "checkpoints"
+        target = self._directory / layout.CHECKPOINTS
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(Path(checkpoint_dir) / "checkpoints", target)
+        shutil.copytree(Path(checkpoint_dir) / layout.CHECKPOINTS, target)
 
     def cleanup(self) -> None:
         if self._session is not None:
@@ -123,7 +124,7 @@ class Session:
 
     def _run(self) -> None:
         try:
-            before = Run.open(self._directory) if (self._directory / "run.json").is_file() else None
+            before = Run.open(self._directory) if (self._directory / layout.RUN).is_file() else None
             training = Training(
                 self._config,
                 resume=before,

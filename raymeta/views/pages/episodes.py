@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from raymeta.errors import DataError
+from raymeta.runs import layout
 from raymeta.trackers.scores import OF_GOAL
 from raymeta.views.figures import episodes as figures
 from raymeta.views.sources.files import json_object, read_bounded, stamp_of
@@ -22,7 +23,7 @@ MAX_VALUES = 400_000
 def read_episodes(run: Path, picture: Callable[[Path], str]) -> tuple[list[Item], list[str]]:
     """The episodes of a run, worst first, and in words what could not be read. `picture` makes a file's address."""
     items, problems = [], []
-    for path in sorted((run / "eval" / "episodes").glob("episode-*.json"))[:MAX_EPISODES]:
+    for path in sorted((run / layout.EPISODES).glob("episode-*.json"))[:MAX_EPISODES]:
         try:
             items.append(read_episode(path, picture))
         except (DataError, ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raymeta.errors import DataError
+from raymeta.runs import layout
 from raymeta.system.their_code import trust_flag
 from raymeta.trackers.scores import score_named, values_of
 from raymeta.views.figures import adaptation, learning, workers
@@ -34,10 +35,7 @@ from raymeta.views.sources.files import read_bounded
 from raymeta.views.sources.run import RunSource
 
 LOG_ROWS = 200
-SHOWN_FILES = (
-    "config.yaml", "command.txt", "env.json", "summary.json", "metrics.jsonl", "events.jsonl", "workers.jsonl",
-    "eval/test.json",
-)  # fmt: skip
+SHOWN_FILES = [name for name in layout.PLAIN if name not in (layout.RUN, layout.DATA)]
 
 Picture = Callable[[Path], str]
 
@@ -206,7 +204,7 @@ def _cell(value: object) -> object:
 
 def _configuration(source: RunSource) -> list[Block | None]:
     rows = [[key, "–" if value is None else str(value)] for key, value in source.config.items()]
-    again = code("Run it again", f"raymeta train -c {shlex.quote(str(source.path / 'config.yaml'))}")
+    again = code("Run it again", f"raymeta train -c {shlex.quote(str(source.path / layout.CONFIG))}")
     here = bool(rows) and source.place == str(source.path)
     return [table("configuration", "Configuration", ("Option", "Value"), rows), again if here else None]
 

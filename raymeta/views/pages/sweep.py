@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from raymeta.errors import DataError
+from raymeta.runs import layout
 from raymeta.trackers.scores import score_named
 from raymeta.views.figures import sweep as figures
 from raymeta.views.figures.style import Spec, is_number
@@ -27,7 +28,7 @@ from raymeta.views.pages.document import (
 from raymeta.views.sources.files import Row, read_bounded, stamp_of
 from raymeta.views.sources.sweep import SweepSource
 
-SWEEP_FILES = ("summary.json", "sweep.yaml", "trials.csv")
+SWEEP_FILES = layout.OF_SWEEP
 """Of which any makes a folder a sweep."""
 OVERVIEW = ("importance", "history", "curves")
 MAX_PANELS = 8
@@ -108,11 +109,11 @@ def _ending(source: SweepSource) -> list[Block | None]:
 
 def _best(source: SweepSource) -> list[Block | None]:
     blocks: list[Block | None] = [note(problem, "bad") for problem in source.problems]
-    path = source.path / "best.yaml"
+    path = source.path / layout.BEST
     if stamp_of(path) is None:
         return [*blocks, note("No trial has a score yet.")] if not source.best else blocks
     try:
-        blocks.append(code("best.yaml", read_bounded(path, 2**20).decode(errors="replace")))
+        blocks.append(code(layout.BEST, read_bounded(path, 2**20).decode(errors="replace")))
     except DataError as error:
         blocks.append(note(f"best.yaml cannot be read: {error}", "bad"))
     return [*blocks, code("Train it", f"raymeta train -c {shlex.quote(str(path))}")]

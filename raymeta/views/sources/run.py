@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from raymeta.runs import layout
 from raymeta.runs.read import Run, yaml_mapping
 from raymeta.runs.rows import current_rows
 from raymeta.runs.tail import Tail, thin
@@ -26,11 +27,11 @@ class RunSource:
         self.path = path
         self.place = place or str(path)
         self.id = name or path.resolve().name
-        self._info = Stamped(path / "run.json", json_object)
-        self._config = Stamped(path / "config.yaml", yaml_mapping)
-        self._summary = Stamped(path / "summary.json", json_object)
-        self._evaluation = Stamped(path / "eval" / "test.json", json_object)
-        self._tails = {name: Tail(path / f"{name}.jsonl") for name in ("metrics", "events", "workers")}
+        self._info = Stamped(path / layout.RUN, lambda data: layout.read_format(json_object(data)))
+        self._config = Stamped(path / layout.CONFIG, yaml_mapping)
+        self._summary = Stamped(path / layout.SUMMARY, json_object)
+        self._evaluation = Stamped(path / layout.TEST, json_object)
+        self._tails = {name: Tail(path / name) for name in (layout.METRICS, layout.EVENTS, layout.WORKERS)}
 
     @property
     def run(self) -> Run:
@@ -72,17 +73,17 @@ class RunSource:
 
     def metrics(self, limit: int = POINTS) -> list[Row]:
         """One row a step of the run as it went on; an even choice of about `limit` where there are more."""
-        rows = thin(current_rows(self._tails["metrics"].rows()), limit)
+        rows = thin(current_rows(self._tails[layout.METRICS].rows()), limit)
         return [{key: _number(value) for key, value in row.items()} for row in rows]
 
     @property
     def rate(self) -> object:
         """Tasks per second in the newest row that tells."""
-        rows = reversed(self._tails["metrics"].rows())
+        rows = reversed(self._tails[layout.METRICS].rows())
         return next((row["tasks_per_s"] for row in rows if "tasks_per_s" in row), None)
 
     def events(self) -> list[Row]:
-        return self._tails["events"].rows()
+        return self._tails[layout.EVENTS].rows()
 
     def validations(self) -> list[Row]:
         """{step, name, value, ci95, per_step} of the run as it went on, in order of step."""
@@ -91,7 +92,7 @@ class RunSource:
 
     def workers(self) -> list[Row]:
         """Snapshots {time, step, workers: [{name, node, pid, tasks, tasks_per_s, restarts}]}."""
-        rows = self._tails["workers"].rows()
+        rows = self._tails[layout.WORKERS].rows()
         return [
             {**row, "workers": [w for w in row["workers"] if isinstance(w, dict)]}
             for row in rows

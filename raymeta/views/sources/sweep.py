@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raymeta.runs import layout
 from raymeta.runs.read import STALE_S, yaml_mapping
 from raymeta.system.reading import parse_json
 from raymeta.system.their_code import trust_flag
@@ -30,10 +31,10 @@ class SweepSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._summary = Stamped(path / "summary.json", json_object)
-        self._file = Stamped(path / "sweep.yaml", yaml_mapping)
-        self._base = Stamped(path / "base.yaml", yaml_mapping)
-        self._trials = Stamped(path / "trials.csv", lambda data: {"rows": csv_rows(data)})
+        self._summary = Stamped(path / layout.SUMMARY, json_object)
+        self._file = Stamped(path / layout.SWEEP, yaml_mapping)
+        self._base = Stamped(path / layout.BASE, yaml_mapping)
+        self._trials = Stamped(path / layout.TABLE, lambda data: {"rows": csv_rows(data)})
         self._records: dict[str, Stamped] = {}
 
     @property
@@ -86,8 +87,8 @@ class SweepSource:
     def reports(self) -> dict[str, list[tuple[int, float]]]:
         """(step, score) of each validation of each trial, from `records/`."""
         found = {}
-        for path in sorted((self.path / "records").glob("*.json"))[:MAX_CURVES]:
-            file = self._records.setdefault(path.name, Stamped(path, json_object))
+        for path in sorted((self.path / layout.RECORDS).glob("*.json"))[:MAX_CURVES]:
+            file = self._records.setdefault(path.name, Stamped(path, _record))
             rows = file.value().get("reports")
             good = [(r[0], r[1]) for r in rows if _is_report(r)] if isinstance(rows, list) else []
             if good:
@@ -100,6 +101,10 @@ class SweepSource:
         keys = list(dict.fromkeys(key for row in rows for key in row["config"]))
         varied = [key for key in keys if len({repr(row["config"].get(key)) for row in rows}) > 1]
         return Trials(rows, varied or keys, self.higher, self.metric)
+
+
+def _record(data: bytes) -> Row:
+    return layout.read_format(json_object(data))
 
 
 def _is_report(row: object) -> bool:
