@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
-from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from raymeta.engine.executors.base import Notify, silent, tell_compiled
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors.cluster import Cluster
+from raymeta.engine.executors.ray_actors.deadlines import Deadlines
 from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, block_level, whole_blocks
 from raymeta.engine.executors.ray_actors.overhead import Pace
 from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
@@ -28,10 +27,6 @@ IN_FLIGHT = 2
 """Calls given to a worker at once, so that the next shard is there when one ends."""
 ATTEMPTS = 3
 """Times a shard may raise before its error ends the run: a bug repeats."""
-LATE_FACTOR, LATE_S = 3.0, 0.5
-"""A shard is late after so many times the usual, and this besides: then an idle worker computes a copy."""
-HUNG_FACTOR, HUNG_S, HUNG_UNKNOWN_S = 20.0, 60.0, 600.0
-"""A worker counts as hung after so many times the usual, at least this; while nothing is known, after the last."""
 TICK_S = 0.25
 """How long to wait for a result before looking at the clock."""
 
@@ -54,7 +49,7 @@ class RayExecutor:
         self._numbers = itertools.count()
         self._batches: list[Batch] = []
         self._calls: dict[Any, Call] = {}  # by the reference that is waited for
-        self._usual: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=64))
+        self._deadlines = Deadlines(options.shard_timeout_s)
         self._prepared: dict[Shard, Seat] = {}
         self._checked_late = 0.0
         self._short_since: float | None = None
@@ -252,7 +247,7 @@ class RayExecutor:
             return
         seat.tasks += batch.shards[call.position].num_tasks
         if not result.compile_s:
-            self._usual[batch.job.kind].append(call.age(now) / call.depth)
+            self._deadlines.finished(batch.job.kind, call.age(now), call.depth)
         batch.seconds += result.seconds
         for other in batch.given.pop(call.position, []):
             if other is not call:
@@ -308,35 +303,24 @@ class RayExecutor:
             self._lose(seat, seat.actor, "is on a node that will be taken away", kind="worker_preempted")
         for call in list(self._calls.values()):
             self._look_at(call, now)
-        self._sums.give_up_late(now, lambda kind: self._hung_after(kind, 1))
+        self._sums.give_up_late(now, self._deadlines.hung_after_s)
 
     def _look_at(self, call: Call, now: float) -> None:
-        kind = call.batch.job.kind
-        if call.age(now) > self._hung_after(kind, call.depth):
-            reason = f"has not answered for {call.age(now):.0f} s"
-            self._lose(call.seat, call.actor, reason, kind="worker_hung")
-            return
-        usual = self._usual_s(kind)
-        if call.obsolete or usual is None or call.age(now) < LATE_FACTOR * usual * call.depth + LATE_S:
-            return
-        copies = call.batch.given.get(call.position, [])
-        if call.batch.todo or len(copies) > 1:
-            return
+        batch, age_s = call.batch, call.age(now)
+        copies = 0 if call.obsolete else len(batch.given.get(call.position, []))
+        match self._deadlines.decide(batch.job.kind, age_s, call.depth, copies=copies, waiting=len(batch.todo)):
+            case "give_up":
+                self._lose(call.seat, call.actor, f"has not answered for {age_s:.0f} s", kind="worker_hung")
+            case "copy":
+                self._copy(call, age_s)
+
+    def _copy(self, call: Call, age_s: float) -> None:
+        """Give a late shard to a second worker, if one is idle."""
         seat = self._idle_seat()
         if seat is not None and seat is not call.seat:
-            message = f"a shard at {call.seat.name} is late ({call.age(now):.1f} s): {seat.name} computes it too"
+            message = f"a shard at {call.seat.name} is late ({age_s:.1f} s): {seat.name} computes it too"
             self._notify("shard_copied", message, worker=call.seat.name, copy=seat.name)
             self._give(call.batch, call.position, seat)
-
-    def _usual_s(self, kind: str) -> float | None:
-        times = self._usual[kind]
-        return statistics.median(times) if times else None
-
-    def _hung_after(self, kind: str, depth: int) -> float:
-        if self._options.shard_timeout_s is not None:
-            return self._options.shard_timeout_s * depth
-        usual = self._usual_s(kind)
-        return HUNG_UNKNOWN_S if usual is None else max(HUNG_S, HUNG_FACTOR * usual * depth)
 
     def _lose(
         self, seat: Seat, actor: Any, reason: str, error: BaseException | None = None, kind: str = "worker_lost"
