@@ -17,12 +17,12 @@ from pathlib import Path
 import yaml
 from pydantic.dataclasses import dataclass
 
+from raymeta import load_run
 from raymeta.api.resume import resumed_config
 from raymeta.api.train import Training
 from raymeta.config.load import load_config
 from raymeta.errors import RaymetaError
 from raymeta.keys import TaskKey
-from raymeta.runs.read import load_run
 from raymeta.tasks.episodes import Episode
 from raymeta.tasks.images.omniglot.task_set import Omniglot
 from raymeta.tasks.sinusoid import Sinusoid

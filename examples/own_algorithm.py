@@ -5,11 +5,10 @@ from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
 
 import raymeta
-from raymeta.adaptation.outcome import Adaptation
-from raymeta.options import STRICT
+from raymeta import Adaptation
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=raymeta.options.STRICT)
 class Ridge(raymeta.Algorithm):
     ridge: PositiveFloat = 1.0
     """weight of the penalty on a task's head; the text under a field is its help"""

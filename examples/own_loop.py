@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import raymeta
-from raymeta.tasks.sinusoid import Sinusoid
+from raymeta.tasks import Sinusoid
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 1))

@@ -4,7 +4,7 @@ import torch
 from pydantic.dataclasses import dataclass
 
 import raymeta
-from raymeta.tasks.episodes import Episode, Examples, Size
+from raymeta import Episode, Examples, Size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,48 +1,61 @@
 """Meta-learning on Ray: exact meta-gradients, the same result on any number of workers, nothing lost.
 
-Public names resolve on first use, so that `import raymeta` imports neither torch, nor ray, nor torchvision.
+Public names resolve on first use, so that `import raymeta` imports neither torch, nor ray, nor torchvision. In the
+same way, `raymeta.tasks` has the task sets and `raymeta.models` the models.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from raymeta.system.public_names import resolved
+
 if TYPE_CHECKING:
-    from raymeta.algorithms.anil import ANIL
-    from raymeta.algorithms.base import Algorithm
-    from raymeta.algorithms.baseline import Baseline
-    from raymeta.algorithms.joint import JointTraining
-    from raymeta.algorithms.maml import MAML
-    from raymeta.algorithms.meta_sgd import MetaSGD
-    from raymeta.algorithms.protonet import ProtoNet
-    from raymeta.algorithms.reptile import Reptile
-    from raymeta.api.evaluate import meta_test
-    from raymeta.api.gradient import meta_gradient
-    from raymeta.api.load import SweepView, load_run
-    from raymeta.api.train import meta_train
-    from raymeta.errors import RaymetaError
-    from raymeta.keys import TaskKey
-    from raymeta.models.base import ModelSpec
-    from raymeta.tasks.base import TaskSet
-    from raymeta.tasks.episodes import Episode, Examples
-    from raymeta.tree import params_sha256
+    from raymeta import options as options
+    from raymeta.adaptation.outcome import Adaptation as Adaptation
+    from raymeta.algorithms.anil import ANIL as ANIL
+    from raymeta.algorithms.base import Algorithm as Algorithm
+    from raymeta.algorithms.baseline import Baseline as Baseline
+    from raymeta.algorithms.joint import JointTraining as JointTraining
+    from raymeta.algorithms.maml import MAML as MAML
+    from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
+    from raymeta.algorithms.protonet import ProtoNet as ProtoNet
+    from raymeta.algorithms.reptile import Reptile as Reptile
+    from raymeta.api.evaluate import meta_test as meta_test
+    from raymeta.api.gradient import meta_gradient as meta_gradient
+    from raymeta.api.load import RunView as RunView
+    from raymeta.api.load import SweepView as SweepView
+    from raymeta.api.load import load_run as load_run
+    from raymeta.api.train import meta_train as meta_train
+    from raymeta.errors import RaymetaError as RaymetaError
+    from raymeta.keys import TaskKey as TaskKey
+    from raymeta.models.base import ModelSpec as ModelSpec
+    from raymeta.tasks.base import TaskSet as TaskSet
+    from raymeta.tasks.episodes import Episode as Episode
+    from raymeta.tasks.episodes import Examples as Examples
+    from raymeta.tasks.episodes import Size as Size
+    from raymeta.trackers.scores import Score as Score
+    from raymeta.tree import params_sha256 as params_sha256
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ANIL": "algorithms.anil",
+    "MAML": "algorithms.maml",
+    "Adaptation": "adaptation.outcome",
     "Algorithm": "algorithms.base",
     "Baseline": "algorithms.baseline",
     "Episode": "tasks.episodes",
     "Examples": "tasks.episodes",
     "JointTraining": "algorithms.joint",
-    "MAML": "algorithms.maml",
     "MetaSGD": "algorithms.meta_sgd",
     "ModelSpec": "models.base",
     "ProtoNet": "algorithms.protonet",
     "RaymetaError": "errors",
     "Reptile": "algorithms.reptile",
+    "RunView": "api.load",
+    "Score": "trackers.scores",
+    "Size": "tasks.episodes",
     "SweepView": "api.load",
     "TaskKey": "keys",
     "TaskSet": "tasks.base",
@@ -50,39 +63,15 @@ _HOMES = {
     "meta_gradient": "api.gradient",
     "meta_test": "api.evaluate",
     "meta_train": "api.train",
+    "options": "options",
     "params_sha256": "tree",
 }
-
-__all__ = [
-    "ANIL",
-    "MAML",
-    "Algorithm",
-    "Baseline",
-    "Episode",
-    "Examples",
-    "JointTraining",
-    "MetaSGD",
-    "ModelSpec",
-    "ProtoNet",
-    "RaymetaError",
-    "Reptile",
-    "SweepView",
-    "TaskKey",
-    "TaskSet",
-    "load_run",
-    "meta_gradient",
-    "meta_test",
-    "meta_train",
-    "params_sha256",
-]
+"""Every public name, and the module that has it; a test holds the imports for type checkers against it."""
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'raymeta' has no attribute {name!r}")
-    value = getattr(import_module(f"raymeta.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    return resolved(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

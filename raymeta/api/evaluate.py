@@ -13,6 +13,7 @@ import yaml
 
 from raymeta.adaptation.problem import Learned
 from raymeta.api.checkpoints import best_checkpoint, run_config, take_fixed_tensors
+from raymeta.api.resume import DEFAULT_OUTPUT
 from raymeta.api.same_data import on_held_out_data
 from raymeta.config.build import Built, build, first_chunks, open_executor
 from raymeta.config.load import dump
@@ -23,7 +24,7 @@ from raymeta.engine.driver.scoring import EpisodeScores, begin_scoring
 from raymeta.engine.executors.base import Executor, Notify
 from raymeta.errors import ConfigError, RaymetaWarning
 from raymeta.keys import Split
-from raymeta.runs.read import Run, load_run
+from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.write import Headline
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.manifest import sha256_of
@@ -153,7 +154,7 @@ def meta_test(
     _require_whole("seed", seed, 0, 2**63 - 1)
     if inner_steps is not None:
         _require_whole("inner_steps", inner_steps, 0)
-    opened = run if isinstance(run, Run) else load_run(run)
+    opened = run if isinstance(run, Run) else resolve_run(str(run), DEFAULT_OUTPUT)
     trust = trust or opened.trusted
     # How many workers the training could do with says nothing about a test.
     chosen = {"min_workers": None, "max_workers": None, **overrides, "workers": workers}

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 class RunView(Run):
     """A run with what a notebook wants of it. Everything is read when asked for, so it stays current."""
 
+    @classmethod
+    def of(cls, run: Run, *, trust: bool = False) -> RunView:
+        return cls(run.path, run.info, run.mirror, trusted=trust or run.trusted)
+
     def frames(self) -> dict[str, pd.DataFrame]:
         """`metrics`, `validations`, `tests` (a row for each test task), `workers` and `events` as data frames.
 
@@ -113,5 +117,4 @@ def load_run(reference: str | Path, *, output: str | Path = "results", trust: bo
 
     Raises `ConfigError` for an unknown or ambiguous reference, `DataError` if there are no runs at all.
     """
-    found = resolve_run(str(reference), Path(output))
-    return RunView(found.path, found.info, trusted=trust)
+    return RunView.of(resolve_run(str(reference), output), trust=trust)

@@ -16,6 +16,7 @@ from raymeta.api.checkpoints import take_fixed_tensors
 from raymeta.api.describe import cluster_text, run_name, without_effect, worker_text
 from raymeta.api.episodes import write_episodes
 from raymeta.api.evaluate import TEST_SEED, Evaluation, evaluate_learned
+from raymeta.api.load import RunView
 from raymeta.api.resume import last_checkpoint, resumed_config, run_to_resume, spent_s
 from raymeta.api.same_data import on_recorded_data, twins
 from raymeta.api.start import start_from
@@ -52,7 +53,7 @@ def meta_train(
     resume: str | Path | None = None,
     trust: bool = False,
     **options: Any,
-) -> Run:
+) -> RunView:
     """Train, evaluate, and return the run; what `raymeta train` does, without its terminal.
 
     Args:
@@ -76,7 +77,7 @@ def meta_train(
         files = [] if file is None else [Path(file)]
         loaded = load_config(preset=preset, files=files, overrides=options, trust=trust)
     run = None if resume is None else resumed.run
-    return Training.of(loaded, resume=run, trackers=lambda title: [PythonWarnings()]).execute()
+    return RunView.of(Training.of(loaded, resume=run, trackers=lambda title: [PythonWarnings()]).execute(), trust=trust)
 
 
 WORST_KEPT = 4

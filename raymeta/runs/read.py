@@ -296,14 +296,6 @@ def _find(reference: str, output: str | Path) -> Run:
     raise ConfigError(f"no run «{reference}» in {place}; the nearest are: {_listing(_nearest(reference, runs))}")
 
 
-def load_run(reference: str | Path, *, output: str | Path = "results", trust: bool = False) -> Run:
-    """The run in a folder, or the one that `resolve_run` finds in `output`: `load_run("latest").frame()`.
-
-    Both may be URIs of a store, such as `s3://bucket/prefix`. With `trust`, code that the run names may be imported.
-    """
-    return replace(resolve_run(str(reference), output), trusted=trust)
-
-
 def _nearest(reference: str, runs: list[Run]) -> list[Run]:
     containing = [run for run in runs if reference and (reference in run.id or reference in run.name)]
     close = difflib.get_close_matches(reference, [run.id for run in runs], n=5, cutoff=0.5)

@@ -2,4 +2,36 @@
 
 `base` says what a task set is, and `episodes` holds all algebra on episodes. `border` checks what comes in, and
 `manifest` is what a run remembers of its data.
+
+`from raymeta.tasks import Sinusoid`: the task sets themselves are imported on first use.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from raymeta.system.public_names import resolved
+
+if TYPE_CHECKING:
+    from raymeta.tasks.images.cifar100 import FC100 as FC100
+    from raymeta.tasks.images.cifar100 import CifarFS as CifarFS
+    from raymeta.tasks.images.folder import Images as Images
+    from raymeta.tasks.images.glyphs import Glyphs as Glyphs
+    from raymeta.tasks.images.mini_imagenet import MiniImagenet as MiniImagenet
+    from raymeta.tasks.images.omniglot.task_set import Omniglot as Omniglot
+    from raymeta.tasks.sinusoid import Sinusoid as Sinusoid
+
+_HOMES = {
+    "FC100": "images.cifar100",
+    "CifarFS": "images.cifar100",
+    "Glyphs": "images.glyphs",
+    "Images": "images.folder",
+    "MiniImagenet": "images.mini_imagenet",
+    "Omniglot": "images.omniglot.task_set",
+    "Sinusoid": "sinusoid",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    return resolved(__name__, _HOMES, name)

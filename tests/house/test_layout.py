@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import get_type_hints
 
 import pytest
 
 import raymeta
+import raymeta.models
+import raymeta.tasks
+from raymeta.config.variants import BUILT_IN, Section, variant_class
 
 ROOT = Path(raymeta.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -45,9 +51,52 @@ def test_public_names_resolve_and_shadow_no_module() -> None:
     stems = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir() if path.is_dir()}
     for name in raymeta.__all__:
         assert getattr(raymeta, name) is not None
-        assert name not in stems
+        assert name not in stems or name == "options", "options is a module, and public as one"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         raymeta.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("package", [raymeta, raymeta.tasks, raymeta.models], ids=lambda package: package.__name__)
+def test_type_checkers_see_the_public_names_that_there_are(package: ModuleType) -> None:
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    homes = {name: f"{package.__name__}.{home}" for name, home in package._HOMES.items()}
+    assert seen == {name: home if home == "raymeta.options" else f"{home}.{name}" for name, home in homes.items()}
+    assert package.__all__ == list(homes)
+
+
+@pytest.mark.parametrize(("section", "package"), [("tasks", raymeta.tasks), ("model", raymeta.models)])
+def test_everything_that_has_a_name_has_a_short_import_path(section: Section, package: ModuleType) -> None:
+    classes = {path.partition(":")[2]: name for name, path in BUILT_IN[section].items()}
+    assert set(package.__all__) == set(classes)
+    assert all(getattr(package, name) is variant_class(section, classes[name]) for name in classes)
+
+
+def test_examples_use_public_names_alone() -> None:
+    """In the README too, where the examples stand."""
+    public = {"raymeta": raymeta, "raymeta.tasks": raymeta.tasks, "raymeta.models": raymeta.models}
+    texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT.parent / "examples").glob("*.py"))]
+    readme = (ROOT.parent / "README.md").read_text(encoding="utf-8")
+    texts += re.findall(r"^```python\n(.*?)^```", readme, flags=re.DOTALL | re.MULTILINE)
+    for text in texts:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                assert all(alias.name in public for alias in node.names if alias.name.startswith("raymeta"))
+            elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("raymeta"):
+                assert {alias.name for alias in node.names} <= set(public[str(node.module)].__all__)
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "raymeta":
+                assert node.attr in raymeta.__all__
+
+
+def test_a_run_is_the_same_whoever_gives_it() -> None:
+    found = {get_type_hints(door)["return"] for door in (raymeta.meta_train, raymeta.load_run)}
+    assert found == {raymeta.RunView}
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -57,10 +106,14 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 
 
 def test_import_is_light() -> None:
-    code = "import sys, raymeta; print([m for m in ('ray', 'torchvision', 'torch') if m in sys.modules])"
+    code = (
+        "import sys, raymeta; import raymeta.tasks, raymeta.models, raymeta.options;"
+        "print([m for m in ('ray', 'torchvision', 'torch') if m in sys.modules])"
+    )
     assert run_python(code).stdout.strip() == "[]"
     code = (
         "import sys, raymeta; raymeta.MAML, raymeta.meta_train, raymeta.load_run;"
+        "from raymeta.tasks import Images; from raymeta.models import Conv4;"
         "import raymeta.api.train;"
         "print([m for m in ('ray', 'torchvision', 'torch._dynamo') if m in sys.modules])"
     )

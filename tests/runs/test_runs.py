@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 import torch
 
+from raymeta import load_run
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem, RaymetaWarning
 from raymeta.runs.__main__ import main
-from raymeta.runs.read import Run, find_runs, load_run, resolve_run
+from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.runs.rows import DENSE_STEPS, JsonLines, current_rows, keeps_row, read_rows, row_stride
 from raymeta.runs.write import Headline, RunWriter, new_run_directory, slug
 from raymeta.system.files import json_text, nan_for_null, write_json, write_whole
