@@ -13,13 +13,22 @@ from raymeta.system.public_names import resolved
 if TYPE_CHECKING:
     from raymeta import options as options
     from raymeta.adaptation.outcome import Adaptation as Adaptation
+    from raymeta.adaptation.problem import Learned as Learned
+    from raymeta.adaptation.problem import Part as Part
+    from raymeta.adaptation.problem import Phase as Phase
+    from raymeta.adaptation.problem import Problem as Problem
     from raymeta.algorithms.anil import ANIL as ANIL
     from raymeta.algorithms.base import Algorithm as Algorithm
+    from raymeta.algorithms.base import DescentAlgorithm as DescentAlgorithm
+    from raymeta.algorithms.base import ScoredAlgorithm as ScoredAlgorithm
     from raymeta.algorithms.baseline import Baseline as Baseline
     from raymeta.algorithms.joint import JointTraining as JointTraining
+    from raymeta.algorithms.l2l import L2L as L2L
     from raymeta.algorithms.maml import MAML as MAML
+    from raymeta.algorithms.maml_rl import MAMLRL as MAMLRL
     from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
     from raymeta.algorithms.protonet import ProtoNet as ProtoNet
+    from raymeta.algorithms.regularized_evolution import RegularizedEvolution as RegularizedEvolution
     from raymeta.algorithms.reptile import Reptile as Reptile
     from raymeta.api.evaluate import meta_test as meta_test
     from raymeta.api.gradient import meta_gradient as meta_gradient
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
     from raymeta.errors import RaymetaError as RaymetaError
     from raymeta.keys import TaskKey as TaskKey
     from raymeta.models.base import ModelSpec as ModelSpec
+    from raymeta.models.layers.beside import Beside as Beside
     from raymeta.tasks.base import TaskSet as TaskSet
     from raymeta.tasks.episodes import Episode as Episode
     from raymeta.tasks.episodes import Examples as Examples
@@ -41,20 +51,30 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ANIL": "algorithms.anil",
-    "MAML": "algorithms.maml",
     "Adaptation": "adaptation.outcome",
     "Algorithm": "algorithms.base",
     "Baseline": "algorithms.baseline",
+    "Beside": "models.layers.beside",
+    "DescentAlgorithm": "algorithms.base",
     "Episode": "tasks.episodes",
     "Examples": "tasks.episodes",
     "JointTraining": "algorithms.joint",
+    "L2L": "algorithms.l2l",
+    "Learned": "adaptation.problem",
+    "MAML": "algorithms.maml",
+    "MAMLRL": "algorithms.maml_rl",
     "MetaSGD": "algorithms.meta_sgd",
     "ModelSpec": "models.base",
+    "Part": "adaptation.problem",
+    "Phase": "adaptation.problem",
+    "Problem": "adaptation.problem",
     "ProtoNet": "algorithms.protonet",
     "RaymetaError": "errors",
+    "RegularizedEvolution": "algorithms.regularized_evolution",
     "Reptile": "algorithms.reptile",
     "RunView": "api.load",
     "Score": "trackers.scores",
+    "ScoredAlgorithm": "algorithms.base",
     "Size": "tasks.episodes",
     "SweepView": "api.load",
     "TaskKey": "keys",

@@ -29,6 +29,7 @@ from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
 from raymeta.trackers.names import OUTER_GRAD_NORM
+from raymeta.trackers.scores import ScoreName
 from raymeta.tree import Params
 
 TASK_GRADIENT = "task_gradient"
@@ -54,7 +55,7 @@ class Algorithm(ABC):
     """outer-optimiser settings that replace the general defaults for this method"""
     predicts: ClassVar[bool] = True
     """whether it adapts to predictors; False for search, control and learned optimisers, which give `scores` alone"""
-    score: ClassVar[str | None] = None
+    score: ClassVar[ScoreName | None] = None
     """name of its score in `SCORES`; what the goal of the tasks says unless given"""
 
     def num_outputs(self, tasks: TaskSet) -> int | None:

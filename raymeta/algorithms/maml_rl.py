@@ -19,6 +19,7 @@ from raymeta.options import STRICT
 from raymeta.tasks.base import Goal
 from raymeta.tasks.episodes import Episode, Noise
 from raymeta.tasks.navigation import moved, reward
+from raymeta.trackers.scores import ScoreName
 from raymeta.tree import Params, detach
 
 LOG_STD = "policy/log_std"
@@ -50,10 +51,10 @@ class MAMLRL(ScoredAlgorithm):
 
     goals: ClassVar[tuple[Goal, ...]] = ("regression",)
     uses_queries: ClassVar[bool] = False
-    score: ClassVar[str | None] = "return"
-    outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-2}
+    score: ClassVar[ScoreName | None] = "return"
+    outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 3e-3}
 
-    inner_lr: NonNegativeFloat = 0.1
+    inner_lr: NonNegativeFloat = 0.01
     """inner learning rate α"""
     inner_steps: PositiveInt = 1
     """inner steps K"""
@@ -63,7 +64,7 @@ class MAMLRL(ScoredAlgorithm):
     """moments of a trajectory"""
     discount: float = Field(default=0.99, gt=0, le=1)
     """factor on the next moment's rewards"""
-    init_std: float = Field(default=0.05, gt=0)
+    init_std: float = Field(default=0.1, gt=0)
     """standard deviation of the policy at the start"""
 
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:

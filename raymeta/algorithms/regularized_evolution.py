@@ -18,6 +18,7 @@ from raymeta.models.base import ModelSpec
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Noise
+from raymeta.trackers.scores import ScoreName
 
 BEST = "best"
 """Name of what is learned: the best architecture so far [edges]."""
@@ -38,7 +39,7 @@ class RegularizedEvolution(ScoredAlgorithm):
 
     goals: ClassVar[tuple[Goal, ...]] = ("regression",)
     uses_queries: ClassVar[bool] = False
-    score: ClassVar[str | None] = "regret"
+    score: ClassVar[ScoreName | None] = "regret"
 
     population: PositiveInt = 50
     """architectures that are alive"""

@@ -25,14 +25,16 @@ class EpisodeScores:
     values: dict[str, FloatArray]
     split: Split
     seed: int
+    score: ScoreName | None = None
+    """of the algorithm's own; that of the tasks' goal unless given"""
 
     @property
     def name(self) -> ScoreName:
-        return headline_name(self.values)
+        return self.score or headline_name(self.values)
 
     @property
     def main(self) -> FloatArray:
-        """The metric of the headline [N, K + 1]: accuracy, or for regression the mean squared error."""
+        """The score of the headline [N, K + 1]."""
         return self.values[self.name if self.name in self.values else LOSS]
 
     def ranked(self) -> list[int]:
@@ -58,6 +60,7 @@ class Scoring:
     halve: Callable[[OutOfMemory], None]
     split: Split
     seed: int
+    score: ScoreName | None = None
 
     def __post_init__(self) -> None:
         self._results = self.begin()
@@ -73,7 +76,7 @@ class Scoring:
                 self._results = self.begin()
         ordered = [result.rows for _, result in results]
         values = {name: np.concatenate([scores[name] for scores in ordered]) for name in ordered[0]}
-        return EpisodeScores(values, self.split, self.seed)
+        return EpisodeScores(values, self.split, self.seed, self.score)
 
 
 def begin_scoring(
@@ -107,4 +110,4 @@ def begin_scoring(
     def halve(error: OutOfMemory) -> None:
         tell_halving(notify, chunks.halve("scores", step, error))
 
-    return Scoring(begin, halve, split, seed)
+    return Scoring(begin, halve, split, seed, blueprint.algorithm.score)

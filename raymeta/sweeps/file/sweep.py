@@ -70,4 +70,4 @@ class Sweep:
 
 def metric_of(config: RunConfig) -> str:
     """What a trial with this configuration reports."""
-    return SCORES[OF_GOAL[config.tasks.goal]].column
+    return SCORES[config.algorithm.score or OF_GOAL[config.tasks.goal]].column
