@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from importlib import import_module
 
 from raymeta import __version__
 from raymeta.errors import shortened
 from raymeta.system.signals import unwrapped_interrupts
+from raymeta.system.text import did_you_mean, nearest
 
 COMMANDS = {
     "train": "meta-train a model, in this process or on Ray workers",
@@ -38,8 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     name = argv[0]
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f": did you mean {close[0]}?" if close else f"; commands are {', '.join(COMMANDS)}"
+        hint = did_you_mean(nearest(name, COMMANDS), before=": ") or f"; commands are {', '.join(COMMANDS)}"
         print(shortened(f"raymeta: there is no command {name!r}{hint}"), file=sys.stderr)
         return 2
     try:

@@ -25,6 +25,7 @@ from raymeta.api.evaluate import TEST_SEED, Evaluation
 from raymeta.config.build import build
 from raymeta.runs.read import Run
 from raymeta.tasks.episodes import Episode, one_task
+from raymeta.trackers.scores import half_width
 
 TARGET = Path(__file__).parents[1] / "docs" / "adaptation.png"
 EPISODES = 600
@@ -120,7 +121,7 @@ def draw_validation(ax: Axes, run: Run, chance: float) -> None:
 def draw_adaptation(ax: Axes, evaluation: Evaluation) -> None:
     """Test accuracy before adapting and after each inner step, with 95 % intervals over episodes."""
     scores = 100 * evaluation.scores.main
-    mean, ci95 = scores.mean(0), 1.96 * scores.std(0, ddof=1) / len(scores) ** 0.5
+    mean, ci95 = scores.mean(0), [half_width(column) for column in scores.T]
     ax.bar(range(len(mean)), mean, width=0.55, color=[MUTED, *[RIGHT] * (len(mean) - 1)], alpha=0.85)
     ax.errorbar(range(len(mean)), mean, ci95, fmt="none", ecolor=INK, capsize=3, linewidth=1.2)
     for k, (m, c) in enumerate(zip(mean, ci95, strict=True)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from raymeta.options import OF_THE_PERSON, marked
 from raymeta.presets.files import preset_names
 from raymeta.runs import layout
 from raymeta.system.command_line import Parser, add_verbose, run_command, say
+from raymeta.system.text import did_you_mean, dotted, nearest
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,14 +56,7 @@ def _resolved(source: str, trust: bool) -> dict[str, Any]:
     loaded = load_config(preset=source) if is_preset else load_config(files=[path], trust=trust)
     said = {} if is_preset else read_layer(path).content  # also what a run's folder does not decide
     own = {key: said[key] for key in marked(RunOptions, OF_THE_PERSON) if key in said}
-    return _flat(parse(dump(loaded.config), source).value | own)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    return dotted(parse(dump(loaded.config), source).value | own)
 
 
 def _check(sources: list[str], trust: bool) -> int:
@@ -88,8 +81,8 @@ def _explain(key: str | None) -> int:
     if key in SECTIONS:
         print(f"{key}: one of {', '.join(registry(key))}, or an import path such as mypackage.module:MyClass")
     elif not found:
-        close = difflib.get_close_matches(key, all_keys(), n=3, cutoff=0.4)
-        raise ConfigError(f"there is no option {key}" + (f": did you mean {' or '.join(close)}?" if close else ""))
+        hint = did_you_mean(nearest(key, all_keys(), most=3, cutoff=0.4), before=": ")
+        raise ConfigError(f"there is no option {key}{hint}")
     for owner, option in found:
         default = "required" if option.default is REQUIRED else f"default {option.default}"
         parts = [option.text(), default, *option.marks.values()]

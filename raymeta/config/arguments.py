@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -12,6 +11,7 @@ from raymeta.config.describe import all_keys, run_options
 from raymeta.config.layers import Override
 from raymeta.config.variants import SECTIONS
 from raymeta.errors import ConfigError
+from raymeta.system.text import did_you_mean, nearest
 
 
 class Flag(NamedTuple):
@@ -98,11 +98,10 @@ def _require_no_misspelt_flag(name: str, key: str, flags: Sequence[Flag]) -> Non
     if key.partition(".")[0] in (*run_options(), *SECTIONS, "outer"):
         return
     own = {flag.key: flag for flag in flags}
-    close = difflib.get_close_matches(key, [*own, *all_keys()], n=1)
+    close = nearest(key, [*own, *all_keys()])
     if close and close[0] in own:
-        raise ConfigError(f"command line: there is no option {name}: did you mean {own[close[0]].names[-1]}?")
+        raise ConfigError(f"command line: there is no option {name}: {did_you_mean([own[close[0]].names[-1]])}")
 
 
 def _nearest(name: str, flags: Sequence[Flag]) -> str:
-    close = difflib.get_close_matches(name, [n for flag in flags for n in flag.names], n=1, cutoff=0.4)
-    return f": did you mean {close[0]}?" if close else ""
+    return did_you_mean(nearest(name, [n for flag in flags for n in flag.names], cutoff=0.4), before=": ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from raymeta.config.describe import all_keys, run_options, section_options, vari
 from raymeta.config.layers import Layers
 from raymeta.config.variants import SECTIONS
 from raymeta.config.yaml_lines import KeyPath
+from raymeta.system.text import did_you_mean, nearest
 
 
 def is_known(layers: Layers, key: str) -> bool:
@@ -18,12 +18,8 @@ def is_known(layers: Layers, key: str) -> bool:
         return True
     keys = all_keys()
     same_end = [k for k in keys if k.rpartition(".")[2] == key]
-    close = (
-        same_end
-        or difflib.get_close_matches(key, keys, n=1)
-        or difflib.get_close_matches(key, [k for k in keys if "." not in k], n=1, cutoff=0.5)
-    )
-    hint = f": did you mean {' or '.join(close[:2])}?" if close else "; `raymeta config explain` lists all"
+    close = same_end or nearest(key, keys) or nearest(key, [k for k in keys if "." not in k], cutoff=0.5)
+    hint = did_you_mean(close[:2], before=": ") or "; `raymeta config explain` lists all"
     layers.errors.append(f"{layers.origin((key,))}: there is no option {key}{hint}")
     return False
 
@@ -91,6 +87,6 @@ def unknown(section: str | None, name: str | None, key: str) -> str:
         owners = [other for other in variants_with(section, key) if other != name]
         if owners:
             return f"{dotted} belongs to {_listed(owners)}; this run uses {name}"
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {section + '.' if section else ''}{close[0]}? " if close else ""
+    close = [f"{section}.{other}" if section else other for other in nearest(key, known, cutoff=0.5)]
+    hint = did_you_mean(close, after=" ")
     return f"there is no option {dotted}: {hint}{name or section} has {', '.join(known) or 'no options'}"

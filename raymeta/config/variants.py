@@ -8,12 +8,12 @@ groups `raymeta.algorithms`, `raymeta.tasks` and `raymeta.models`, or give an im
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, get_args
 
 from raymeta.errors import ConfigError
+from raymeta.system.text import did_you_mean, nearest
 from raymeta.system.their_code import imported
 
 Section = Literal["tasks", "model", "algorithm"]
@@ -112,8 +112,7 @@ def variant_class(section: Section, name: str) -> type[Any]:
 def require_name(section: Section, name: str) -> None:
     """Raise `ConfigError` for what is neither a name nor an import path; nothing is imported."""
     if not all(import_path(section, name).partition(":")):
-        close = difflib.get_close_matches(name.replace("-", "_"), registry(section), n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean(nearest(name.replace("-", "_"), registry(section)), after=" ")
         raise ConfigError(
             f"there is no {section} called {name}: {hint}choose one of {', '.join(registry(section))}, "
             "or give an import path such as mypackage.module:MyClass"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import OrderedDict
 from types import ModuleType
 from typing import Any
@@ -17,6 +16,7 @@ from raymeta.models.layers.convert import convert
 from raymeta.models.layers.norm import name_norms
 from raymeta.models.shapes import require_images, require_outputs
 from raymeta.options import STRICT
+from raymeta.system.text import did_you_mean, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -56,8 +56,7 @@ class Backbone(ModelSpec):
     def _network(self, models: ModuleType, height: int, width: int) -> nn.Module:
         names = models.list_models(module=models)
         if self.arch not in names:
-            near = difflib.get_close_matches(self.arch, names, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}"
+            hint = did_you_mean(nearest(self.arch, names, most=3)) or f"known are {', '.join(names)}"
             raise ConfigError(f"model.arch: torchvision has no classification network {self.arch!r}; {hint}")
         options: dict[str, Any] = {}
         if self.arch.startswith("vit_") and not self.pretrained:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from raymeta.models.base import ModelSpec
 from raymeta.models.layers.convert import convert
 from raymeta.models.shapes import require_outputs
 from raymeta.options import IMPORTED, STRICT
+from raymeta.system.text import did_you_mean, nearest
 from raymeta.system.their_code import imported, told
 
 
@@ -68,7 +68,9 @@ def _arguments(
     arguments = {name: value for name, value in given.items() if takes_any or name in parameters} | options
     for name in arguments:
         if not takes_any and name not in parameters:
-            raise ConfigError(f"model.options: {path} takes no {name}{_did_you_mean(name, list(parameters))}")
+            raise ConfigError(
+                f"model.options: {path} takes no {name}{did_you_mean(nearest(name, parameters), before='; ')}"
+            )
     missing = [n for n, p in parameters.items() if n not in arguments and _required(p)]
     if missing:
         raise ConfigError(f"model.options: {path} also needs {', '.join(missing)}")
@@ -80,8 +82,3 @@ def _required(parameter: inspect.Parameter) -> bool:
         parameter.VAR_KEYWORD,
         parameter.VAR_POSITIONAL,
     )
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from raymeta.errors import ConfigError
+from raymeta.system.text import did_you_mean, nearest
 
 FOLDER = Path(__file__).parent
 DEFAULT = "glyphs-5w1s-maml"
@@ -20,8 +20,7 @@ def preset_path(name: str) -> Path:
     """The file of preset `name`; raises `ConfigError` where there is none."""
     names = preset_names()
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean(nearest(name, names), after=" ")
         raise ConfigError(f"there is no preset {name}: {hint}choose one of {', '.join(names)}")
     return FOLDER / f"{name}.yaml"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import math
 import shlex
@@ -23,7 +22,7 @@ from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.system.command_line import Parser, add_verbose, run_command, say
 from raymeta.system.files import json_text
 from raymeta.system.redact import without_secrets
-from raymeta.system.text import clean, dotted
+from raymeta.system.text import clean, did_you_mean, dotted, nearest
 from raymeta.system.their_code import trust_flag
 from raymeta.trackers.scores import difference_text, score_text
 from raymeta.trackers.scores import rank as rank_of
@@ -101,8 +100,7 @@ def _value(row: Row, key: str) -> Any:
 def _require_key(rows: list[Row], key: str) -> None:
     known = {*OWN_KEYS, *SUMMARY_KEYS, *(key for row in rows for key in row["config"])}
     if rows and key not in known:
-        close = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        hint = did_you_mean(nearest(key, sorted(known), most=3, cutoff=0.4), before="; ")
         raise ConfigError(f"no run has the key «{key}»{hint}")
 
 

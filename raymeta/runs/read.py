@@ -5,7 +5,6 @@ No pickle is ever loaded.
 
 from __future__ import annotations
 
-import difflib
 import os
 import socket
 import time
@@ -24,6 +23,7 @@ from raymeta.system.files import nan_for_null
 from raymeta.system.reading import TEXT_BYTES, parse_json, read_regular
 from raymeta.system.redact import without_secrets
 from raymeta.system.remote import Remote, is_uri
+from raymeta.system.text import nearest
 from raymeta.system.yaml_bounds import LOADER, require_bounded
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def _find(reference: str, output: str | Path) -> Run:
 
 def _nearest(reference: str, runs: list[Run]) -> list[Run]:
     containing = [run for run in runs if reference and (reference in run.id or reference in run.name)]
-    close = difflib.get_close_matches(reference, [run.id for run in runs], n=5, cutoff=0.5)
+    close = nearest(reference, [run.id for run in runs], most=5, cutoff=0.5)
     return containing or [run for run in runs if run.id in close] or runs
 
 

@@ -13,6 +13,7 @@ from raymeta.errors import EnvironmentProblem
 from raymeta.sweeps.file.schema import Resources
 from raymeta.sweeps.file.space import describe
 from raymeta.sweeps.file.sweep import Sweep
+from raymeta.system.text import dotted
 
 Bundle = dict[str, float]
 
@@ -51,7 +52,7 @@ class Share(NamedTuple):
 def share_of(resources: Resources, config: RunConfig) -> Share:
     """What a trial with this configuration takes: the first rule that matches it counts."""
     share = Share(**{name: getattr(resources, name) for name in Share._fields})
-    values = _dotted(yaml_lines.parse(dump(config), "configuration").value)
+    values = dotted(yaml_lines.parse(dump(config), "configuration").value)
     for rule in resources.when:
         if all(_matches(values.get(_full(key, values)), wanted) for key, wanted in rule.if_.items()):
             given = {name: getattr(rule, name) for name in Share._fields}
@@ -65,13 +66,6 @@ def _full(key: str, values: Mapping[str, Any]) -> str:
 
 def _matches(value: Any, wanted: Any) -> bool:
     return value == wanted or (isinstance(wanted, list) and value in wanted)
-
-
-def _dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def require_fit(sweep: Sweep, nodes: Sequence[Node]) -> None:

@@ -1,8 +1,9 @@
-"""Text for people: without control characters, durations, and nested options in one line."""
+"""Text for people: without control characters, durations, near names, and nested options in one line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -12,10 +13,24 @@ def clean(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`1:12:30`, or `3 d 4:05:00`."""
-    days, rest = divmod(round(max(seconds, 0.0)), 86_400)
-    clock_text = f"{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"
-    return f"{days} d {clock_text}" if days else clock_text
+    """`12 s`, `4 min 10 s`, `3 h 12 min` or `2 d 4 h`."""
+    whole = math.floor(max(seconds, 0.0) + 0.5)
+    for size, unit, part, name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part} {name}"
+    return f"{whole} s"
+
+
+def nearest(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names that `name` may be a slip of, nearest first."""
+    from difflib import get_close_matches  # only a mistake needs it
+
+    return get_close_matches(name, list(known), n=most, cutoff=cutoff)
+
+
+def did_you_mean(near: Sequence[str], *, before: str = "", after: str = "") -> str:
+    """`did you mean maml?` between what stands around it; empty where nothing is near."""
+    return f"{before}did you mean {' or '.join(near)}?{after}" if near else ""
 
 
 def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

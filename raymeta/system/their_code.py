@@ -17,6 +17,7 @@ from typing import Any
 
 from raymeta.errors import ConfigError, RaymetaError
 from raymeta.system.signals import raise_if_interrupt
+from raymeta.system.text import did_you_mean, nearest
 
 _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _PATH = re.compile(rf"({_DOTTED}):({_DOTTED})")
@@ -106,10 +107,7 @@ def _named(thing: Any) -> str:
 
 
 def _near(name: str, thing: Any) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, dir(thing), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(nearest(name, dir(thing)), before="; ")
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Progress:
         return (self.steps - self.step) * (end_s - begin_s) / (end - begin) if end > begin else None
 
     def pieces(self) -> list[str]:
-        """`query loss 0.412`, `query accuracy 87.10 %`, `312 tasks/s`, `1:12:30 left`: what is known of these."""
+        """`query loss 0.412`, `query accuracy 87.10 %`, `312 tasks/s`, `1 h 12 min left`: what is known of these."""
         pieces = []
         if TRAIN_QUERY_LOSS in self.metrics:
             pieces.append(f"query loss {self.metrics[TRAIN_QUERY_LOSS]:.4g}")

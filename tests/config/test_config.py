@@ -37,6 +37,7 @@ from raymeta.options import (
     marked,
 )
 from raymeta.presets.files import DEFAULT, description, preset_names
+from raymeta.system.text import dotted
 from raymeta.tasks.sinusoid import Sinusoid
 
 FLAGS = (
@@ -481,7 +482,7 @@ PINNED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_hold_the_published_settings(name: str) -> None:
-    flat = command._flat(parse(dump(load(preset=name)), name).value)
+    flat = dotted(parse(dump(load(preset=name)), name).value)
     assert {key: flat[key] for key in PINNED[name]} == PINNED[name]
     assert len(description(name)) > 20
 

@@ -84,7 +84,7 @@ def test_plain_writes_a_stamped_line_every_ten_seconds() -> None:
         *(str(step) for step in range(1, 100, 10)),
         "100",
     ]
-    assert "query loss 0.4123  query accuracy 87.10 %  312 tasks/s  0:00:49 left" in steps[5]
+    assert "query loss 0.4123  query accuracy 87.10 %  312 tasks/s  49 s left" in steps[5]
     assert "accuracy 97.31 ± 0.42 % over 600 episodes  adapting 20.00 -> 97.31 % ▁▆█" in lines[-2]
     assert lines[-1].endswith("worker lost: w1 on node-b")
 
@@ -248,8 +248,8 @@ def test_texts() -> None:
     assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
     assert sparkline([1.0, 1.0, float("nan")]) == "▁▁?"
     assert sparkline([]) == ""
-    assert duration(3_725.4) == "1:02:05"
-    assert duration(90_061) == "1 d 1:01:01"
+    assert duration(3_725.4) == "1 h 2 min"
+    assert duration(90_061) == "1 d 1 h"
     assert clean("a\x00\x1b[1mb\nc\td") == "a[1mb\n    c d"
     assert score_text("accuracy", 0.5) == "accuracy 50.00 %"
     assert adaptation_text(SCORES._replace(per_step=[])) == ""

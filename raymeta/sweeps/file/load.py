@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from raymeta.sweeps.file.schema import SweepFile
 from raymeta.sweeps.file.space import Case, Point, Space, describe
 from raymeta.sweeps.file.sweep import Sweep
 from raymeta.system.reading import first_line, read_text
+from raymeta.system.text import did_you_mean, nearest
 
 OWNED = marked(RunConfig, OWNED_BY_SWEEP)
 """Configuration keys that the sweep decides, and what to do instead."""
@@ -119,8 +119,7 @@ def _explained(problem: Any, parsed: Parsed, where: str) -> str:
     if problem["type"] == "extra_forbidden":
         known = _siblings(names, loc)
         longer = [name for name in known if name.startswith(names[-1])]
-        close = longer or difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean(longer[:1] or nearest(names[-1], known, cutoff=0.5), after=" ")
         owner = f"{names[0]} {loc[1]}" if len(loc) > len(names) else ".".join(names[:-1]) or "a sweep"
         return f"{at}: there is no key {dotted}: {hint}{owner} has {', '.join(known)}"
     if problem["type"] == "missing":
@@ -176,8 +175,7 @@ def _base(file: SweepFile, path: Path, at: str) -> tuple[str | None, tuple[Path,
     beside = path.parent / name
     if beside.is_file():
         return None, (beside,)
-    close = difflib.get_close_matches(name, preset_names(), n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = did_you_mean(nearest(name, preset_names()), after=" ")
     raise ConfigError(f"{at}: base {name} is neither a preset nor a file {beside}: {hint}see `raymeta presets`")
 
 

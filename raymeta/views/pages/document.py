@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from raymeta.system import text
 from raymeta.trackers.scores import score_named, value_text
 from raymeta.views.figures.style import Spec, is_number
 
@@ -67,13 +67,8 @@ def plain(value: float, name: str) -> str:
 
 
 def duration(seconds: object) -> str:
-    """`3 h 12 min`, `4 min 10 s`, `12 s`; a dash for anything that is no time."""
-    if not is_number(seconds) or seconds < 0:
-        return "–"
-    whole = math.floor(float(seconds) + 0.5)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+    """A time in words; a dash for anything that is no time."""
+    return text.duration(seconds) if is_number(seconds) and seconds >= 0 else "–"
 
 
 def when(value: object) -> str:
