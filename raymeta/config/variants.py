@@ -31,6 +31,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "maml_rl": "raymeta.algorithms.maml_rl:MAMLRL",
         "l2l": "raymeta.algorithms.l2l:L2L",
         "regularized_evolution": "raymeta.algorithms.regularized_evolution:RegularizedEvolution",
+        "imaml": "raymeta.algorithms.imaml:IMAML",
     },
     "tasks": {
         "sinusoid": "raymeta.tasks.sinusoid:Sinusoid",
