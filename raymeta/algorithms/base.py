@@ -165,7 +165,8 @@ class Algorithm(ABC):
 
         def one(episode: Episode, noise: Noise) -> dict[str, Tensor]:
             adaptation = self.adapt(problem, learned, episode.support, noise=noise, phase=phase)
-            steps = [problem.metrics(predict(episode.query.x), episode.query.y) for predict in adaptation.predictors]
+            query, loss = episode.query, adaptation.loss
+            steps = [problem.metrics(predict(query.x), query.y, loss) for predict in adaptation.predictors]
             return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
 
         phase = phase._replace(way=phase.way or problem.way_of(episodes))

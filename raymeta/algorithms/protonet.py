@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from raymeta.adaptation.embedding import embed, one_hot
 from raymeta.adaptation.outcome import Adaptation
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import Algorithm
@@ -33,14 +33,8 @@ class ProtoNet(Algorithm):
         return None
 
     def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
-        num_support = len(support.x)
-
         def predict(x: Tensor) -> Tensor:
-            if problem.batch_norm == "support":
-                z_SD = problem.forward(learned, support.x, phase)
-                z_QD = problem.forward(learned, x, phase, support_x=support.x)
-            else:
-                z_SD, z_QD = problem.forward(learned, torch.cat([support.x, x]), phase).tensor_split([num_support])
+            z_SD, z_QD = embed(problem, learned, support.x, x, phase)
             return -squared_distances(z_QD, prototypes(z_SD, support.y, phase.way))
 
         return Adaptation([predict])
@@ -48,7 +42,7 @@ class ProtoNet(Algorithm):
 
 def prototypes(z_SD: Tensor, y_S: Tensor, way: int) -> Tensor:
     """Class means [W, D] of support features, as a product with normalised one-hot labels (no indexing: vmap)."""
-    onehot_SW = (y_S[:, None] == torch.arange(way, device=y_S.device)).to(z_SD.dtype)  # F.one_hot fails under vmap
+    onehot_SW = one_hot(y_S, way, z_SD.dtype)
     return (onehot_SW / onehot_SW.sum(0)).T @ z_SD.flatten(1)
 
 

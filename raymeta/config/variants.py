@@ -26,6 +26,8 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "meta_sgd": "raymeta.algorithms.meta_sgd:MetaSGD",
         "reptile": "raymeta.algorithms.reptile:Reptile",
         "protonet": "raymeta.algorithms.protonet:ProtoNet",
+        "r2d2": "raymeta.algorithms.r2d2:R2D2",
+        "relation_net": "raymeta.algorithms.relation_net:RelationNet",
         "joint": "raymeta.algorithms.joint:JointTraining",
         "baseline": "raymeta.algorithms.baseline:Baseline",
         "maml_rl": "raymeta.algorithms.maml_rl:MAMLRL",

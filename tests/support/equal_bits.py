@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import raymeta
+from raymeta.engine.driver.checkpoint import CheckpointStore
 from raymeta.runs.read import Run
+from raymeta.tree import Params
 
 SMALL: dict[str, Any] = {"meta_batch_size": 4, "shard_size": 2, "steps": 6, "checkpoint_every": 3}
 SMALL |= {"validate_every": 0, "test_episodes": 4, "device": "cpu"}
@@ -33,3 +35,10 @@ def require_equal_bits(folder: Path, **options: Any) -> Run:
 def _end(run: Run) -> tuple[object, object]:
     summary = run.summary or {}
     return summary["params_sha256"], summary["headline"]
+
+
+def last_params(run: Run) -> Params:
+    """Everything learned at the end of a run."""
+    found = CheckpointStore(run.path / "checkpoints").load_last()[0]
+    assert found is not None
+    return found.learned.params

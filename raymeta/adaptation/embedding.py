@@ -1,0 +1,25 @@
+"""What methods share that compare queries with a support set: features of both, and labels as products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from raymeta.adaptation.problem import Learned, Phase, Problem
+
+
+def embed(problem: Problem, learned: Learned, support_x: Tensor, x: Tensor, phase: Phase) -> tuple[Tensor, Tensor]:
+    """Outputs of the model for support [S, ...] and queries [Q, ...], which pass it as one batch.
+
+    Under the policy `support` they pass it apart, and the support's statistics normalise both.
+    """
+    if problem.batch_norm == "support":
+        z_S = problem.forward(learned, support_x, phase)
+        return z_S, problem.forward(learned, x, phase, support_x=support_x)
+    z_S, z_Q = problem.forward(learned, torch.cat([support_x, x]), phase).tensor_split([len(support_x)])
+    return z_S, z_Q
+
+
+def one_hot(y: Tensor, way: int, dtype: torch.dtype) -> Tensor:
+    """Labels [n] as rows [n, W] of zeros and a one; torch's own `one_hot` fails under vmap."""
+    return (y[:, None] == torch.arange(way, device=y.device)).to(dtype)
