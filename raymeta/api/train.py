@@ -331,7 +331,10 @@ class Training:
         )
 
     def _illustrate(self, evaluation: Evaluation, learned: Learned, tracker: Trackers, writer: RunWriter) -> None:
-        """Write a few test episodes out. The run has its score: what cannot be drawn, or is interrupted, is told."""
+        """Write a few test episodes out, where the method has predictions to show. The run has its score: what cannot
+        be drawn, or is interrupted, is told."""
+        if not self.config.algorithm.predicts:
+            return
         ranked = evaluation.scores.ranked()
         kept = sorted({*range(min(WORST_KEPT, len(ranked))), len(ranked) // 2, len(ranked) - 1})
         ranks = {ranked[place]: place + 1 for place in kept}

@@ -28,6 +28,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "protonet": "raymeta.algorithms.protonet:ProtoNet",
         "r2d2": "raymeta.algorithms.r2d2:R2D2",
         "relation_net": "raymeta.algorithms.relation_net:RelationNet",
+        "mann": "raymeta.algorithms.mann:MANN",
         "joint": "raymeta.algorithms.joint:JointTraining",
         "baseline": "raymeta.algorithms.baseline:Baseline",
         "maml_rl": "raymeta.algorithms.maml_rl:MAMLRL",

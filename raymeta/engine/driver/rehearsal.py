@@ -78,7 +78,8 @@ def require_computable(algorithm: Algorithm, problem: Problem, learned: Learned,
                 require_head(problem, learned, x)
         if problem.batch_norm == "support":
             _require_own_rows(problem, learned, x)
-        _require_judgeable(algorithm, problem, learned, episode)
+        if algorithm.predicts:
+            _require_judgeable(algorithm, problem, learned, episode)
     except (RuntimeError, TypeError) as error:
         raise algorithm.explained(problem, episode, error) from error
 
