@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from raymeta.algorithms.base import DescentAlgorithm as DescentAlgorithm
     from raymeta.algorithms.base import ScoredAlgorithm as ScoredAlgorithm
     from raymeta.algorithms.baseline import Baseline as Baseline
+    from raymeta.algorithms.imaml import IMAML as IMAML
     from raymeta.algorithms.joint import JointTraining as JointTraining
     from raymeta.algorithms.l2l import L2L as L2L
     from raymeta.algorithms.maml import MAML as MAML
     from raymeta.algorithms.maml_rl import MAMLRL as MAMLRL
+    from raymeta.algorithms.mann import MANN as MANN
     from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
     from raymeta.algorithms.protonet import ProtoNet as ProtoNet
+    from raymeta.algorithms.r2d2 import R2D2 as R2D2
     from raymeta.algorithms.regularized_evolution import RegularizedEvolution as RegularizedEvolution
+    from raymeta.algorithms.relation_net import RelationNet as RelationNet
     from raymeta.algorithms.reptile import Reptile as Reptile
     from raymeta.api.evaluate import meta_test as meta_test
     from raymeta.api.gradient import meta_gradient as meta_gradient
@@ -51,6 +55,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ANIL": "algorithms.anil",
+    "IMAML": "algorithms.imaml",
+    "L2L": "algorithms.l2l",
+    "MAML": "algorithms.maml",
+    "MAMLRL": "algorithms.maml_rl",
+    "MANN": "algorithms.mann",
+    "R2D2": "algorithms.r2d2",
     "Adaptation": "adaptation.outcome",
     "Algorithm": "algorithms.base",
     "Baseline": "algorithms.baseline",
@@ -59,10 +69,7 @@ _HOMES = {
     "Episode": "tasks.episodes",
     "Examples": "tasks.episodes",
     "JointTraining": "algorithms.joint",
-    "L2L": "algorithms.l2l",
     "Learned": "adaptation.problem",
-    "MAML": "algorithms.maml",
-    "MAMLRL": "algorithms.maml_rl",
     "MetaSGD": "algorithms.meta_sgd",
     "ModelSpec": "models.base",
     "Part": "adaptation.problem",
@@ -71,6 +78,7 @@ _HOMES = {
     "ProtoNet": "algorithms.protonet",
     "RaymetaError": "errors",
     "RegularizedEvolution": "algorithms.regularized_evolution",
+    "RelationNet": "algorithms.relation_net",
     "Reptile": "algorithms.reptile",
     "RunView": "api.load",
     "Score": "trackers.scores",

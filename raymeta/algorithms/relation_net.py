@@ -61,7 +61,8 @@ class RelationNet(Algorithm):
         def predict(x: Tensor) -> Tensor:
             z_SD, z_QD = (z.flatten(1) for z in embed(problem, learned, support.x, x, phase))
             class_WD = one_hot(support.y, phase.way, z_SD.dtype).T @ z_SD
-            return problem.beside(RELATION, learned, pairs(class_WD, z_QD)).squeeze(-1)
+            scores_QW: Tensor = problem.beside(RELATION, learned, pairs(class_WD, z_QD)).squeeze(-1)
+            return scores_QW
 
         return Adaptation([predict], loss=relation_loss if problem.own_loss is None else None)
 

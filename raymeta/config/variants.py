@@ -22,6 +22,7 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 BUILT_IN: dict[Section, dict[str, str]] = {
     "algorithm": {
         "maml": "raymeta.algorithms.maml:MAML",
+        "imaml": "raymeta.algorithms.imaml:IMAML",
         "anil": "raymeta.algorithms.anil:ANIL",
         "meta_sgd": "raymeta.algorithms.meta_sgd:MetaSGD",
         "reptile": "raymeta.algorithms.reptile:Reptile",
@@ -34,7 +35,6 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "maml_rl": "raymeta.algorithms.maml_rl:MAMLRL",
         "l2l": "raymeta.algorithms.l2l:L2L",
         "regularized_evolution": "raymeta.algorithms.regularized_evolution:RegularizedEvolution",
-        "imaml": "raymeta.algorithms.imaml:IMAML",
     },
     "tasks": {
         "sinusoid": "raymeta.tasks.sinusoid:Sinusoid",

@@ -13,21 +13,27 @@ from typing import TYPE_CHECKING, Any
 from raymeta.system.public_names import resolved
 
 if TYPE_CHECKING:
+    from raymeta.tasks.cell_table import CellTable as CellTable
     from raymeta.tasks.images.cifar100 import FC100 as FC100
     from raymeta.tasks.images.cifar100 import CifarFS as CifarFS
     from raymeta.tasks.images.folder import Images as Images
     from raymeta.tasks.images.glyphs import Glyphs as Glyphs
     from raymeta.tasks.images.mini_imagenet import MiniImagenet as MiniImagenet
     from raymeta.tasks.images.omniglot.task_set import Omniglot as Omniglot
+    from raymeta.tasks.navigation import Navigation as Navigation
+    from raymeta.tasks.quadratics import Quadratics as Quadratics
     from raymeta.tasks.sinusoid import Sinusoid as Sinusoid
 
 _HOMES = {
     "FC100": "images.cifar100",
+    "CellTable": "cell_table",
     "CifarFS": "images.cifar100",
     "Glyphs": "images.glyphs",
     "Images": "images.folder",
     "MiniImagenet": "images.mini_imagenet",
+    "Navigation": "navigation",
     "Omniglot": "images.omniglot.task_set",
+    "Quadratics": "quadratics",
     "Sinusoid": "sinusoid",
 }
 __all__ = list(_HOMES)
