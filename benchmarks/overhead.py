@@ -29,6 +29,7 @@ import torch
 from record import record
 
 from raymeta.adaptation.problem import Phase
+from raymeta.algorithms.base import TASK_GRADIENT
 from raymeta.autodiff.failures import exact_attention
 from raymeta.config.build import build, initial_state, schedule_of
 from raymeta.config.load import load_config
@@ -37,7 +38,7 @@ from raymeta.engine.driver.loop import train_loop
 from raymeta.engine.driver.profile import TABLE, Profile
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.stopwatch import PHASES
-from raymeta.engine.worker.shard_function import ShardFunction
+from raymeta.engine.worker.shard_function import Asked, ShardFunction
 from raymeta.keys import TaskKey
 from raymeta.runs.write import RunWriter
 from raymeta.system.files import write_json
@@ -88,7 +89,7 @@ class Measured:
         )
         episodes = blueprint.tasks.episodes([TaskKey(0, "train", 0, i) for i in range(self.tasks)])
         phase = Phase(way=problem.way_of(episodes))
-        return lambda: function(initial, episodes, {}, phase)
+        return lambda: function(initial, Asked(TASK_GRADIENT, episodes, {}, phase))
 
     def alone_s(self, calls: int | None = None) -> float:
         """Seconds of a meta-gradient of the whole meta-batch, alone."""

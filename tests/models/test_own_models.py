@@ -20,13 +20,13 @@ from torch.nn import functional as F
 import raymeta
 from raymeta import ANIL, MAML, Episode, Examples, ProtoNet, meta_gradient
 from raymeta.adaptation.problem import Learned, Phase, Problem
-from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.base import TASK_GRADIENT, Algorithm
 from raymeta.api.checkpoints import run_config
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.driver.checkpoint import CheckpointStore
-from raymeta.engine.worker.shard_function import ShardFunction
+from raymeta.engine.worker.shard_function import Asked, ShardFunction
 from raymeta.errors import ConfigError
 from raymeta.models.conv4 import Conv4
 from raymeta.models.layers.convert import convert
@@ -117,7 +117,8 @@ def test_first_order_of_a_part_is_right_when_compiled(method: str, vectorize: An
     learned = PARTIAL[method].init(problem, problem.initial_params(), torch.Generator())
     layout = Layout.of(learned.params)
     function = ShardFunction(PARTIAL[method], problem, layout, Layout.of({}), compiled=True)
-    sums = function(learned, stack_episodes(episodes(*shape)), {}, Phase(way=WAY)).vector[: layout.size]
+    asked = Asked(TASK_GRADIENT, stack_episodes(episodes(*shape)), {}, Phase(way=WAY))
+    sums = function(learned, asked).vector[: layout.size]
     expected = by_hand(model, episodes(*shape), lambda n: n.startswith("head."), first_order=True)
     assert_close({n: g / 3 for n, g in layout.unflatten(sums).items()}, expected)
 
