@@ -30,6 +30,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "r2d2": "raymeta.algorithms.r2d2:R2D2",
         "relation_net": "raymeta.algorithms.relation_net:RelationNet",
         "mann": "raymeta.algorithms.mann:MANN",
+        "meta_weight_net": "raymeta.algorithms.meta_weight_net:MetaWeightNet",
         "joint": "raymeta.algorithms.joint:JointTraining",
         "baseline": "raymeta.algorithms.baseline:Baseline",
         "maml_rl": "raymeta.algorithms.maml_rl:MAMLRL",
