@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.maml_rl import MAMLRL as MAMLRL
     from raymeta.algorithms.mann import MANN as MANN
     from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
+    from raymeta.algorithms.meta_weight_net import MetaWeightNet as MetaWeightNet
     from raymeta.algorithms.protonet import ProtoNet as ProtoNet
     from raymeta.algorithms.r2d2 import R2D2 as R2D2
     from raymeta.algorithms.regularized_evolution import RegularizedEvolution as RegularizedEvolution
@@ -71,6 +72,7 @@ _HOMES = {
     "JointTraining": "algorithms.joint",
     "Learned": "adaptation.problem",
     "MetaSGD": "algorithms.meta_sgd",
+    "MetaWeightNet": "algorithms.meta_weight_net",
     "ModelSpec": "models.base",
     "Part": "adaptation.problem",
     "Phase": "adaptation.problem",

@@ -164,7 +164,8 @@ class MetaWeightNet(Algorithm):
 
     def weights(self, problem: Problem, learned: Learned, losses: Tensor) -> Tensor:
         """V_Θ of losses [n]."""
-        return problem.beside(WEIGHTING, learned, losses[:, None])[:, 0]
+        weights: Tensor = problem.beside(WEIGHTING, learned, losses[:, None])
+        return weights[:, 0]
 
 
 def weighting_network(hidden: int) -> nn.Module:

@@ -56,6 +56,9 @@ CASES: dict[str, Case] = {
     "mann": Case("glyphs", GLYPHS, lowers=False),
     "joint": Case(options=SINES | {"algorithm.test_inner_steps": 2, "algorithm.inner_lr": 0.05}),
     "baseline": Case("glyphs", GLYPHS | {"algorithm.test_inner_steps": 5}),
+    "meta_weight_net": Case(
+        "glyphs", GLYPHS, ("weighted_gradient",), lowers=False, pseudo="its step differentiates across maps"
+    ),
     "maml_rl": Case(
         "navigation",
         MLP | {"algorithm.horizon": 5, "algorithm.trajectories": 4},
