@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from raymeta.runs.provenance import circumstances
+from raymeta.runs.provenance import provenance
 from raymeta.system.files import write_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
@@ -17,7 +17,7 @@ def record(name: str, content: dict[str, Any]) -> Path:
     """Write `results/benchmarks/NAME.json`; returns its path."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
-    write_json(path, {**circumstances(_command()), **content})
+    write_json(path, {**provenance(_command()), **content})
     return path
 
 

@@ -30,7 +30,7 @@ from raymeta.engine.executors.base import Executor
 from raymeta.engine.worker.blueprint import choose_device
 from raymeta.errors import CheckpointError, EnvironmentProblem, RaymetaError, RunFailed, shortened
 from raymeta.runs import layout
-from raymeta.runs.lock import Claim, require_no_writer
+from raymeta.runs.lock import RunLock, require_no_writer
 from raymeta.runs.mirror import Mirror, MirrorNotices
 from raymeta.runs.read import Run
 from raymeta.runs.write import RunWriter, new_run_directory
@@ -158,7 +158,7 @@ class Training:
                 self._attempt(directory, name, claim, mirror)
         return Run.open(directory)
 
-    def _attempt(self, directory: Path, name: str, claim: Claim | None, mirror: Mirror | None = None) -> None:
+    def _attempt(self, directory: Path, name: str, claim: RunLock | None, mirror: Mirror | None = None) -> None:
         writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags, claim=claim)
         listeners: list[Tracker] = [
             writer,
@@ -244,9 +244,9 @@ class Training:
             self.state.restore(checkpoint)
         self._spent_s = spent_s(run)
 
-    def _claim(self, run: Run) -> Claim:
+    def _claim(self, run: Run) -> RunLock:
         """The right to go on with `run`, which nobody else may have done since its checkpoint was read."""
-        claim = Claim(run.path)
+        claim = RunLock(run.path)
         if claim.previous.get("attempt") != run.info.get("attempt"):
             claim.release()
             raise EnvironmentProblem(

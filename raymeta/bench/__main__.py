@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     from raymeta.bench.ours import PATHS
     from raymeta.bench.peers import available
     from raymeta.errors import ConfigError, EnvironmentProblem
-    from raymeta.runs.provenance import MEASURED_PACKAGES, circumstances
+    from raymeta.runs.provenance import MEASURED_PACKAGES, provenance
     from raymeta.system.files import require_writable, write_json
     from raymeta.views.sources.bench import KIND
 
@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
             results.append(measure(CASES[name], device, rounds=arguments.rounds, paths=arguments.paths))
             print(table(results[-1]), flush=True)
     if arguments.json:
-        made = circumstances(_command(words), (*MEASURED_PACKAGES, "higher", "torchopt", "jax"))
+        made = provenance(_command(words), (*MEASURED_PACKAGES, "higher", "torchopt", "jax"))
         measured = {"device": arguments.device, "rounds": arguments.rounds, "cases": results}
         write_json(arguments.json, {"kind": KIND, **made, **measured})
     return 0

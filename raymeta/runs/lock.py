@@ -37,7 +37,7 @@ class DirectoryLock:
             self._descriptor = -1
 
 
-class Claim:
+class RunLock:
     """The right to write a run directory, until `release` or the end of this process, however that comes.
 
     Raises `EnvironmentProblem` where another writer is at work, or where the directory cannot be made or written.

@@ -81,7 +81,7 @@ def _output(*command: str) -> str | None:
     return done.stdout.strip() or None
 
 
-def circumstances(command: str, packages: Iterable[str] = MEASURED_PACKAGES) -> dict[str, Any]:
+def provenance(command: str, packages: Iterable[str] = MEASURED_PACKAGES) -> dict[str, Any]:
     """{command, date, commit, changed_since_commit, hardware, versions}; the commit is null outside of a checkout."""
     commit, changed = source_commit()
     found = {package: package_version(package) for package in packages}

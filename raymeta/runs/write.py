@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from raymeta.runs import layout
-from raymeta.runs.lock import Claim
+from raymeta.runs.lock import RunLock
 from raymeta.runs.provenance import environment, package_version
 from raymeta.runs.rows import JsonLines, count_rows, keeps_row, row_stride
 from raymeta.system.files import json_text, write_json, write_problem, write_whole
@@ -110,13 +110,13 @@ class RunWriter:
         steps: int,
         name: str = "",
         tags: Sequence[str] = (),
-        claim: Claim | None = None,
+        claim: RunLock | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.directory = directory
         self._clock = clock
-        self._claim = claim or Claim(directory)
+        self._claim = claim or RunLock(directory)
         self._info = self._begin(self._claim.previous, steps=steps, name=name, tags=tags)
         self._metrics = JsonLines(directory / layout.METRICS)
         self._workers = JsonLines(directory / layout.WORKERS)

@@ -22,19 +22,19 @@ class Progress:
         self.metrics: dict[str, float] = {}
         self.scores: Scores | None = None
         self.rows: tuple[WorkerRow, ...] = ()
-        self._pace: deque[tuple[float, int]] = deque(maxlen=60)
+        self._overhead: deque[tuple[float, int]] = deque(maxlen=60)
 
     def update(self, step: int, metrics: Mapping[str, float], now_s: float) -> None:
         self.step = step
         self.metrics = dict(metrics)
-        if not self._pace or now_s - self._pace[-1][0] >= 1.0:
-            self._pace.append((now_s, step))
+        if not self._overhead or now_s - self._overhead[-1][0] >= 1.0:
+            self._overhead.append((now_s, step))
 
     def left_s(self) -> float | None:
         """Seconds left at the pace of the last minute or so; None before there is a pace."""
-        if len(self._pace) < 2:
+        if len(self._overhead) < 2:
             return None
-        (begin_s, begin), (end_s, end) = self._pace[0], self._pace[-1]
+        (begin_s, begin), (end_s, end) = self._overhead[0], self._overhead[-1]
         return (self.steps - self.step) * (end_s - begin_s) / (end - begin) if end > begin else None
 
     def pieces(self) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raymeta.engine.driver.profile import divided
-from raymeta.engine.stopwatch import CHECKPOINT, EPISODES, GRADIENT, PHASES, REST, TRANSFER, VALIDATION, WORK, Phases
+from raymeta.engine.stopwatch import CHECKPOINT, EPISODES, GRADIENT, PHASES, REST, TRANSFER, VALIDATION, WORK, Stopwatch
 from raymeta.runs.read import Run
 from raymeta.train import main
 
@@ -83,7 +83,7 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_phases_are_exclusive_and_add_up() -> None:
-    phases = Phases()
+    phases = Stopwatch()
     phases.lap()
     began = time.perf_counter()
     with phases("outside"):

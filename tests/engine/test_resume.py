@@ -16,7 +16,7 @@ import pytest
 
 import raymeta
 from raymeta.errors import EnvironmentProblem, RaymetaWarning
-from raymeta.runs.lock import Claim
+from raymeta.runs.lock import RunLock
 from raymeta.runs.read import Run
 from raymeta.runs.write import RunWriter
 from raymeta.train import main as train
@@ -167,7 +167,7 @@ def test_two_that_resume_at_the_same_instant_do_not_both_write(run: Run) -> None
 
 
 def test_a_claim_keeps_others_out_until_it_is_released(tmp_path: Path) -> None:
-    claim = Claim(tmp_path / "run")
+    claim = RunLock(tmp_path / "run")
     with pytest.raises(EnvironmentProblem, match="one writer"):
         RunWriter(tmp_path / "run", steps=1)
     claim.release()

@@ -183,7 +183,7 @@ class Drawn(nn.Module):
         return self.linear(x) * (1.0 if self.draw() < 0.5 else 2.0)
 
 
-class Drawing(nn.Module):
+class Prefetch(nn.Module):
     """Masks drawn by a generator of its own."""
 
     def __init__(self, generator: Any) -> None:
@@ -661,13 +661,13 @@ MODELS = [
     Wild("numpy's random in forward", within(lambda: Drawn(lambda: np.random.rand())), reference="none"),
     Wild(
         "a numpy generator kept on the module",
-        within(lambda: Drawing(np.random.default_rng(0))),
+        within(lambda: Prefetch(np.random.default_rng(0))),
         vmap="refused",
         loop="refused",
     ),
     Wild(
         "a torch generator kept on the module",
-        within(lambda: Drawing(torch.Generator())),
+        within(lambda: Prefetch(torch.Generator())),
         vmap="refused",
         loop="refused",
     ),

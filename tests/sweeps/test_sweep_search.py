@@ -195,7 +195,7 @@ def test_a_deleted_record_is_that_trial_again_and_touches_no_other(repeats: int,
     """«Delete it to run this trial again» is what a damaged record says."""
     from ray.tune.search import Searcher
 
-    from raymeta.sweeps.tune.searcher import Feed, unfinished
+    from raymeta.sweeps.tune.searcher import TuneSearcher, unfinished
     from raymeta.sweeps.tune.stopping import Interruption
 
     points: list[Point] = [{"outer.lr": 0.1 * i} for i in range(4)]
@@ -207,7 +207,7 @@ def test_a_deleted_record_is_that_trial_again_and_touches_no_other(repeats: int,
     gone = trial_id(1, repeats - 1, repeats)
     (tmp_path / "records" / f"{gone}.json").unlink()
     records = Records.load(tmp_path / "records", repeats)
-    feed = Feed(records, Listed(tuple(points)), 1, Interruption(tmp_path, None))
+    feed = TuneSearcher(records, Listed(tuple(points)), 1, Interruption(tmp_path, None))
     assert feed.suggest("a") == {"trial": {"id": gone, "index": 1, "repeat": repeats - 1, "point": points[1]}}
     assert feed.suggest("b") == Searcher.FINISHED
     assert [record["id"] for record in unfinished(records)] == [gone]

@@ -72,7 +72,7 @@ def test_half_a_data_set_is_refused(tmp_path: Path) -> None:
         omniglot_files.read(tree)
 
 
-def test_drawings_of_another_size_are_refused(tmp_path: Path) -> None:
+def test_prefetchs_of_another_size_are_refused(tmp_path: Path) -> None:
     tree = write_tree(some_drawings(), tmp_path)
     path = tree / "images_background/Greek/character01/0394_07.png"
     Image.new("1", (28, 28)).save(path)

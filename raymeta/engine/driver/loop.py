@@ -10,13 +10,13 @@ from typing import Literal
 
 from raymeta.engine.driver.background import BackgroundStore
 from raymeta.engine.driver.checkpoint import CheckpointStore
-from raymeta.engine.driver.milestones import Books
+from raymeta.engine.driver.milestones import Milestones
 from raymeta.engine.driver.profile import Profile
 from raymeta.engine.driver.schedule import Schedule
 from raymeta.engine.driver.state import RunState
 from raymeta.engine.driver.step import NonFiniteMap, non_finite_gradient, take_step
 from raymeta.engine.executors.base import Executor
-from raymeta.engine.stopwatch import METRICS, REST, Phases
+from raymeta.engine.stopwatch import METRICS, REST, Stopwatch
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.errors import RaymetaError
 from raymeta.trackers import names
@@ -49,40 +49,40 @@ def train_loop(
     possible.
     """
     with BackgroundStore(store) as background, profile or nullcontext():
-        books = Books(state, blueprint, executor, schedule, background, tracker, Phases())
-        reason = _steps(books, stop_requested, clock, profile)
+        milestones = Milestones(state, blueprint, executor, schedule, background, tracker, Stopwatch())
+        reason = _steps(milestones, stop_requested, clock, profile)
         background.drain()
-        books.tell_saved()
+        milestones.tell_saved()
     return reason
 
 
 def _steps(
-    books: Books, stop_requested: Callable[[], bool], clock: Callable[[], float], profile: Profile | None
+    milestones: Milestones, stop_requested: Callable[[], bool], clock: Callable[[], float], profile: Profile | None
 ) -> StopReason:
-    state, executor = books.state, books.executor
-    schedule, tracker, phases = books.schedule, books.tracker, books.phases
+    state, executor = milestones.state, milestones.executor
+    schedule, tracker, stopwatch = milestones.schedule, milestones.tracker, milestones.stopwatch
     began = clock()
     reported = -math.inf
-    books.resume()
+    milestones.resume()
     while state.step < schedule.steps:
         if stop_requested():
-            books.stop(validate=False)
+            milestones.stop(validate=False)
             return "signal"
         if schedule.time_limit_s is not None and clock() - began >= schedule.time_limit_s:
-            books.stop(validate=True)
+            milestones.stop(validate=True)
             return "time_limit"
         started, waited = clock(), executor.waited_s
         if profile is not None:
-            profile.begin_step(phases)
+            profile.begin_step(stopwatch)
         try:
-            metrics, num_tasks = take_step(books, None if profile is None else profile.work)
+            metrics, num_tasks = take_step(milestones, None if profile is None else profile.work)
         except RaymetaError:
-            books.rescue()
+            milestones.rescue()
             raise
         except NonFiniteMap as error:
-            books.stop(validate=False)
-            raise non_finite_gradient(error.total, books) from None
-        phases.begin(METRICS)
+            milestones.stop(validate=False)
+            raise non_finite_gradient(error.total, milestones) from None
+        stopwatch.begin(METRICS)
         state.step += 1
         seconds = clock() - started
         state.tasks += num_tasks
@@ -90,13 +90,13 @@ def _steps(
         busy = 1 - min(1.0, (executor.waited_s - waited) / seconds)
         metrics |= {names.STEP_S: seconds, names.TASKS_PER_S: num_tasks / seconds, names.DRIVER_BUSY: busy}
         tracker.step(state.step, metrics)
-        phases.begin(REST)
+        stopwatch.begin(REST)
         last = state.step == schedule.steps
-        books.after_step(last=last)
+        milestones.after_step(last=last)
         if clock() - reported >= WORKER_REPORT_S or last:
             reported = clock()
-            with phases(METRICS):
+            with stopwatch(METRICS):
                 tracker.workers(executor.workers())
         if profile is not None:
-            profile.end_step(phases)
+            profile.end_step(stopwatch)
     return "steps"

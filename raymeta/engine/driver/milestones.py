@@ -12,7 +12,7 @@ from raymeta.engine.driver.schedule import Schedule
 from raymeta.engine.driver.scoring import Scoring, begin_scoring
 from raymeta.engine.driver.state import RunState
 from raymeta.engine.executors.base import Executor
-from raymeta.engine.stopwatch import CHECKPOINT, VALIDATION, Phases
+from raymeta.engine.stopwatch import CHECKPOINT, VALIDATION, Stopwatch
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.errors import OutOfMemory
 from raymeta.trackers.base import Trackers
@@ -28,7 +28,7 @@ class Validation:
 
 
 @dataclass
-class Books:
+class Milestones:
     """Validates and saves. A validation may go on beside training; nothing that is written depends on when it ends.
 
     The best checkpoint follows from all validations before it, so each is done before the next save. A run that dies
@@ -41,7 +41,7 @@ class Books:
     schedule: Schedule
     store: BackgroundStore
     tracker: Trackers
-    phases: Phases
+    stopwatch: Stopwatch
     _running: Validation | None = field(default=None, init=False)
 
     def resume(self) -> None:
@@ -88,7 +88,7 @@ class Books:
 
     def _save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
         self.tracker.tell_steps()  # a run that goes on from here has told of all steps before
-        with self.phases(CHECKPOINT):
+        with self.stopwatch(CHECKPOINT):
             self.store.save(checkpoint, best=best)
 
     def out_of_memory(self, error: OutOfMemory) -> None:
@@ -103,7 +103,7 @@ class Books:
 
     def _begin_validation(self, *, urgent: bool) -> None:
         self.tracker.tell_steps()
-        with self.phases(VALIDATION):
+        with self.stopwatch(VALIDATION):
             scoring = begin_scoring(
                 self.state.outer.learned,
                 blueprint=self.blueprint,
@@ -125,7 +125,7 @@ class Books:
         if self._running is None:
             return
         snapshot, state = self._running.snapshot, self.state
-        with self.phases(VALIDATION):
+        with self.stopwatch(VALIDATION):
             scores = self._running.scoring.collect().summary()
         self._running = None
         state.validation = scores.metrics()

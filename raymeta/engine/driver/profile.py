@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from raymeta.engine.stopwatch import EPISODES, GRADIENT, PHASES, TRANSFER, WORK, Phases
+from raymeta.engine.stopwatch import EPISODES, GRADIENT, PHASES, TRANSFER, WORK, Stopwatch
 from raymeta.system.files import write_json, write_problem
 
 TRACE, TABLE = "trace.json", "profile.json"
@@ -39,7 +39,7 @@ class Profile:
         self._profiler: profile | None = None
         self._traced_step: Any = None  # a `record_function`, which has no types
 
-    def begin_step(self, phases: Phases) -> None:
+    def begin_step(self, phases: Stopwatch) -> None:
         """The next step of this attempt begins."""
         self.num_steps += 1
         self.work.clear()
@@ -52,7 +52,7 @@ class Profile:
         if self.num_steps == 1 or self._profiler is not None:
             phases.lap()  # starting to trace belongs to no step
 
-    def end_step(self, phases: Phases) -> None:
+    def end_step(self, phases: Stopwatch) -> None:
         """It is done with all that followed it."""
         kind = "first" if self.num_steps == 1 else "plain" if self._profiler is None else "traced"
         self._counts[kind] += 1

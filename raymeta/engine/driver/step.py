@@ -13,14 +13,14 @@ from torch import Tensor
 
 from raymeta.adaptation.problem import Phase
 from raymeta.algorithms.base import TASK_GRADIENT, Algorithm
-from raymeta.engine.driver.milestones import Books
+from raymeta.engine.driver.milestones import Milestones
 from raymeta.engine.driver.outer import Moment
 from raymeta.engine.driver.schedule import Schedule
 from raymeta.engine.driver.state import RunState
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.fold import Fold, Total
 from raymeta.engine.job import Job, Rows
-from raymeta.engine.stopwatch import FOLD, OUTER, REST, TRANSFER, WORK, Phases
+from raymeta.engine.stopwatch import FOLD, OUTER, REST, TRANSFER, WORK, Stopwatch
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.engine.worker.numerics import Numerics
 from raymeta.errors import ConfigError, NonFiniteGradient, OutOfMemory
@@ -42,14 +42,14 @@ class Maps:
     """The maps of one outer step, `compute` of `Algorithm.step`: sums of shards that are computed wherever, folded in
     the fixed order.
 
-    What takes how long is told to `phases`, and added to `work` what those who computed it say.
+    What takes how long is told to `stopwatch`, and added to `work` what those who computed it say.
     """
 
     executor: Executor
     blueprint: Blueprint
     schedule: Schedule
     state: RunState
-    phases: Phases = field(default_factory=Phases)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
     work: Counter[str] | None = None
     metrics: dict[str, float] = field(default_factory=dict)  # means over tasks of all maps
     num_tasks: int = 0  # of one map
@@ -84,23 +84,23 @@ class Maps:
         given: Mapping[str, Tensor] | None,
         rows: Sequence[Rows] | None,
     ) -> Total:
-        phases, work = self.phases, self.work
+        stopwatch, work = self.stopwatch, self.work
         fold = Fold(len(shards))
-        phases.begin(TRANSFER)
+        stopwatch.begin(TRANSFER)
         payload = self.state.outer.payload(self.blueprint.state_layout)
         if given:
             payload = payload._replace(given={name: value.detach().numpy() for name, value in given.items()})
-        phases.begin(WORK)
+        stopwatch.begin(WORK)
         try:
             for block, result in self.executor.map(job, payload, shards, rows=rows, upcoming=upcoming):
-                phases.begin(FOLD)
+                stopwatch.begin(FOLD)
                 fold.add(block, Total.of(result))
                 if work is not None:
                     work.update(result.phases)
-                phases.begin(WORK)
+                stopwatch.begin(WORK)
             return fold.total()
         finally:
-            phases.begin(REST)
+            stopwatch.begin(REST)
 
     @property
     def _learned(self) -> Layout:
@@ -124,7 +124,7 @@ def _cut(rows: Mapping[str, Tensor], shards: Sequence[Shard]) -> Iterator[Rows]:
         yield {name: value[shard.start : shard.stop] for name, value in arrays.items()}
 
 
-def take_step(books: Books, work: Counter[str] | None = None) -> tuple[dict[str, float], int]:
+def take_step(milestones: Milestones, work: Counter[str] | None = None) -> tuple[dict[str, float], int]:
     """One outer step; returns its metrics and the number of its tasks.
 
     A step is a transaction: where memory does not suffice, a value is not finite, or workers are lost for good,
@@ -133,23 +133,28 @@ def take_step(books: Books, work: Counter[str] | None = None) -> tuple[dict[str,
 
     Raises `NonFiniteMap`.
     """
-    state, blueprint, schedule, phases = books.state, books.blueprint, books.schedule, books.phases
+    state, blueprint, schedule, stopwatch = (
+        milestones.state,
+        milestones.blueprint,
+        milestones.schedule,
+        milestones.stopwatch,
+    )
     algorithm, outer = blueprint.algorithm, state.outer
     is_plain = type(algorithm).step is Algorithm.step  # one map, and nothing changes before it is there
     outer.begin(Moment(state.step, schedule.steps, blueprint.state_layout, blueprint.momenta))
     while True:
-        maps = Maps(books.executor, blueprint, schedule, state, phases, work)
+        maps = Maps(milestones.executor, blueprint, schedule, state, stopwatch, work)
         try:
             if is_plain:
                 total = maps()
-                phases.begin(OUTER)
+                stopwatch.begin(OUTER)
                 own = {names.OUTER_GRAD_NORM: outer.descend(total, algorithm)}
             else:
                 with _transaction(state), _as_on_a_worker(blueprint.numerics, algorithm):
                     own = algorithm.step(outer, maps, Phase(step=state.step))
             return maps.metrics | own | {names.OUTER_LR: outer.rate}, maps.num_tasks
         except OutOfMemory as error:
-            books.out_of_memory(error)
+            milestones.out_of_memory(error)
 
 
 @contextmanager
@@ -183,12 +188,13 @@ def _as_on_a_worker(numerics: Numerics, algorithm: Algorithm) -> Iterator[None]:
         )
 
 
-def non_finite_gradient(total: Total, books: Books) -> NonFiniteGradient:
+def non_finite_gradient(total: Total, milestones: Milestones) -> NonFiniteGradient:
     keys = ", ".join(f"(seed {k.seed}, {k.split}, step {k.step}, index {k.index})" for k in total.non_finite[:4])
     more = f" and {len(total.non_finite) - 4} more" if len(total.non_finite) > 4 else ""
-    has_inner_rate = hasattr(books.blueprint.algorithm, "inner_lr")
+    has_inner_rate = hasattr(milestones.blueprint.algorithm, "inner_lr")
     rates = "algorithm.inner_lr or outer.lr" if has_inner_rate else "outer.lr"
+    last = milestones.store.index().get("last")
     return NonFiniteGradient(
-        f"the meta-gradient of step {books.state.step} is not finite; it comes from the tasks {keys}{more}. The "
-        f"parameters before it are saved as {books.store.index().get('last')}. Lower {rates}, or set outer.clip_norm"
+        f"the meta-gradient of step {milestones.state.step} is not finite; it comes from the tasks {keys}{more}. The "
+        f"parameters before it are saved as {last}. Lower {rates}, or set outer.clip_norm"
     )

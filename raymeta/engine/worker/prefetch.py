@@ -19,7 +19,7 @@ STEPS_AT_ONCE, BYTES_AT_ONCE, SECONDS_AT_ONCE = 32, 2**20, 0.05
 """Limits of what is built for later steps in one call: steps, all memory that waits, and the time that it may take."""
 
 
-class Drawing:
+class Prefetch:
     """Builds the episodes of shards. A task set is a pure function of its keys, so nobody sees when it was called.
 
     With `steps_at_once` the shards that are asked for are taken to be the same ones of step after step, as they are in

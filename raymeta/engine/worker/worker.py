@@ -18,10 +18,10 @@ from raymeta.algorithms.base import Algorithm, DescentAlgorithm
 from raymeta.autodiff.derivatives import whole_graphs
 from raymeta.autodiff.failures import exact_attention
 from raymeta.engine.job import Job, Payload, Result, Rows
-from raymeta.engine.stopwatch import EPISODES, GRADIENT, REST, TRANSFER, Phases
+from raymeta.engine.stopwatch import EPISODES, GRADIENT, REST, TRANSFER, Stopwatch
 from raymeta.engine.worker.blueprint import Blueprint, choose_device
 from raymeta.engine.worker.memory_errors import is_memory_error
-from raymeta.engine.worker.prefetch import Drawing
+from raymeta.engine.worker.prefetch import Prefetch
 from raymeta.engine.worker.randomness import Randomness
 from raymeta.engine.worker.shard_function import Asked, Outline, ShardFunction, ShardSums
 from raymeta.errors import OutOfMemory
@@ -82,7 +82,7 @@ class Worker:
             compiled=blueprint.compiled,
         )
         self._leaf_type = torch.empty(0, dtype=outer_type(self._dtype)).numpy().dtype
-        self._phases = Phases()
+        self._phases = Stopwatch()
         self._randomness = Randomness(self.device, all_generators=blueprint.habits.draws)
         self._noisy = type(blueprint.algorithm).noise is not Algorithm.noise  # noise of one's own may draw from torch
         self._pid = os.getpid()
@@ -94,7 +94,7 @@ class Worker:
         self._learned = self._views(self._owned)
         self._version: Payload | None = None
         on_gpu = self.device.type == "cuda"
-        self._drawing = Drawing(
+        self._prefetch = Prefetch(
             blueprint.tasks,
             steps_at_once=steps_at_once and not on_gpu,
             keeps_step=type(blueprint.algorithm).step is not Algorithm.step,
@@ -125,7 +125,7 @@ class Worker:
         phases.lap(EPISODES)
         compiled_before = self._sums_of.compile_s
         try:
-            episodes = self._drawing.take(shard)
+            episodes = self._prefetch.take(shard)
             way = self.problem.way_of(episodes)  # a GPU would have to be asked for it
             phases.begin(TRANSFER)
             if self.device.type == "cuda":
@@ -172,11 +172,11 @@ class Worker:
 
     def prepare(self, shard: Shard) -> None:
         """Build the episodes of a shard that may come next beside other work; whether it comes changes no bits."""
-        self._drawing.prepare(shard)
+        self._prefetch.prepare(shard)
 
     def close(self) -> None:
         """Give the process its own settings back."""
-        self._drawing.close()
+        self._prefetch.close()
         self._settings.close()
 
     def _moved(self, episodes: Episode) -> Episode:
@@ -203,7 +203,7 @@ class Worker:
 
     def _is_finite_alone(self, work: Work, index: int) -> bool:
         key = work.keys[index]
-        episodes = self._drawing.draw([key])
+        episodes = self._prefetch.draw([key])
         rows = None if work.rows is None else {name: value[index : index + 1] for name, value in work.rows.items()}
         alone = work._replace(keys=[key], episodes=self._moved(episodes), way=self.problem.way_of(episodes), rows=rows)
         sums, _, _, found = self._sums(alone)

@@ -16,7 +16,7 @@ from raymeta.sweeps.tune.stopping import Interruption, NotPickled, SweepStopper
 _WRITE_EVERY_S = 5.0
 
 
-class Watch(NotPickled, tune.Callback):
+class TuneCallback(NotPickled, tune.Callback):
     """Turns what Tune says of its trials into records. All calls come from the driver's thread."""
 
     def __init__(

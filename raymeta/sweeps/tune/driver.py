@@ -228,7 +228,7 @@ class _Driver:
         return self.proposer.total * self.sweep.file.repeats
 
     def run(self, mode: Mode, quiet: bool) -> Outcome:
-        from raymeta.sweeps.tune.callback import Watch
+        from raymeta.sweeps.tune.callback import TuneCallback
         from raymeta.sweeps.tune.stopping import Interruption, SweepStopper
 
         title = f"{self.sweep.name}  {self.directory}  {self.total} trials of {self.sweep.steps:,} steps"
@@ -237,7 +237,7 @@ class _Driver:
         stopper = SweepStopper(self.sweep.file.stop, self.sweep.sign(), self.records, interruption)
         display = open_display(mode, standing, quiet=quiet)
         scheduler = self.sweep.file.scheduler.name
-        watch = Watch(self.records, self.files, display, stopper, interruption, scheduler)
+        watch = TuneCallback(self.records, self.files, display, stopper, interruption, scheduler)
         try:
             with first_signal(lambda: interruption.ask("signal")):
                 self._tune(watch, stopper, interruption)
@@ -253,13 +253,13 @@ class _Driver:
         from ray import tune
 
         from raymeta.sweeps.tune.schedulers import scheduler_of
-        from raymeta.sweeps.tune.searcher import Feed, unfinished
+        from raymeta.sweeps.tune.searcher import TuneSearcher, unfinished
         from raymeta.sweeps.tune.trial import SweepTrial
 
         file = self.sweep.file
         trainable = tune.with_parameters(SweepTrial, directory=str(self.directory))
         trainable = tune.with_resources(trainable, self._resources)
-        feed: Any = Feed(self.records, self.proposer, self.sweep.sign(), interruption)
+        feed: Any = TuneSearcher(self.records, self.proposer, self.sweep.sign(), interruption)
         space: dict[str, Any] = {}
         left = self.total - self.records.count(*ENDED)
         if isinstance(file.scheduler, Pbt):  # Tune takes no searcher beside it

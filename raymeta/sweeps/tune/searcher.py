@@ -21,7 +21,7 @@ def _configuration(record: Record) -> dict[str, Any]:
     return {"id": record.id, "index": record.index, "repeat": record.repeat, "point": dict(point)}
 
 
-class Feed(NotPickled, Searcher):
+class TuneSearcher(NotPickled, Searcher):
     """Ray Tune's view of a proposer. It keeps no state: records do."""
 
     def __init__(self, records: Records, proposer: Proposer, sign: int, interruption: Interruption) -> None:

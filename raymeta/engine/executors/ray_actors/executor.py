@@ -12,7 +12,7 @@ from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors.cluster import Cluster
 from raymeta.engine.executors.ray_actors.deadlines import Deadlines
 from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, block_level, whole_blocks
-from raymeta.engine.executors.ray_actors.overhead import Pace
+from raymeta.engine.executors.ray_actors.overhead import Overhead
 from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
 from raymeta.engine.executors.ray_actors.round import Batch, Call, Todo
 from raymeta.engine.executors.ray_actors.sums import NodeSums
@@ -53,7 +53,7 @@ class RayExecutor:
         self._prepared: dict[Shard, Seat] = {}
         self._checked_late = 0.0
         self._short_since: float | None = None
-        self._pace = Pace()
+        self._overhead = Overhead()
         self.waited_s = 0.0
         try:
             self.pool = Pool(self._cluster, blueprint, options, notify)
@@ -108,7 +108,7 @@ class RayExecutor:
                     raise batch.failure
                 if batch.remaining:
                     self._advance()
-            if message := self._pace.measure(batch, len(self.pool.live())):
+            if message := self._overhead.measure(batch, len(self.pool.live())):
                 self._notify("warning", message)
         finally:
             self._forget(batch)

@@ -12,7 +12,7 @@ PACE_MARGIN = 1.1
 """How much slower than one process workers may be before a run says so."""
 
 
-class Pace:
+class Overhead:
     """The time of the steps against the time that the work itself took."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raymeta.engine.worker import prefetch
-from raymeta.engine.worker.prefetch import STEPS_AT_ONCE, Drawing
+from raymeta.engine.worker.prefetch import STEPS_AT_ONCE, Prefetch
 from raymeta.errors import DataError
 from raymeta.keys import Shard, TaskKey
 from raymeta.tasks.episodes import Episode, num_bytes_of
@@ -38,7 +38,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     return Watched(shot=3, query_shot=4, train_query_shot=2)
 
 
-def taken(drawing: Drawing, *, split: Any = "train", steps: int = STEPS) -> list[Episode]:
+def taken(drawing: Prefetch, *, split: Any = "train", steps: int = STEPS) -> list[Episode]:
     shards = [Shard(0, split, step, *part) for step in range(steps) for part in ((0, 3), (3, 5))]
     return [drawing.take(shard) for shard in shards]
 
@@ -55,12 +55,12 @@ def assert_equal(ones: list[Episode], others: list[Episode]) -> None:
 
 @pytest.mark.parametrize("tasks", [Sinusoid(), Glyphs(way=2, shot=1, query_shot=1)], ids=["sinusoid", "glyphs"])
 def test_episodes_of_several_steps_are_those_of_each(tasks: Any) -> None:
-    assert_equal(taken(Drawing(tasks, steps_at_once=True)), taken(Drawing(tasks, steps_at_once=False)))
+    assert_equal(taken(Prefetch(tasks, steps_at_once=True)), taken(Prefetch(tasks, steps_at_once=False)))
 
 
 def test_small_episodes_are_built_in_few_calls(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefetch, "SECONDS_AT_ONCE", 1e6)
-    taken(Drawing(watched, steps_at_once=True))
+    taken(Prefetch(watched, steps_at_once=True))
     # Both shards: the first step alone, which tells the size, then those after it at once.
     first, second = {0}, set(range(1, STEPS_AT_ONCE + 1))
     assert watched.asked[:4] == [first, second, first, second]
@@ -71,19 +71,19 @@ def test_what_waits_is_bounded_in_memory_and_time(watched: Watched, monkeypatch:
     monkeypatch.setattr(prefetch, "SECONDS_AT_ONCE", 1e6)
     num_bytes = num_bytes_of(Watched.episodes(watched, list(Shard(0, "train", 0, 0, 3).keys())))
     monkeypatch.setattr(prefetch, "BYTES_AT_ONCE", 5 * num_bytes)
-    source = Drawing(watched, steps_at_once=True)
+    source = Prefetch(watched, steps_at_once=True)
     taken(source)
     assert all(num_bytes_of(episode) == known for episode, known in source._ready.values())
     assert sum(known for _, known in source._ready.values()) == source._ready_bytes <= 5 * num_bytes
     monkeypatch.setattr(prefetch, "SECONDS_AT_ONCE", 0.0)
     watched.asked.clear()
-    taken(Drawing(watched, steps_at_once=True))
+    taken(Prefetch(watched, steps_at_once=True))
     assert watched.asked == [{step} for step in range(STEPS) for _ in range(2)], "slow ones are built when they come"
 
 
 def test_what_steps_left_behind_is_dropped_and_nothing_else(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefetch, "SECONDS_AT_ONCE", 1e6)
-    source = Drawing(watched, steps_at_once=True)
+    source = Prefetch(watched, steps_at_once=True)
     one, other = Shard(0, "train", 0, 0, 3), Shard(0, "train", 10, 3, 5)
     for shard in (one, other):
         source.take(shard)
@@ -94,13 +94,13 @@ def test_what_steps_left_behind_is_dropped_and_nothing_else(watched: Watched, mo
 def test_one_task_lies_in_memory_as_when_it_is_built_alone() -> None:
     shards = [Shard(0, "train", step, 0, 1) for step in range(4)]
     tasks = Glyphs(way=2, shot=1, query_shot=1)
-    ones = [[d.take(s) for s in shards] for d in (Drawing(tasks, steps_at_once=True), Drawing(tasks))]
+    ones = [[d.take(s) for s in shards] for d in (Prefetch(tasks, steps_at_once=True), Prefetch(tasks))]
     assert_equal(*ones)
 
 
 def test_prepared_episodes_are_built_once_and_taken(watched: Watched) -> None:
     """In the order of a run: the next step's are prepared, then this step's are taken."""
-    source = Drawing(watched)
+    source = Prefetch(watched)
     for step in range(6):
         source.prepare(Shard(0, "train", step + 1, 0, 3))
         shard = Shard(0, "train", step, 0, 3)
@@ -114,16 +114,16 @@ def test_prepared_episodes_are_built_once_and_taken(watched: Watched) -> None:
 
 
 def test_a_shard_is_built_alone_where_another_may_compute_the_next(watched: Watched) -> None:
-    taken(Drawing(watched, steps_at_once=False))
+    taken(Prefetch(watched, steps_at_once=False))
     assert watched.asked == [{step} for step in range(STEPS) for _ in range(2)]
 
 
 def test_large_episodes_and_validations_are_built_when_they_come(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken(Drawing(watched, steps_at_once=True), split="val")
+    taken(Prefetch(watched, steps_at_once=True), split="val")
     monkeypatch.setattr(prefetch, "BYTES_AT_ONCE", 10)
-    taken(Drawing(watched, steps_at_once=True))
+    taken(Prefetch(watched, steps_at_once=True))
     assert watched.asked == 2 * [{step} for step in range(STEPS) for _ in range(2)]
 
 
@@ -132,7 +132,7 @@ def test_a_task_that_fails_stops_its_own_step_and_none_before(
 ) -> None:
     monkeypatch.setattr(prefetch, "SECONDS_AT_ONCE", 1e6)
     monkeypatch.setattr(Watched, "fails", True)
-    source = Drawing(watched, steps_at_once=True)
+    source = Prefetch(watched, steps_at_once=True)
     assert len(taken(source, steps=5)) == 10
     assert len(watched.asked) == 11, "after the failure, nothing is built ahead again"
     shard = Shard(0, "train", 5, 0, 3)

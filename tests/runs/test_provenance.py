@@ -12,7 +12,7 @@ import pytest
 
 import raymeta
 
-CODE = "import json, raymeta.runs.provenance as c; print(json.dumps(c.circumstances('made by hand')))"
+CODE = "import json, raymeta.runs.provenance as c; print(json.dumps(c.provenance('made by hand')))"
 
 
 def told(checkout: Path) -> dict[str, object]:
@@ -29,11 +29,12 @@ def git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what is asked: the package's files that circumstances needs, in a repository of its own."""
+    """A copy of what is asked: the package's files that provenance needs, in a repository of its own."""
     if shutil.which("git") is None:
         pytest.skip("no git")
     root = Path(raymeta.__file__).parent
-    for name in ("__init__.py", "runs/__init__.py", "runs/provenance.py"):
+    names = "__init__.py", "runs/__init__.py", "runs/provenance.py", "system/__init__.py", "system/public_names.py"
+    for name in names:
         (tmp_path / "raymeta" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / name, tmp_path / "raymeta" / name)
     (tmp_path / "numbers.json").write_text("1")
