@@ -26,8 +26,8 @@ _is_tracing: Callable[[], bool] = torch.autograd._profiler_enabled  # type: igno
 class Stopwatch:
     """Seconds by phase since the last lap; in a trace that is being recorded, each stay in a phase is a named range.
 
-    `begin(NAME)` ends the phase before it and costs a microsecond. `with stopwatch(NAME):` goes back to that phase after
-    it.
+    `begin(NAME)` ends the phase before it and costs a microsecond. `with stopwatch(NAME):` goes back to the phase that
+    was there before.
     """
 
     def __init__(self) -> None:
