@@ -362,6 +362,7 @@ class Found:
     losses: list[float]
     norms: list[float]
     values: list[float]
+    headline: tuple[float, float]
     by_step: dict[str, Sequence[float]]
 
 
@@ -387,7 +388,9 @@ def plain_loop(method: Method, params: Values, rule: Rule, rates: Sequence[float
         scores["loss"].append([float(cross_entropy(out, y)) for out in outputs])
         scores["accuracy"].append([float((out.argmax(1) == y).double().mean()) for out in outputs])
     by_step = {name: np.mean(rows, 0).tolist() for name, rows in scores.items()}
-    return Found(learned, method.state, losses, norms, [row[-1] for row in scores["accuracy"]], by_step)
+    last = [row[-1] for row in scores["accuracy"]]
+    headline = float(np.mean(last)), 1.96 * float(np.std(last, ddof=1)) / TEST_EPISODES**0.5
+    return Found(learned, method.state, losses, norms, last, headline, by_step)
 
 
 # The runs
@@ -402,8 +405,9 @@ def run_of(folder: Path, algorithm: Algorithm, model: nn.Module, **options: Any)
     assert checkpoint is not None
     test, rows = json.loads((run.path / "eval" / "test.json").read_text()), run.metrics()
     losses, norms = ([row[name] for row in rows] for name in ("train/query_loss", "outer/grad_norm"))
-    learned = checkpoint.learned
-    return Found(learned.params, learned.state, losses, norms, test["values"], test["by_inner_step"])
+    learned, headline = checkpoint.learned, (run.summary or {})["headline"]
+    told = headline["value"], headline["ci95"]
+    return Found(learned.params, learned.state, losses, norms, test["values"], told, test["by_inner_step"])
 
 
 @dataclass
@@ -423,7 +427,7 @@ class Case:
 
 
 ADAM = {"optimizer": "adam", "lr": 0.02, "schedule": "constant"}
-LINEAR = {"optimizer": "sgd", "lr": 0.8, "schedule": "linear", "final_lr": 0.0}
+LINEAR = {"lr": 0.8}  # the rest is what the method says: SGD whose rate falls to 0
 FALLING = [0.8 * (1 - step / STEPS) for step in range(STEPS)]
 COSINE = [0.01 + 0.04 * (1 + math.cos(math.pi * step / STEPS)) / 2 for step in range(STEPS)]
 REPTILE: dict[str, Any] = {"inner_lr": 0.05, "inner_steps": 7, "test_inner_steps": 5, "inner_batch_size": 4}
@@ -452,6 +456,14 @@ CASES = {
     "anil": Case(
         ANIL(**INNER), lambda: Descend(adapts=lambda name: name.startswith("3.")),
         ADAM | {"clip_norm": 0.1}, clip=0.1, norm=True,
+    ),
+    "anil, first order, sum over classes": Case(
+        ANIL(**INNER, first_order=True, inner_loss_reduction="sum_over_classes"),
+        lambda: Descend(rate=0.3 * WAY, first_order=True, adapts=lambda name: name.startswith("3.")), ADAM,
+    ),
+    "anil, support": Case(
+        ANIL(**INNER), lambda: Descend(policy="support", adapts=lambda name: name.startswith("3.")), ADAM,
+        norm=True, options={"batch_norm": "support"},
     ),
     "meta_sgd": Case(
         MetaSGD(inner_steps=2, test_inner_steps=3, init_lr=(0.1, 0.4)), lambda: Descend(learns_rates=(0.1, 0.4)),
@@ -501,9 +513,22 @@ def test_a_run_is_the_plain_loop(name: str, vectorize: str, tmp_path: Path) -> N
     torch.testing.assert_close(found.params, expected.params, **close)
     torch.testing.assert_close(found.state, expected.state, **close, check_dtype=False)
     assert found.values == pytest.approx(expected.values, abs=1e-12)
+    assert found.headline == pytest.approx(expected.headline, abs=1e-12)
     assert found.by_step.keys() == expected.by_step.keys()
     for score, values in expected.by_step.items():
         assert found.by_step[score] == pytest.approx(values, rel=10 * case.digits), score
+
+
+@pytest.mark.parametrize("name", ["maml", "anil", "meta_sgd", "reptile", "joint", "baseline, linear"])
+def test_a_test_of_fewer_steps_is_the_beginning_of_the_whole_one(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    model = module(case.outputs, norm=case.norm)
+    run_of(tmp_path, case.ours, model, **case.options)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    whole = json.loads((folder / "eval" / "test.json").read_text())["by_inner_step"]
+    short = raymeta.meta_test(folder, episodes=TEST_EPISODES, inner_steps=1, model=model).to_json()["by_inner_step"]
+    for score, values in short.items():
+        assert values == pytest.approx(whole[score][:2], rel=1e-12)
 
 
 @pytest.mark.parametrize("name", CASES)
