@@ -72,6 +72,22 @@ def test_clipping() -> None:
         torch.testing.assert_close(moved, torch.tensor(expected))
 
 
+def test_clipping_is_the_same_for_negative_elements() -> None:
+    for options in ({"clip_norm": 1.0}, {"clip_value": 3.5}, {}):
+        moved = []
+        for sign in (1.0, -1.0):
+            outer = optimizer(optimizer="sgd", lr=1.0, **options)
+            outer.step(gradient(3.0 * sign, 4.0 * sign), lr=1.0)
+            moved.append(sign * (outer.params["w"].detach() - torch.tensor([1.0, -2.0])))
+        torch.testing.assert_close(moved[0], moved[1])
+
+
+def test_a_short_gradient_is_not_scaled_up() -> None:
+    outer = optimizer(optimizer="sgd", lr=1.0, clip_norm=10.0)
+    outer.step(gradient(3.0, 4.0), lr=1.0)
+    torch.testing.assert_close(outer.params["w"].detach(), torch.tensor([-2.0, -6.0]))
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
 def test_weight_decay_spares_learned_rates(kind: str) -> None:
     outer = optimizer(optimizer=kind, lr=0.1, weight_decay=0.5)

@@ -34,10 +34,10 @@ Values = dict[str, Tensor]
 Statistics = tuple[Tensor, Tensor]
 
 
-def module(num_outputs: int, *, norm: bool = False) -> nn.Sequential:
+def module(num_outputs: int, *, norm: bool = False, momentum: float | None = 0.1) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        middle = nn.BatchNorm1d(WIDTH) if norm else nn.Identity()
+        middle = nn.BatchNorm1d(WIDTH, momentum=momentum) if norm else nn.Identity()
         model = nn.Sequential(nn.Linear(4, WIDTH), middle, nn.Tanh(), nn.Linear(WIDTH, num_outputs)).double()
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.7)
@@ -134,7 +134,8 @@ class Descend(Method):
     adapts: Callable[[str], bool] = lambda name: True
     learns_rates: tuple[float, float] | None = None
     policy: str = "transductive"
-    momentum: float = 0.1
+    momentum: float | None = 0.1
+    done: int = 0
     state: Values = field(default_factory=dict)
 
     def start(self, params: Values) -> Values:
@@ -178,7 +179,9 @@ class Descend(Method):
         return outputs
 
     def next_state(self, mean: Values) -> Values:
-        return {n: (1 - self.momentum) * v + self.momentum * mean[n] for n, v in self.state.items()}
+        self.done += 1
+        share = 1 / self.done if self.momentum is None else self.momentum
+        return {n: (1 - share) * v + share * mean[n] for n, v in self.state.items()}
 
 
 @dataclass
@@ -421,6 +424,7 @@ class Case:
     rates: Sequence[float] = (0.02,) * STEPS
     outputs: int = WAY
     norm: bool = False
+    momentum: float | None = 0.1
     options: dict[str, Any] = field(default_factory=dict)
     clip: float | None = None
     digits: float = 1e-8
@@ -446,6 +450,10 @@ CASES = {
     ),
     "maml, running": Case(
         MAML(**INNER), lambda: Descend(policy="running"), ADAM, norm=True, options={"batch_norm": "running"},
+    ),
+    "maml, running mean": Case(
+        MAML(**INNER), lambda: Descend(policy="running", momentum=None), ADAM, norm=True, momentum=None,
+        options={"batch_norm": "running"},
     ),
     "maml, first order": Case(
         MAML(**INNER, first_order=True), lambda: Descend(first_order=True),
@@ -502,7 +510,7 @@ CASES = {
 @pytest.mark.parametrize("vectorize", ["vmap", "loop"])
 def test_a_run_is_the_plain_loop(name: str, vectorize: str, tmp_path: Path) -> None:
     case = CASES[name]
-    model = module(case.outputs, norm=case.norm)
+    model = module(case.outputs, norm=case.norm, momentum=case.momentum)
     start = {n: p.detach().clone() for n, p in model.named_parameters()}
     outer = {f"outer.{option}": value for option, value in case.outer.items()}
     found = run_of(tmp_path, case.ours, model, vectorize=vectorize, **outer, **case.options)
@@ -522,7 +530,7 @@ def test_a_run_is_the_plain_loop(name: str, vectorize: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["maml", "anil", "meta_sgd", "reptile", "joint", "baseline, linear"])
 def test_a_test_of_fewer_steps_is_the_beginning_of_the_whole_one(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    model = module(case.outputs, norm=case.norm)
+    model = module(case.outputs, norm=case.norm, momentum=case.momentum)
     run_of(tmp_path, case.ours, model, **case.options)
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     whole = json.loads((folder / "eval" / "test.json").read_text())["by_inner_step"]
@@ -535,7 +543,7 @@ def test_a_test_of_fewer_steps_is_the_beginning_of_the_whole_one(name: str, tmp_
 def test_the_runs_learn_and_adapt_enough_to_tell(name: str) -> None:
     """Were nothing to move, a mistake in how it moves could not be seen."""
     case = CASES[name]
-    model = module(case.outputs, norm=case.norm)
+    model = module(case.outputs, norm=case.norm, momentum=case.momentum)
     start = {n: p.detach().clone() for n, p in model.named_parameters()}
     end = plain_loop(case.theirs(), start, case.rule(), case.rates, case.clip)
     weights = [n for n in start if n.endswith("weight")]  # a bias may have no effect on a method's loss

@@ -1,0 +1,878 @@
+"""Deliberate mistakes that the tests must notice: each is one small change of text in a copy of the package.
+
+    python tools/mutations.py                   all of them, minutes
+    python tools/mutations.py --part 1/4        a quarter
+    python tools/mutations.py --only NAME       one
+    python tools/mutations.py --list            their names, files and tests
+
+A mistake is caught where the test that is named with it fails. That test passes without the mistake, or nothing is
+concluded. The end is a table of counts. The exit status is 1 where a mistake survived, its text is not found exactly
+once, or its test could not run. `tests/house/test_mutations.py` keeps the list itself in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT_S = 240
+"""Longest time of one test; a mistake that makes it hang is caught."""
+
+
+class Mutation(NamedTuple):
+    """A mistake: `old` stands once in `file`, a path inside the package, and becomes `new`; `test` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+def mutations() -> list[Mutation]:
+    return [
+        Mutation(f"{file.rpartition('/')[2].removesuffix('.py')}: {name}", file, old, new, test)
+        for file, changes in CHANGES.items()
+        for name, old, new, test in changes
+    ]
+
+
+def occurrences(mutation: Mutation) -> int:
+    """How often the old text stands in the file; it should be once."""
+    return (ROOT / "raymeta" / mutation.file).read_text(encoding="utf-8").count(mutation.old)
+
+
+WHOLE = "tests/laws/test_whole_runs.py::test_a_run_is_the_plain_loop"
+FEWER = "tests/laws/test_whole_runs.py::test_a_test_of_fewer_steps_is_the_beginning_of_the_whole_one"
+STOPPED = "tests/laws/test_whole_runs.py::test_a_stopped_run_goes_on_with_its_schedule"
+LAWS = "tests/laws/test_algorithms.py::test_"
+OUTER = "tests/laws/test_outer.py::test_"
+UPDATES = "tests/laws/test_outer_updates.py::test_"
+KEYS = "tests/laws/test_keys.py::test_"
+RULES = "tests/laws/test_inner_rules.py::test_rules_are_those_of_their_papers_differentiated"
+AGAIN = "tests/laws/test_inner_rules.py::test_steps_that_are_computed_again_keep_the_bits"
+SUMS = "tests/laws/test_sums_and_scores.py::test_"
+
+Change = tuple[str, str, str, str]
+"""Name, old text, new text, test."""
+
+CHANGES: dict[str, Sequence[Change]] = {
+    "algorithms/reptile.py": [
+        (
+            "driver moments doubled",
+            "{MOMENTS + n: v for n, v in moments.items()} | {COUNT: count}",
+            "{MOMENTS + n: 2 * v for n, v in moments.items()} | {COUNT: count}",
+            f"{WHOLE}[vmap-reptile, driver]",
+        ),
+        ("no bias correction", "((v / bias).sqrt() + EPS)", "(v.sqrt() + EPS)", f"{WHOLE}[vmap-reptile]"),
+        ("another beta2", "BETA2, EPS = 0.999, 1e-8", "BETA2, EPS = 0.99, 1e-8", f"{WHOLE}[vmap-reptile]"),
+        (
+            "the same order in every pass",
+            "np.concatenate([rng.permutation(num_examples) for _ in range(passes)])",
+            "np.tile(rng.permutation(num_examples), passes)",
+            f"{WHOLE}[vmap-reptile, sgd]",
+        ),
+        (
+            "order not shuffled",
+            "[rng.permutation(num_examples) for _ in range(passes)]",
+            "[np.arange(num_examples) for _ in range(passes)]",
+            f"{WHOLE}[vmap-reptile, sgd]",
+        ),
+        (
+            "order from the stream of episodes",
+            'key.generator("noise")',
+            'key.generator("episode")',
+            f"{WHOLE}[vmap-reptile, sgd]",
+        ),
+        (
+            "count forgotten between steps",
+            "count = learned.state.get(COUNT, torch.zeros(()))",
+            "count = torch.zeros(())",
+            f"{WHOLE}[vmap-reptile, driver]",
+        ),
+        (
+            "moments forgotten between steps",
+            "moments = moments or tree_map(torch.zeros_like, theta)",
+            "moments = tree_map(torch.zeros_like, theta)",
+            f"{WHOLE}[vmap-reptile, driver]",
+        ),
+        (
+            "moments folded half",
+            "{name: mean[name].to(value.dtype) for name, value in state.items()}",
+            "{name: (value + mean[name].to(value.dtype)) / 2 for name, value in state.items()}",
+            f"{WHOLE}[vmap-reptile, driver]",
+        ),
+        ("moments of magnitudes", "(1 - BETA2) * g.square()", "(1 - BETA2) * g.abs()", f"{WHOLE}[vmap-reptile]"),
+        (
+            "delta turned round",
+            "tree_map(torch.sub, learned.params, theta)",
+            "tree_map(torch.sub, theta, learned.params)",
+            f"{LAWS}reptile_is_the_sum_of_inner_gradients",
+        ),
+        (
+            "steps of training at test",
+            "num_steps = steps_in(phase, self.inner_steps, self.test_inner_steps)",
+            "num_steps = steps_in(phase, self.inner_steps, None)",
+            f"{WHOLE}[vmap-reptile, sgd]",
+        ),
+        (
+            "mini-batches of training at test",
+            "self.inner_batch_size if phase.training else self.test_inner_batch_size",
+            "self.inner_batch_size",
+            f"{WHOLE}[vmap-reptile, sgd]",
+        ),
+        (
+            "outer rate does not fall",
+            '"lr": 1.0, "schedule": "linear", "final_lr": 0.0}',
+            '"lr": 1.0, "schedule": "constant", "final_lr": 0.0}',
+            f"{WHOLE}[vmap-reptile, sgd]",
+        ),
+    ],
+    "algorithms/baseline.py": [
+        (
+            "no dampening",
+            "keep, add = self.head_momentum, 1 - self.head_dampening",
+            "keep, add = self.head_momentum, 1.0",
+            f"{WHOLE}[vmap-baseline, linear]",
+        ),
+        (
+            "dampening of the first step",
+            "velocity = gradient if velocity is None else self._momentum(velocity, gradient)",
+            "velocity = self._momentum(velocity or tree_map(torch.zeros_like, gradient), gradient)",
+            f"{WHOLE}[vmap-baseline, linear]",
+        ),
+        (
+            "momentum forgotten between passes",
+            '        for order in noise["order"]:\n',
+            '        for order in noise["order"]:\n            velocity = None\n',
+            f"{WHOLE}[vmap-baseline, linear]",
+        ),
+        (
+            "decay of the wrong sign",
+            "g + self.head_weight_decay * w",
+            "g - self.head_weight_decay * w",
+            f"{WHOLE}[vmap-baseline, linear]",
+        ),
+        (
+            "features not normalised",
+            "F.normalize(z, dim=-1) @",
+            "z @",
+            f"{WHOLE}[vmap-baseline, cosine]",
+        ),
+        (
+            "weights not normalised",
+            'F.normalize(head["weight"], dim=-1).T',
+            'head["weight"].T',
+            f"{WHOLE}[vmap-baseline, cosine]",
+        ),
+        ("no scale", "return self.scale * F.normalize", "return F.normalize", f"{WHOLE}[vmap-baseline, cosine]"),
+        (
+            "bias does not learn",
+            "head = tree_map(lambda w, v: w - self.head_lr * v, head, velocity)",
+            'head = {n: w if n == "bias" else w - self.head_lr * velocity[n] for n, w in head.items()}',
+            f"{WHOLE}[vmap-baseline, linear]",
+        ),
+        (
+            "the same order in every pass",
+            "rng.random((passes, num_support))",
+            "np.tile(rng.random((1, num_support)), (passes, 1))",
+            f"{WHOLE}[vmap-baseline, linear]",
+        ),
+        (
+            "training on labels of the episode",
+            "(episode.support.class_id, episode.query.class_id)",
+            "(episode.support.y, episode.query.y)",
+            f"{WHOLE}[vmap-baseline, linear]",
+        ),
+        (
+            "a head that does not start at zero",
+            '"weight": z_SD.new_zeros(way, z_SD.shape[1])',
+            '"weight": z_SD.new_ones(way, z_SD.shape[1]).tril()',
+            f"{LAWS}baseline_starts_uniform_and_freezes_the_body",
+        ),
+        (
+            "training on a linear head",
+            'if self.head == "linear":\n            logits',
+            "if True:\n            logits",
+            f"{WHOLE}[vmap-baseline, cosine]",
+        ),
+    ],
+    "algorithms/meta_sgd.py": [
+        (
+            "rates outside of init_lr",
+            "low + (high - low) * torch.rand(",
+            "low + high * torch.rand(",
+            "tests/laws/test_whole_runs.py::test_rates_of_meta_sgd_fill_their_range",
+        ),
+        (
+            "one rate for a whole tensor",
+            "torch.rand(p.shape, generator=generator, dtype=p.dtype)",
+            "torch.rand((), generator=generator, dtype=p.dtype).expand(p.shape)",
+            f"{WHOLE}[vmap-meta_sgd]",
+        ),
+        (
+            "decay of rates",
+            'return {"weight_decay": 0.0} if name.startswith(RATES) else {}',
+            "return {}",
+            f"{OUTER}weight_decay_spares_learned_rates[adam]",
+        ),
+        (
+            "rates that do not learn",
+            "{n.removeprefix(RATES): p for n, p in",
+            "{n.removeprefix(RATES): p.detach() for n, p in",
+            f"{LAWS}golden_meta_sgd",
+        ),
+        (
+            "steps of training at test",
+            "num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps)",
+            "num_steps=steps_in(phase, self.inner_steps, None)",
+            f"{WHOLE}[vmap-meta_sgd]",
+        ),
+    ],
+    "algorithms/joint.py": [
+        (
+            "no fine-tuning at test",
+            "0 if phase.training else steps_in(phase, 0, self.test_inner_steps)",
+            "0",
+            f"{WHOLE}[vmap-joint]",
+        ),
+        (
+            "fine-tuning in training",
+            "0 if phase.training else steps_in(phase, 0, self.test_inner_steps)",
+            "steps_in(phase, 1, self.test_inner_steps)",
+            f"{WHOLE}[vmap-joint]",
+        ),
+        (
+            "always as many steps at test",
+            "steps_in(phase, 0, self.test_inner_steps)",
+            "self.test_inner_steps",
+            f"{FEWER}[joint]",
+        ),
+    ],
+    "algorithms/maml.py": [
+        (
+            "first order ignored",
+            "first_order=self.first_order",
+            "first_order=False",
+            f"{LAWS}maml_on_matrix_quadratics",
+        ),
+        (
+            "always first order",
+            "first_order=self.first_order",
+            "first_order=True",
+            f"{LAWS}maml_on_matrix_quadratics",
+        ),
+        (
+            "step weights ignored",
+            "(losses * losses.new_tensor(self.step_weights)).sum()",
+            "losses.mean()",
+            f"{LAWS}multi_step_loss_is_the_weighted_sum_of_truncated_gradients",
+        ),
+        (
+            "step weights one step early",
+            "adaptation.predictors[1:]",
+            "adaptation.predictors[:-1]",
+            f"{LAWS}multi_step_loss_is_the_weighted_sum_of_truncated_gradients",
+        ),
+        (
+            "step weights of recomputed steps turned round",
+            "enumerate(self.step_weights, start=1)",
+            "enumerate(reversed(self.step_weights), start=1)",
+            "tests/laws/test_checkpointed_steps.py::test_every_method_has_equal_bits[multi-step-vmap]",
+        ),
+        (
+            "adapt_only ignored",
+            "adapt_only=self.adapt_only",
+            'adapt_only=("*",)',
+            f"{LAWS}anil_is_maml_that_adapts_only_the_head",
+        ),
+    ],
+    "algorithms/anil.py": [
+        (
+            "a head of one tensor",
+            "if name.startswith(problem.head_prefix))",
+            'if name == f"{problem.head_prefix}weight")',
+            f"{LAWS}anil_is_maml_that_adapts_only_the_head",
+        ),
+        (
+            "first order ignored",
+            "first_order=self.first_order",
+            "first_order=False",
+            f"{WHOLE}[vmap-anil, first order, sum over classes]",
+        ),
+        (
+            "reduction ignored",
+            "return scale * problem.loss(classify",
+            "return problem.loss(classify",
+            f"{WHOLE}[vmap-anil, first order, sum over classes]",
+        ),
+        (
+            "queries that know no support",
+            "problem.features(body, x, phase, support_x=support.x)",
+            "problem.features(body, x, phase)",
+            f"{WHOLE}[vmap-anil, support]",
+        ),
+        (
+            "steps of training at test",
+            "num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps)",
+            "num_steps=steps_in(phase, self.inner_steps, None)",
+            f"{WHOLE}[vmap-anil]",
+        ),
+    ],
+    "algorithms/protonet.py": [
+        (
+            "distances not squared",
+            ".square().sum(-1)",
+            ".square().sum(-1).sqrt()",
+            f"{LAWS}protonet_golden_probabilities",
+        ),
+        (
+            "sums in place of means",
+            "(onehot_SW / onehot_SW.sum(0)).T",
+            "onehot_SW.T",
+            f"{LAWS}protonet_ignores_order_and_repetition_of_support",
+        ),
+        ("farthest class wins", "return -squared_distances(", "return squared_distances(", f"{WHOLE}[vmap-protonet]"),
+        ("rate does not fall", '"schedule": "step"', '"schedule": "constant"', f"{WHOLE}[vmap-protonet]"),
+    ],
+    "algorithms/imaml.py": [
+        (
+            "no proximal term",
+            "+ self.proximal / 2 * dot(away, away)",
+            "+ 0 * dot(away, away)",
+            "tests/laws/test_imaml.py::test_closed_form_on_quadratics[vmap]",
+        ),
+        (
+            "damping ignored",
+            "+ self.cg_damping * own",
+            "",
+            "tests/laws/test_imaml.py::test_damping_is_added_to_the_identity",
+        ),
+        (
+            "steepest descent in place of conjugate gradients",
+            "r + share * d",
+            "r",
+            "tests/laws/test_imaml.py::test_as_many_steps_as_dimensions_solve_a_system_and_more_change_nothing",
+        ),
+    ],
+    "algorithms/base.py": [
+        (
+            "outer loss before adapting",
+            "outputs = adaptation.predictors[-1](episode.query.x)",
+            "outputs = adaptation.predictors[0](episode.query.x)",
+            f"{WHOLE}[vmap-maml]",
+        ),
+        (
+            "running statistics move the other way",
+            "value.lerp(mean[name].to(value.dtype), momenta[name])",
+            "value.lerp(mean[name].to(value.dtype), 1 - momenta[name])",
+            f"{LAWS}running_statistics_move_towards_the_mean_of_batches",
+        ),
+        (
+            "scores on the support set",
+            "steps = [problem.metrics(predict(query.x), query.y, loss)",
+            "query = episode.support\n            steps = [problem.metrics(predict(query.x), query.y, loss)",
+            f"{WHOLE}[vmap-maml]",
+        ),
+    ],
+    "adaptation/descent.py": [
+        ("ascent", "name: value - (rates if", "name: value + (rates if", f"{LAWS}maml_on_matrix_quadratics"),
+        (
+            "first order of another derivative",
+            "t + (p - s)",
+            "t + 2 * (p - s)",
+            f"{LAWS}maml_on_matrix_quadratics",
+        ),
+        (
+            "steps of training at test",
+            "return training if phase.training or test is None else test",
+            "return training",
+            f"{WHOLE}[vmap-maml]",
+        ),
+        (
+            "steps of an evaluation ignored",
+            "if phase.inner_steps is not None:",
+            "if False:",
+            f"{FEWER}[maml]",
+        ),
+        (
+            "reduction ignored",
+            'return phase.way if reduction == "sum_over_classes" and phase.way else 1',
+            "return 1",
+            f"{LAWS}sum_over_classes_is_the_way_times_the_mean",
+        ),
+        (
+            "queries that know no support",
+            "problem.predict(learned._replace(params=values), x, phase, support_x=support.x)",
+            "problem.predict(learned._replace(params=values), x, phase)",
+            f"{LAWS}support_policy_does_not_look_at_other_queries",
+        ),
+        (
+            "a recomputed step counts from zero",
+            "rule.direction(gradient, kept, step)",
+            "rule.direction(gradient, kept, step - start)",
+            f"{AGAIN}[MAML-adam-vmap]",
+        ),
+        (
+            "state of a rule forgotten",
+            "trajectory, losses, kept = first, [first], [], state or {}",
+            "trajectory, losses, kept = first, [first], [], {}",
+            f"{AGAIN}[MAML-momentum-vmap]",
+        ),
+        (
+            "adapt_only ignored",
+            "if n in problem.param_names}, adapt_only))",
+            'if n in problem.param_names}, ("*",)))',
+            f"{LAWS}anil_is_maml_that_adapts_only_the_head",
+        ),
+    ],
+    "adaptation/inner_rules.py": [
+        (
+            "gradients scaled up",
+            "(largest / norm).clamp(max=1.0)",
+            "(largest / norm)",
+            SUMS + "small_gradients_are_not_scaled_up",
+        ),
+        ("no bias correction of the mean", "(m / bias1)", "m", f"{RULES}[adam-second-order-vmap]"),
+        ("no bias correction of the squares", "v / bias2", "v", f"{RULES}[adam-second-order-vmap]"),
+        (
+            "another beta2",
+            "BETA1, BETA2, EPS, EPS_ROOT = 0.9, 0.999, 1e-8, 1e-8",
+            "BETA1, BETA2, EPS, EPS_ROOT = 0.9, 0.99, 1e-8, 1e-8",
+            f"{RULES}[adam-second-order-vmap]",
+        ),
+        (
+            "momentum as an average",
+            '"velocity", self.momentum, 1.0)',
+            '"velocity", self.momentum, 1.0 - self.momentum)',
+            f"{RULES}[momentum-second-order-vmap]",
+        ),
+        (
+            "clipping ignored",
+            "if self.clip_norm is not None:",
+            "if False:",
+            f"{RULES}[clipped-second-order-vmap]",
+        ),
+    ],
+    "adaptation/problem.py": [
+        (
+            "running statistics not used at test",
+            'running_statistics() if self.batch_norm == "running" and not phase.training else nullcontext()',
+            "nullcontext()",
+            f"{WHOLE}[vmap-maml, running]",
+        ),
+        (
+            "running statistics used in training",
+            'running_statistics() if self.batch_norm == "running" and not phase.training else nullcontext()',
+            'running_statistics() if self.batch_norm == "running" else nullcontext()',
+            f"{WHOLE}[vmap-protonet, running]",
+        ),
+        (
+            "support normalised with the queries",
+            "with reference_rows(len(support_x), len(inputs)):",
+            "with nullcontext():",
+            f"{LAWS}support_policy_does_not_look_at_other_queries",
+        ),
+        (
+            "the last outputs of a wide head",
+            "outputs[:, : phase.way]",
+            "outputs[:, -phase.way :]",
+            SUMS + "the_first_outputs_of_a_wide_head_count",
+        ),
+        ("worst class wins", "outputs.argmax(1) == y", "outputs.argmin(1) == y", f"{WHOLE}[vmap-maml]"),
+        (
+            "sums in single precision",
+            "leaf.sum(0, dtype=_wide(leaf))",
+            "leaf.sum(0)",
+            SUMS + "sums_over_tasks_are_wide[vmap]",
+        ),
+        (
+            "sums in single precision, one by one",
+            "wide = [tree_map(lambda leaf: leaf.to(_wide(leaf)), values) for values in (part.sums, part.metrics)]",
+            "wide = [part.sums, part.metrics]",
+            SUMS + "sums_over_tasks_are_wide[loop]",
+        ),
+    ],
+    "adaptation/embedding.py": [
+        (
+            "support and queries apart",
+            "problem.forward(learned, torch.cat([support_x, x]), phase).tensor_split([len(support_x)])",
+            "problem.forward(learned, support_x, phase), problem.forward(learned, x, phase)",
+            f"{WHOLE}[vmap-protonet]",
+        ),
+    ],
+    "adaptation/losses.py": [
+        (
+            "no smoothing",
+            "label_smoothing=self.label_smoothing)",
+            "label_smoothing=0.0)",
+            "tests/laws/test_losses.py::test_weights_and_smoothing_are_those_of_cross_entropy",
+        ),
+        (
+            "weights of the last classes",
+            "self.class_weights[: outputs.shape[1]]",
+            "self.class_weights[::-1][: outputs.shape[1]]",
+            "tests/laws/test_losses.py::test_weights_and_smoothing_are_those_of_cross_entropy",
+        ),
+    ],
+    "adaptation/checkpointing.py": [
+        (
+            "weights of the losses ignored",
+            "torch.full_like(values[QUERY_LOSS + str(k)], weight) for",
+            "torch.ones_like(values[QUERY_LOSS + str(k)]) for",
+            "tests/laws/test_checkpointed_steps.py::test_every_method_has_equal_bits[multi-step-vmap]",
+        ),
+    ],
+    "adaptation/head.py": [
+        (
+            "any body passes",
+            "found[name].shape != value.shape or _relative(found[name], value) > tolerance",
+            "found[name].shape != value.shape",
+            SUMS + "a_head_that_is_not_the_end_is_refused",
+        ),
+    ],
+    "engine/fold.py": [
+        (
+            "number of tasks of one half",
+            "self.num_tasks + other.num_tasks",
+            "max(self.num_tasks, other.num_tasks)",
+            f"{WHOLE}[vmap-maml]",
+        ),
+        (
+            "rows as they come",
+            "value = value + other if index < sibling else other + value",
+            "value = value + other",
+            SUMS + "rows_are_in_the_order_of_tasks",
+        ),
+        (
+            "another tree",
+            "if sibling << level < self._num_leaves:",
+            "if (sibling + 1) << level <= self._num_leaves:",
+            f"{KEYS}fold_is_the_fixed_tree_in_any_order_of_arrival[13]",
+        ),
+        ("an incomplete sum", "if self._missing:", "if False:", f"{KEYS}an_incomplete_fold_has_no_total"),
+        (
+            "means that are sums",
+            "self._named(self.vector / self.num_tasks)",
+            "self._named(self.vector)",
+            SUMS + "a_mean_is_the_sum_over_the_number_of_tasks",
+        ),
+        (
+            "single precision",
+            "result.vector.astype(np.float64)",
+            "result.vector.astype(np.float32)",
+            SUMS + "the_fold_is_in_double_precision",
+        ),
+    ],
+    "engine/driver/outer.py": [
+        (
+            "linear one step early",
+            "(self.final_lr - self.lr) * progress",
+            "(self.final_lr - self.lr) * (step + 1) / steps",
+            f"{OUTER}schedules",
+        ),
+        (
+            "cosine of another angle",
+            "(1 + math.cos(math.pi * progress)) / 2",
+            "(1 + math.cos(math.pi / 2 * progress)) / 2",
+            f"{STOPPED}[2-cosine-sgd]",
+        ),
+        (
+            "drops one step early",
+            "step // self.step_every",
+            "(step + 1) // self.step_every",
+            f"{STOPPED}[2-step-sgd]",
+        ),
+        (
+            "a rate that is told and not used",
+            "piece.step(piece.options.lr_at(*self._moment[:2]) if lr is None else lr)",
+            "piece.step(piece.options.lr if lr is None else lr)",
+            f"{WHOLE}[vmap-maml]",
+        ),
+        (
+            "short gradients clipped",
+            "norm > self.options.clip_norm",
+            "norm < self.options.clip_norm",
+            f"{OUTER}clipping",
+        ),
+        (
+            "negative elements cut off",
+            "gradient.clip(-self.options.clip_value,",
+            "gradient.clip(0.0,",
+            f"{OUTER}clipping",
+        ),
+        (
+            "mean over one task less",
+            "mean = total.vector / total.num_tasks",
+            "mean = total.vector / (total.num_tasks - 1)",
+            f"{WHOLE}[vmap-maml]",
+        ),
+        (
+            "running mean over one step more",
+            "1 / (step + 1) if m is None",
+            "1 / (step + 2) if m is None",
+            f"{WHOLE}[vmap-maml, running mean]",
+        ),
+        (
+            "state of the optimiser not restored",
+            "        for piece in self._pieces:\n            piece.load(own)",
+            "        for piece in self._pieces:\n            piece.load({})",
+            f"{STOPPED}[4-constant-adam]",
+        ),
+        (
+            "parameters not restored",
+            "self._flat.copy_(self._layout.flatten(learned.params))",
+            "pass",
+            f"{STOPPED}[4-constant-sgd]",
+        ),
+    ],
+    "engine/driver/update_rules.py": [
+        (
+            "momentum dampened",
+            ".mul_(momentum).add_(gradient)",
+            ".mul_(momentum).add_(gradient, alpha=1 - momentum)",
+            f"{OUTER}one_flat_vector_steps_like_tensors_one_by_one[sgd]",
+        ),
+        (
+            "decay of the wrong sign",
+            "gradient.add(param, alpha=weight_decay)",
+            "gradient.add(param, alpha=-weight_decay)",
+            f"{WHOLE}[vmap-maml, first order]",
+        ),
+        (
+            "another beta2",
+            "_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8",
+            "_BETA1, _BETA2, _EPS = 0.9, 0.99, 1e-8",
+            f"{WHOLE}[vmap-maml]",
+        ),
+        (
+            "another epsilon",
+            "_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8",
+            "_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-5",
+            f"{WHOLE}[vmap-maml]",
+        ),
+        ("steps counted twice", "    count += 1\n", "    count += 2\n", f"{WHOLE}[vmap-maml]"),
+        (
+            "decay always coupled",
+            "torch._fused_adamw_ if decoupled else torch._fused_adam_",
+            "torch._fused_adam_",
+            f"{WHOLE}[vmap-meta_sgd]",
+        ),
+        (
+            "decay always decoupled",
+            "torch._fused_adamw_ if decoupled else torch._fused_adam_",
+            "torch._fused_adamw_",
+            f"{WHOLE}[vmap-joint]",
+        ),
+    ],
+    "keys.py": [
+        (
+            "steps alike",
+            "np.array([0, self.index, self.step, SPLITS",
+            "np.array([0, self.index, 0, SPLITS",
+            f"{KEYS}keys_are_golden",
+        ),
+        (
+            "splits alike",
+            "self.step, SPLITS.index(self.split)], dtype",
+            "self.step, 0], dtype",
+            f"{KEYS}keys_are_golden",
+        ),
+        ("streams alike", "[self.seed, STREAMS.index(stream)]", "[self.seed, 0]", f"{KEYS}keys_do_not_collide"),
+        (
+            "another place of the index",
+            "(0, index, step, SPLITS.index(split)), (seed, stream)",
+            "(index, 0, step, SPLITS.index(split)), (seed, stream)",
+            f"{KEYS}uniforms_of_many_keys_are_those_of_each",
+        ),
+        (
+            "seeds of torch alike",
+            "SPLITS.index(self.split), self.step, self.index)",
+            "SPLITS.index(self.split), 0, self.index)",
+            SUMS + "seeds_of_torch_differ_between_tasks",
+        ),
+        (
+            "a shard beyond the end",
+            "min(start + shard_size, num_tasks)",
+            "start + shard_size",
+            f"{KEYS}shards_cover_every_task_once[7-3]",
+        ),
+        (
+            "both halves alike",
+            "Block(self.level - 1, 2 * self.index + 1)",
+            "Block(self.level - 1, 2 * self.index)",
+            f"{KEYS}blocks_folded_elsewhere_have_the_same_bits[5]",
+        ),
+        (
+            "tasks of a shard from zero",
+            "repeat(step), range(start, stop))",
+            "repeat(step), range(stop - start))",
+            f"{KEYS}shards_cover_every_task_once[7-3]",
+        ),
+    ],
+    "engine/driver/step.py": [
+        (
+            "metrics of one task less",
+            "value / total.num_tasks for",
+            "value / (total.num_tasks - 1) for",
+            f"{WHOLE}[vmap-maml]",
+        ),
+        (
+            "the same tasks in every step",
+            "_shards(self.schedule, step if of is None else of)",
+            "_shards(self.schedule, 0 if of is None else of)",
+            f"{WHOLE}[vmap-maml]",
+        ),
+    ],
+    "engine/driver/scoring.py": [
+        (
+            "scores as they come",
+            "sorted(self._results, key=lambda pair: pair[0].index)",
+            "list(self._results)",
+            SUMS + "scores_are_in_the_order_of_episodes",
+        ),
+        (
+            "best episode first",
+            "SCORES[self.name].sign * self.main[:, -1]",
+            "-SCORES[self.name].sign * self.main[:, -1]",
+            SUMS + "the_worst_episode_comes_first",
+        ),
+        (
+            "headline before adapting",
+            "last = self.main[:, -1]\n        means",
+            "last = self.main[:, 0]\n        means",
+            f"{WHOLE}[vmap-maml]",
+        ),
+        (
+            "other test episodes for each checkpoint",
+            "split=split, step=0,",
+            "split=split, step=step,",
+            f"{WHOLE}[vmap-maml]",
+        ),
+    ],
+    "engine/worker/worker.py": [
+        (
+            "test in training mode",
+            "self.problem.set_training(training)",
+            "self.problem.set_training(True)",
+            SUMS + "dropout_is_off_at_test",
+        ),
+    ],
+    "api/evaluate.py": [
+        ("another seed of the test", "TEST_SEED = 0\n", "TEST_SEED = 1\n", f"{WHOLE}[vmap-maml]"),
+    ],
+    "trackers/scores.py": [
+        ("interval of another variance", "values.std(ddof=1)", "values.std(ddof=0)", f"{WHOLE}[vmap-maml]"),
+    ],
+}
+
+
+# Running them
+
+
+def copied(folder: Path) -> None:
+    """What tests need, in a folder of its own; the package is copied and everything else is linked to."""
+    shutil.copytree(ROOT / "raymeta", folder / "raymeta", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.iterdir():
+        if not (folder / path.name).exists() and path.name not in (".git", ".venv"):
+            (folder / path.name).symlink_to(path)
+    # Compiled once; a file is compiled again where its text differs, however fast it changed.
+    run_python(folder, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "raymeta", "tests")
+    place = run_python(folder, "-c", "import raymeta; print(raymeta.__file__)").stdout.strip()
+    if Path(place).resolve().parent != (folder / "raymeta").resolve():
+        raise SystemExit(f"tests would import {place} and not the copy in {folder}")
+
+
+def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def run_tests(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    return run_python(
+        folder, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", f"--timeout={LIMIT_S}", *tests
+    )
+
+
+def outcome(folder: Path, mutation: Mutation) -> str:
+    """What the named test makes of the mistake: `caught`, `SURVIVED`, or why that is not known."""
+    path = folder / "raymeta" / mutation.file
+    before = path.read_text(encoding="utf-8")
+    if before.count(mutation.old) != 1:
+        return f"OLD TEXT FOUND {before.count(mutation.old)} TIMES"
+    path.write_text(before.replace(mutation.old, mutation.new), encoding="utf-8")
+    try:
+        done = run_tests(folder, mutation.test)
+    finally:
+        path.write_text(before, encoding="utf-8")
+    if done.returncode > 1:
+        return f"NO TEST RAN: {(done.stdout + done.stderr).strip().splitlines()[-1]}"
+    return "caught" if done.returncode else "SURVIVED"
+
+
+def outcomes(chosen: Sequence[Mutation]) -> Iterator[tuple[Mutation, str, float]]:
+    """(mistake, outcome, seconds) one after another."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copied(folder)
+        tests = list(dict.fromkeys(mutation.test for mutation in chosen))
+        without = run_tests(folder, *tests)
+        if without.returncode:
+            raise SystemExit(f"a test fails without any mistake:\n{without.stdout[-3000:]}{without.stderr[-1000:]}")
+        for mutation in chosen:
+            began = time.perf_counter()
+            yield mutation, outcome(folder, mutation), time.perf_counter() - began
+
+
+def part_of(everything: Sequence[Mutation], part: str) -> list[Mutation]:
+    """`2/4`: every fourth one, from the second on. Raises ValueError where that is no part."""
+    number, _, count = part.partition("/")
+    if not 1 <= int(number) <= int(count):
+        raise ValueError(f"{part} is no part: write 1/4 to 4/4")
+    return list(everything[int(number) - 1 :: int(count)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="NAME", action="append", help="a mistake by name; may be given again")
+    parser.add_argument("--part", metavar="N/M", default="1/1", help="every M-th mistake, from the N-th on")
+    parser.add_argument("--list", action="store_true", help="show the mistakes and run nothing")
+    given = parser.parse_args(arguments)
+    everything = mutations()
+    if unknown := set(given.only or ()) - {mutation.name for mutation in everything}:
+        parser.error(f"there is no mistake called {sorted(unknown)[0]}: see --list")
+    try:
+        chosen = part_of([m for m in everything if not given.only or m.name in given.only], given.part)
+    except ValueError as error:
+        parser.error(str(error))
+    if given.list:
+        for mutation in chosen:
+            print(f"{mutation.name}\n    {mutation.file}\n    {mutation.test}")
+        return 0
+    counts: dict[str, Counter[str]] = {}
+    for mutation, told, seconds in outcomes(chosen):
+        print(f"{told:9} {seconds:5.1f} s  {mutation.name}", flush=True)
+        counts.setdefault(mutation.file, Counter())["caught" if told == "caught" else "other"] += 1
+    print(f"\n{'file':32} {'mistakes':>8} {'caught':>8}")
+    for file, count in counts.items():
+        print(f"{file:32} {count.total():8} {count['caught']:8}")
+    total = sum(counts.values(), Counter[str]())
+    print(f"{'all':32} {total.total():8} {total['caught']:8}")
+    return int(total["other"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
