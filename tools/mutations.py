@@ -13,6 +13,7 @@ once, or its test could not run. `tests/house/test_mutations.py` keeps the list 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -609,7 +610,7 @@ CHANGES: dict[str, Sequence[Change]] = {
             "negative elements cut off",
             "gradient.clip(-self.options.clip_value,",
             "gradient.clip(0.0,",
-            f"{OUTER}clipping",
+            f"{OUTER}clipping_is_the_same_for_negative_elements",
         ),
         (
             "mean over one task less",
@@ -795,19 +796,62 @@ def copied(folder: Path) -> None:
 
 
 def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *arguments], cwd=folder, env=environment(folder), capture_output=True, text=True, check=False
     )
 
 
-def run_tests(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    return run_python(
-        folder, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", f"--timeout={LIMIT_S}", *tests
-    )
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 
-def outcome(folder: Path, mutation: Mutation) -> str:
+SERVER = """
+import importlib, json, os, sys
+import pytest
+for name in ("torch", "torch.func", "torch._dynamo", "pydantic", "rich.live", "safetensors.torch", "tensorboardX"):
+    importlib.import_module(name)
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        code = int(pytest.main(json.loads(line)))
+        sys.stdout.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Runs tests, each time in a new process that has imported what takes long, and nothing of the package."""
+
+
+class Tests:
+    """Runs tests of a copy of the package."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", SERVER], cwd=folder, env=environment(folder), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *tests: str) -> int:
+        """The exit status of pytest: 0 passed, 1 failed, others where no test ran; `log` has what it printed."""
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", f"--timeout={LIMIT_S}"]
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps([*options, *tests]) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip()
+
+    def close(self) -> None:
+        self._server.communicate()
+
+
+def outcome(folder: Path, mutation: Mutation, tests: Tests) -> str:
     """What the named test makes of the mistake: `caught`, `SURVIVED`, or why that is not known."""
     path = folder / "raymeta" / mutation.file
     before = path.read_text(encoding="utf-8")
@@ -815,12 +859,12 @@ def outcome(folder: Path, mutation: Mutation) -> str:
         return f"OLD TEXT FOUND {before.count(mutation.old)} TIMES"
     path.write_text(before.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
-        done = run_tests(folder, mutation.test)
+        code = tests.run(mutation.test)
     finally:
         path.write_text(before, encoding="utf-8")
-    if done.returncode > 1:
-        return f"NO TEST RAN: {(done.stdout + done.stderr).strip().splitlines()[-1]}"
-    return "caught" if done.returncode else "SURVIVED"
+    if code not in (0, 1):
+        return f"NO TEST RAN: {tests.log.splitlines()[-1:]}"
+    return "caught" if code else "SURVIVED"
 
 
 def outcomes(chosen: Sequence[Mutation]) -> Iterator[tuple[Mutation, str, float]]:
@@ -828,13 +872,16 @@ def outcomes(chosen: Sequence[Mutation]) -> Iterator[tuple[Mutation, str, float]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copied(folder)
-        tests = list(dict.fromkeys(mutation.test for mutation in chosen))
-        without = run_tests(folder, *tests)
-        if without.returncode:
-            raise SystemExit(f"a test fails without any mistake:\n{without.stdout[-3000:]}{without.stderr[-1000:]}")
-        for mutation in chosen:
-            began = time.perf_counter()
-            yield mutation, outcome(folder, mutation), time.perf_counter() - began
+        tests = Tests(folder)
+        try:
+            if tests.run(*dict.fromkeys(mutation.test for mutation in chosen)):
+                raise SystemExit(f"a test fails without any mistake:\n{tests.log[-3000:]}")
+            for mutation in chosen:
+                began = time.perf_counter()
+                told = outcome(folder, mutation, tests)
+                yield mutation, told, time.perf_counter() - began
+        finally:
+            tests.close()
 
 
 def part_of(everything: Sequence[Mutation], part: str) -> list[Mutation]:

@@ -66,7 +66,7 @@ def test_a_text_that_is_gone_is_told(tmp_path: Path) -> None:
     (tmp_path / "raymeta").mkdir()
     (tmp_path / "raymeta" / "keys.py").write_text("nothing\n")
     mutation = next(m for m in tool().mutations() if m.file == "keys.py")
-    assert tool().outcome(tmp_path, mutation) == "OLD TEXT FOUND 0 TIMES"
+    assert tool().outcome(tmp_path, mutation, None) == "OLD TEXT FOUND 0 TIMES"
 
 
 @pytest.mark.slow
