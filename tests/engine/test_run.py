@@ -271,6 +271,7 @@ def test_a_time_limit_ends_the_run_normally(tmp_path: Path) -> None:
     assert set(summary["headline"]) == {"name", "value", "ci95", "episodes", "split", "better"}
 
 
+@pytest.mark.slow
 def test_the_headline_scores_the_checkpoint_best_on_validation(tmp_path: Path) -> None:
     run = raymeta.meta_train(output=str(tmp_path), **{**SMALL, "steps": 12, "validate_every": 3})
     rows = [row for row in run.metrics() if "val/accuracy" in row]

@@ -169,6 +169,7 @@ def test_without_curvature_it_is_first_order_maml() -> None:
     torch.testing.assert_close(first, b_matrix @ (start - 0.3 * a - b), rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_bits(local_ray: Any, tmp_path: Path) -> None:
     options = {"tasks": "sinusoid", "model": "mlp", "algorithm.inner_steps": 3, "algorithm.inner_lr": 0.01}
     run = require_equal_bits(tmp_path, algorithm="imaml", **options)

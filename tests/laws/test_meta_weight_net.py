@@ -182,6 +182,7 @@ def by_value(local_ray: Any) -> Iterator[None]:
     local_ray.cloudpickle.unregister_pickle_by_value(noisy_labels)
 
 
+@pytest.mark.slow
 def test_bits(by_value: None, tmp_path: Path) -> None:
     run = require_equal_bits(tmp_path, **OPTIONS)
     start = build(load_config(files=[run.path / "config.yaml"], trust=True).config).initial.params

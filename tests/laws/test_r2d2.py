@@ -110,6 +110,7 @@ def test_a_feature_of_ones_is_added() -> None:
     torch.testing.assert_close(with_ones(torch.zeros(2, 3)), torch.tensor([[0.0, 0.0, 0.0, 1.0]] * 2))
 
 
+@pytest.mark.slow
 def test_bits_and_the_scalars_move(local_ray: Any, tmp_path: Path) -> None:
     options = {"tasks": "glyphs", "model": "mlp", "model.hidden": [16], "algorithm.init_ridge": 1.0}
     run = require_equal_bits(tmp_path, algorithm="r2d2", **options, **{"outer.weight_decay": 0.1})

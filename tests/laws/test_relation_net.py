@@ -130,6 +130,7 @@ def test_scores_tell_the_loss_that_is_trained() -> None:
     torch.testing.assert_close(scores["loss"][:, 0], torch.stack(expected), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["transductive", "running"])
 def test_bits_and_both_networks_learn(policy: str, local_ray: Any, tmp_path: Path) -> None:
     options: dict[str, Any] = {"tasks": "glyphs", "model": "conv4", "model.width": 4, "batch_norm": policy}

@@ -183,6 +183,7 @@ def test_sums_on_nodes_have_the_same_bits_and_less_to_carry(ray_cluster: Any, ex
             assert train(config, pool, Watcher(), tmp_path / aggregate) == expected
 
 
+@pytest.mark.slow
 def test_a_lost_part_of_a_block_is_computed_again_and_counted_once(
     local_ray: Any, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_frozen_worker_delays_nothing_and_is_replaced(local_ray: Any, expected
     assert "worker_hung" in watcher.kinds()
 
 
+@pytest.mark.slow
 def test_the_loser_of_a_race_stays_on_the_account(local_ray: Any, expected: str, tmp_path: Path) -> None:
     """A worker that was late in one step is still busy in the next: it is not given shards as if it were idle."""
     config = config_of()
@@ -375,6 +377,7 @@ def test_data_is_shipped_or_read_on_each_node(local_ray: Any, omniglot_root: Pat
             (root / "away").rename(file)
 
 
+@pytest.mark.slow
 def test_validation_beside_training_changes_nothing(local_ray: Any, tmp_path: Path) -> None:
     results = []
     for workers, overlap in ((0, False), (2, False), (2, True)):
