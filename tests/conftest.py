@@ -61,6 +61,14 @@ def local_ray(ray_cluster: Any) -> Any:
     return ray
 
 
+@pytest.fixture
+def by_value(request: pytest.FixtureRequest, local_ray: Any) -> Iterator[None]:
+    """Workers get the classes of the test's module themselves, since they cannot import tests."""
+    local_ray.cloudpickle.register_pickle_by_value(request.module)
+    yield
+    local_ray.cloudpickle.unregister_pickle_by_value(request.module)
+
+
 @pytest.fixture(scope="session")
 def looked_at(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A folder of real small runs, one sweep and measurements, and the runs by what they are; tests only read them."""

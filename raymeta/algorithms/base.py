@@ -58,6 +58,11 @@ class Algorithm(ABC):
     score: ClassVar[ScoreName | None] = None
     """name of its score in `SCORES`; what the goal of the tasks says unless given"""
 
+    @property
+    def has_own_step(self) -> bool:
+        """Whether an outer step is anything but one map of `task_gradient` and one update."""
+        return type(self).step is not Algorithm.step
+
     def num_outputs(self, tasks: TaskSet) -> int | None:
         """Outputs of the model's head for `tasks`; None for a model that ends with features.
 

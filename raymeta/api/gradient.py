@@ -70,6 +70,11 @@ def meta_gradient(
     """
     if not episodes:
         raise ConfigError("meta_gradient needs at least one episode")
+    if algorithm.has_own_step:
+        raise ConfigError(
+            f"{type(algorithm).__name__} has no meta-gradient of episodes alone: train it with meta_train, where its "
+            "outer step and its task set are"
+        )
     if loss is not None and getattr(algorithm, "inner_loss_reduction", "mean") != "mean":
         raise ConfigError("a loss of your own is used as it is: leave inner_loss_reduction at mean")
     goal = _checked_goal(episodes, algorithm, labelled=loss is None or algorithm.goals == ("classification",))

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from raymeta.adaptation.problem import Learned, Problem, Vectorize
-from raymeta.algorithms.base import Algorithm
 from raymeta.autodiff.failures import LOOP
 from raymeta.config.build_problem import build_problem, example_inputs, is_known
 from raymeta.config.schema import RunConfig
@@ -141,8 +140,7 @@ def _vectorize(config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectori
 def initial_state(config: RunConfig, built: Built) -> RunState:
     """A run before its first step."""
     algorithm = config.algorithm
-    apart = type(algorithm).step is not Algorithm.step
-    outer = OuterOptimizer(built.initial, config.outer, algorithm.outer_of, apart=apart)
+    outer = OuterOptimizer(built.initial, config.outer, algorithm.outer_of, apart=algorithm.has_own_step)
     return RunState(outer, first_chunks(config), fixed=built.fixed)
 
 

@@ -21,6 +21,11 @@ class Job(NamedTuple):
     function: str = TASK_GRADIENT  # the method, where it is summed
     step: int | None = None  # the outer step, where the tasks are those of another
 
+    @property
+    def name(self) -> str:
+        """What takes as long as others of this name."""
+        return self.function if self.kind == "gradient" else self.kind
+
 
 class Payload(NamedTuple):
     """What goes to every worker for one map, and is only read."""

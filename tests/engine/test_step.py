@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +95,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("plain")
     trained(output, FourMaps())
     return output
-
-
-@pytest.fixture
-def by_value(local_ray: Any) -> Iterator[None]:
-    """Workers get this module's classes themselves, since they cannot import tests."""
-    module = sys.modules[__name__]
-    local_ray.cloudpickle.register_pickle_by_value(module)
-    yield
-    local_ray.cloudpickle.unregister_pickle_by_value(module)
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")

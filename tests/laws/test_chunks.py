@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +62,6 @@ class Hungry(MAML):
 def _require(num_tasks: int, most: int) -> None:
     if num_tasks > most:
         raise torch.OutOfMemoryError(f"CUDA out of memory: {num_tasks} tasks, where {most} fit")
-
-
-@pytest.fixture
-def by_value(local_ray: Any) -> Iterator[None]:
-    """Workers get this module's classes themselves, since they cannot import tests."""
-    module = sys.modules[__name__]
-    local_ray.cloudpickle.register_pickle_by_value(module)
-    yield
-    local_ray.cloudpickle.unregister_pickle_by_value(module)
 
 
 def train(folder: Path, **options: Any) -> Run:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from raymeta.adaptation.head import require_head
 from raymeta.adaptation.problem import Learned, Phase, Problem
-from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.base import TASK_GRADIENT, Algorithm
 from raymeta.autodiff.derivatives import whole_graphs
 from raymeta.autodiff.failures import exact_attention
 from raymeta.autodiff.surroundings import put_back, seeded_by
+from raymeta.engine.driver.outer import Moment, OuterOptimizer, OuterOptions
+from raymeta.engine.fold import Total
 from raymeta.engine.worker.memory_errors import is_memory_error
 from raymeta.errors import ConfigError, NotTwiceDifferentiable
 from raymeta.keys import Split, TaskKey
 from raymeta.models.shapes import type_of
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.episodes import Episode, Examples, in_type, stack_episodes
-from raymeta.tree import Params
+from raymeta.tree import Layout, Params, outer_type
 
 NUM_TASKS = 2
 """Tasks that are computed together: one alone lies in memory as no task beside others does."""
@@ -43,7 +45,7 @@ def rehearse(
         keys = [TaskKey(seed, split, 0, index) for index in range(NUM_TASKS)]
         episodes = [in_type(type_of(problem.model), few_of_each_class(tasks.episode(key))) for key in keys]
         with seeded_by(seed), exact_attention(), whole_graphs():
-            if split == "train":
+            if split == "train" and (algorithm.predicts or not algorithm.has_own_step):  # else nobody calls the model
                 require_computable(algorithm, problem, learned, episodes[0])
             _compute(algorithm, problem, learned, keys, episodes)
 
@@ -53,17 +55,76 @@ def _compute(
 ) -> None:
     training = keys[0].split == "train"
     batch = stack_episodes(episodes)
-    phase = Phase(training=training, inner_steps=None if training else 1, way=problem.way_of(batch))
     problem.set_training(training)
     try:
-        noise = algorithm.noise(problem, keys, batch, phase)
-        method = algorithm.contribution if training else algorithm.scores
-        method(problem, learned, batch, noise=noise, phase=phase)
+        if training:
+            take_two_steps(algorithm, problem, learned, keys, batch)
+        else:
+            phase = Phase(training=False, inner_steps=1, way=problem.way_of(batch))
+            noise = algorithm.noise(problem, keys, batch, phase)
+            algorithm.scores(problem, learned, batch, noise=noise, phase=phase)
+    except ConfigError:
+        raise
     except Exception as error:
         if not is_memory_error(error):  # a run takes fewer tasks at once then
             raise algorithm.explained(problem, episodes[0], error) from error
     finally:
         problem.set_training(True)
+
+
+def take_two_steps(
+    algorithm: Algorithm, problem: Problem, learned: Learned, keys: Sequence[TaskKey], batch: Episode
+) -> None:
+    """Two outer steps of the algorithm on copies of what is learned: a second one, for what is carried over.
+
+    Raises `ConfigError` where running statistics are learned, but a step of the method's own leaves them as they are.
+    """
+    dtype = type_of(problem.model)
+    wide = [{name: value.to(outer_type(value.dtype)) for name, value in part.items()} for part in learned[:2]]
+    outer = OuterOptimizer(Learned(*wide), OuterOptions(), algorithm.outer_of, apart=algorithm.has_own_step)
+    for step in range(2):
+        outer.begin(Moment(step, 2, Layout.of(outer.state), problem.momenta()))
+        phase = Phase(step=step, way=problem.way_of(batch))
+        algorithm.step(outer, Here(algorithm, problem, outer, keys, batch, phase, dtype), phase)
+    if learned.state and all(torch.equal(value, wide[1][name]) for name, value in outer.state.items()):
+        raise ConfigError(
+            f"batch_norm running: the step of {type(algorithm).__name__} does not move the running statistics: use "
+            "--batch_norm transductive, or outer.descend in its step"
+        )
+
+
+class Here(NamedTuple):
+    """`compute` of `Algorithm.step` in this process, on one batch of tasks."""
+
+    algorithm: Algorithm
+    problem: Problem
+    outer: OuterOptimizer
+    keys: Sequence[TaskKey]
+    batch: Episode
+    phase: Phase
+    dtype: torch.dtype
+
+    def __call__(
+        self,
+        function: str = TASK_GRADIENT,
+        *,
+        given: Mapping[str, Tensor] | None = None,
+        rows: Mapping[str, Tensor] | None = None,
+        of: int | None = None,
+    ) -> Total:
+        learned = Learned(*map(self._narrow, (self.outer.params, self.outer.state, given or {})))
+        noise = self.algorithm.noise(self.problem, self.keys, self.batch, self.phase)
+        own = None if rows is None else self._narrow(rows)
+        options: Any = {"noise": noise, "phase": self.phase, "function": function, "rows": own}
+        part = self.algorithm.contribution(self.problem, learned, self.batch, **options)
+        layout = Layout.of(part.sums)
+        found = {name: row.detach().to(outer_type(row.dtype)).numpy() for name, row in part.rows.items()}
+        vector = layout.flatten(part.sums).detach().double().numpy()
+        return Total(len(self.keys), vector, {}, (), (found,) if found else (), layout)
+
+    def _narrow(self, values: Mapping[str, Tensor]) -> Params:
+        """In the type of the network, and in memory of their own."""
+        return {n: v.to(self.dtype if v.is_floating_point() else v.dtype, copy=True) for n, v in values.items()}
 
 
 def require_computable(algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:

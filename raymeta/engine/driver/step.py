@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,7 +100,7 @@ class Maps:
                 stopwatch.begin(WORK)
             return fold.total()
         finally:
-            stopwatch.begin(REST)
+            stopwatch.begin(OUTER)
 
     @property
     def _learned(self) -> Layout:
@@ -133,36 +133,32 @@ def take_step(milestones: Milestones, work: Counter[str] | None = None) -> tuple
 
     Raises `NonFiniteMap`.
     """
-    state, blueprint, schedule, stopwatch = (
-        milestones.state,
-        milestones.blueprint,
-        milestones.schedule,
-        milestones.stopwatch,
-    )
+    state, blueprint = milestones.state, milestones.blueprint
+    schedule, stopwatch = milestones.schedule, milestones.stopwatch
     algorithm, outer = blueprint.algorithm, state.outer
-    is_plain = type(algorithm).step is Algorithm.step  # one map, and nothing changes before it is there
     outer.begin(Moment(state.step, schedule.steps, blueprint.state_layout, blueprint.momenta))
     while True:
         maps = Maps(milestones.executor, blueprint, schedule, state, stopwatch, work)
         try:
-            if is_plain:
-                total = maps()
-                stopwatch.begin(OUTER)
-                own = {names.OUTER_GRAD_NORM: outer.descend(total, algorithm)}
-            else:
-                with _transaction(state), _as_on_a_worker(blueprint.numerics, algorithm):
-                    own = algorithm.step(outer, maps, Phase(step=state.step))
+            with _transaction(state, blueprint) if algorithm.has_own_step else nullcontext():
+                own = algorithm.step(outer, maps, Phase(step=state.step))
             return maps.metrics | own | {names.OUTER_LR: outer.rate}, maps.num_tasks
         except OutOfMemory as error:
             milestones.out_of_memory(error)
+        finally:
+            stopwatch.begin(REST)
 
 
 @contextmanager
-def _transaction(state: RunState) -> Iterator[None]:
-    """Put back what a step changed, where it does not come to its end."""
+def _transaction(state: RunState, blueprint: Blueprint) -> Iterator[None]:
+    """Put back what a step of a method's own changed, where it does not come to its end.
+
+    One that is not needs none: nothing changes before its only map is there.
+    """
     before = state.outer.snapshot()
     try:
-        yield
+        with _as_on_a_worker(blueprint.numerics, blueprint.algorithm):
+            yield
     except BaseException:
         state.outer.restore(before)
         raise
@@ -189,6 +185,7 @@ def _as_on_a_worker(numerics: Numerics, algorithm: Algorithm) -> Iterator[None]:
 
 
 def non_finite_gradient(total: Total, milestones: Milestones) -> NonFiniteGradient:
+    """What to raise for a map whose `total` is not finite, after the state before its step was saved."""
     keys = ", ".join(f"(seed {k.seed}, {k.split}, step {k.step}, index {k.index})" for k in total.non_finite[:4])
     more = f" and {len(total.non_finite) - 4} more" if len(total.non_finite) > 4 else ""
     has_inner_rate = hasattr(milestones.blueprint.algorithm, "inner_lr")

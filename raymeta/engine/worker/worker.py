@@ -97,7 +97,7 @@ class Worker:
         self._prefetch = Prefetch(
             blueprint.tasks,
             steps_at_once=steps_at_once and not on_gpu,
-            keeps_step=type(blueprint.algorithm).step is not Algorithm.step,
+            keeps_step=blueprint.algorithm.has_own_step,
             finish=_pinned if on_gpu else self._moved,
         )
 

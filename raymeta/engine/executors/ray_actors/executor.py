@@ -247,7 +247,7 @@ class RayExecutor:
             return
         seat.tasks += batch.shards[call.position].num_tasks
         if not result.compile_s:
-            self._deadlines.finished(batch.job.kind, call.age(now), call.depth)
+            self._deadlines.finished(batch.job.name, call.age(now), call.depth)
         batch.seconds += result.seconds
         for other in batch.given.pop(call.position, []):
             if other is not call:
@@ -308,7 +308,7 @@ class RayExecutor:
     def _look_at(self, call: Call, now: float) -> None:
         batch, age_s = call.batch, call.age(now)
         copies = 0 if call.obsolete else len(batch.given.get(call.position, []))
-        match self._deadlines.decide(batch.job.kind, age_s, call.depth, copies=copies, waiting=len(batch.todo)):
+        match self._deadlines.decide(batch.job.name, age_s, call.depth, copies=copies, waiting=len(batch.todo)):
             case "give_up":
                 self._lose(call.seat, call.actor, f"has not answered for {age_s:.0f} s", kind="worker_hung")
             case "copy":

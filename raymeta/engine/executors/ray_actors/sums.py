@@ -65,7 +65,7 @@ class NodeSums:
     def give_up_late(self, now: float, hung_after: Callable[[str], float]) -> None:
         """Do again what a node has not answered for so many seconds, by kind of job."""
         for reference, asked in list(self._asked.items()):
-            if now - asked.asked > hung_after(asked.batch.job.kind):
+            if now - asked.asked > hung_after(asked.batch.job.name):
                 del self._asked[reference]
                 self._lost(asked, "no answer")
 
