@@ -63,10 +63,13 @@ def local_ray(ray_cluster: Any) -> Any:
 
 @pytest.fixture
 def by_value(request: pytest.FixtureRequest, local_ray: Any) -> Iterator[None]:
-    """Workers get the classes of the test's module themselves, since they cannot import tests."""
-    local_ray.cloudpickle.register_pickle_by_value(request.module)
+    """Workers get the classes of the test's module, and of those in its `SENT`: they cannot import tests."""
+    modules = [request.module, *getattr(request.module, "SENT", ())]
+    for module in modules:
+        local_ray.cloudpickle.register_pickle_by_value(module)
     yield
-    local_ray.cloudpickle.unregister_pickle_by_value(request.module)
+    for module in modules:
+        local_ray.cloudpickle.unregister_pickle_by_value(module)
 
 
 @pytest.fixture(scope="session")

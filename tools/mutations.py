@@ -480,7 +480,7 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "support normalised with the queries",
-            "with reference_rows(len(support_x), len(inputs)):",
+            "with reference_rows(num_examples(support_x), num_examples(inputs)):",
             "with nullcontext():",
             f"{LAWS}support_policy_does_not_look_at_other_queries",
         ),
@@ -507,7 +507,7 @@ CHANGES: dict[str, Sequence[Change]] = {
     "adaptation/embedding.py": [
         (
             "support and queries apart",
-            "problem.forward(learned, torch.cat([support_x, x]), phase).tensor_split([len(support_x)])",
+            "problem.forward(learned, joined(support_x, x), phase).tensor_split([num_examples(support_x)])",
             "problem.forward(learned, support_x, phase), problem.forward(learned, x, phase)",
             f"{WHOLE}[vmap-protonet]",
         ),

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.tasks.inputs import Inputs, joined, num_examples
 
 
-def embed(problem: Problem, learned: Learned, support_x: Tensor, x: Tensor, phase: Phase) -> tuple[Tensor, Tensor]:
+def embed(problem: Problem, learned: Learned, support_x: Inputs, x: Inputs, phase: Phase) -> tuple[Tensor, Tensor]:
     """Outputs of the model for support [S, ...] and queries [Q, ...], which pass it as one batch.
 
     Under the policy `support` they pass it apart, and the support's statistics normalise both.
@@ -16,7 +17,7 @@ def embed(problem: Problem, learned: Learned, support_x: Tensor, x: Tensor, phas
     if problem.batch_norm == "support":
         z_S = problem.forward(learned, support_x, phase)
         return z_S, problem.forward(learned, x, phase, support_x=support_x)
-    z_S, z_Q = problem.forward(learned, torch.cat([support_x, x]), phase).tensor_split([len(support_x)])
+    z_S, z_Q = problem.forward(learned, joined(support_x, x), phase).tensor_split([num_examples(support_x)])
     return z_S, z_Q
 
 

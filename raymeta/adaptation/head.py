@@ -11,13 +11,14 @@ from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.autodiff.surroundings import put_back
 from raymeta.errors import ConfigError
 from raymeta.system.signals import raise_if_interrupt
+from raymeta.tasks.inputs import Inputs
 from raymeta.tree import Params
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Largest relative difference that rounding may make; 1e-1 in half precision."""
 
 
-def require_head(problem: Problem, learned: Learned, x: Tensor) -> None:
+def require_head(problem: Problem, learned: Learned, x: Inputs) -> None:
     """Raise `ConfigError` unless `classify(features(x))` equals `forward(x)` for x [n, *feature], gradients too."""
     phase = Phase(training=True)
 
@@ -37,7 +38,7 @@ def require_head(problem: Problem, learned: Learned, x: Tensor) -> None:
         raise _not_a_head(problem, f"the rest of the model fails without it: {error}") from error
     finally:
         put_back(moment)
-    tolerance = TOLERANCES.get(x.dtype, 1e-1)
+    tolerance = TOLERANCES.get(expected[_OUTPUTS].dtype, 1e-1)
     for name, value in expected.items():
         if found[name].shape != value.shape or _relative(found[name], value) > tolerance:
             what = "the outputs change" if name == _OUTPUTS else f"the gradient of {name} changes"

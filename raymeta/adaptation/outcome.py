@@ -8,8 +8,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from raymeta.adaptation.problem import Problem
+from raymeta.tasks.inputs import Inputs
 
-Predictor = Callable[[Tensor], Tensor]
+Predictor = Callable[[Inputs], Tensor]
 """Query inputs [Q, *feature] to outputs [Q, num_outputs]."""
 
 
@@ -37,11 +38,11 @@ def training_metrics(
     return metrics
 
 
-def once(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def once(function: Predictor) -> Predictor:
     """`function` remembering its last result, since the predictors of a task all see the same queries."""
-    last: list[tuple[Tensor, Tensor]] = []
+    last: list[tuple[Inputs, Tensor]] = []
 
-    def call(x: Tensor) -> Tensor:
+    def call(x: Inputs) -> Tensor:
         if not last or last[0][0] is not x:
             last[:] = [(x, function(x))]
         return last[0][1]

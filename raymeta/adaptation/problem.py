@@ -21,6 +21,7 @@ from raymeta.models.layers.norm import BatchNorm, drop_running_statistics, refer
 from raymeta.tasks.base import Goal
 from raymeta.tasks.border import IGNORED, cross_entropy, squared_error
 from raymeta.tasks.episodes import Episode, Examples, tasks_of
+from raymeta.tasks.inputs import Inputs, arguments_of, copied, joined, num_examples
 from raymeta.tree import Params, tree_map
 
 BatchNormPolicy = Literal["transductive", "support", "running"]
@@ -168,14 +169,14 @@ class Problem:
         """The batch-norm policy for a result: `none` where the model has no batch norm."""
         return self.batch_norm if any(self._batch_norms()) else "none"
 
-    def forward(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
-        """Outputs [n, num_outputs] for x [n, *feature] under the batch-norm policy.
+    def forward(self, learned: Learned, x: Inputs, phase: Phase, *, support_x: Inputs | None = None) -> Tensor:
+        """Outputs [n, num_outputs] for x [n, *feature] under the batch-norm policy; by name where x is several inputs.
 
         `support_x` are the task's support inputs where x are queries: the policy `support` normalises with them.
         """
         return self._apply(self.model, learned, x, phase, support_x)
 
-    def predict(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
+    def predict(self, learned: Learned, x: Inputs, phase: Phase, *, support_x: Inputs | None = None) -> Tensor:
         """As `forward`, of the outputs those of the task's own classes, see `of_way`."""
         return self.of_way(self.forward(learned, x, phase, support_x=support_x), phase)
 
@@ -183,7 +184,7 @@ class Problem:
         """The first `way` of outputs [n, num_outputs, ...], where the head has more since training has more classes."""
         return outputs[:, : phase.way] if self.wide_head and phase.way < outputs.shape[1] else outputs
 
-    def features(self, learned: Learned, x: Tensor, phase: Phase, *, support_x: Tensor | None = None) -> Tensor:
+    def features(self, learned: Learned, x: Inputs, phase: Phase, *, support_x: Inputs | None = None) -> Tensor:
         """Inputs of the head [n, d]: the model without its last linear layer."""
         return self._apply(self._body, learned, x, phase, support_x)
 
@@ -207,28 +208,28 @@ class Problem:
         result: Tensor = functional_call(self.model.get_submodule(self.head_name), own, (z,))
         return result
 
-    def _apply(self, module: nn.Module, learned: Learned, x: Tensor, phase: Phase, support_x: Tensor | None) -> Tensor:
+    def _apply(self, module: nn.Module, learned: Learned, x: Inputs, phase: Phase, support_x: Inputs | None) -> Tensor:
         values = self._values(module, learned)
         if self.batch_norm == "support" and support_x is not None:
-            return self._joint(module, values, support_x, x)[len(support_x) :]
+            return self._joint(module, values, support_x, x)[num_examples(support_x) :]
         if self.habits.changes_inputs:
-            x = x.clone()
+            x = copied(x)
         frozen = running_statistics() if self.batch_norm == "running" and not phase.training else nullcontext()
         with frozen:
             return self._call(module, values, x)
 
-    def rows_of_support(self, learned: Learned, support_x: Tensor, x: Tensor) -> Tensor:
+    def rows_of_support(self, learned: Learned, support_x: Inputs, x: Inputs) -> Tensor:
         """Outputs for the support inputs in one batch with queries x, normalised by the support rows."""
-        return self._joint(self.model, self._values(self.model, learned), support_x, x)[: len(support_x)]
+        return self._joint(self.model, self._values(self.model, learned), support_x, x)[: num_examples(support_x)]
 
-    def _joint(self, module: nn.Module, values: Params, support_x: Tensor, x: Tensor) -> Tensor:
-        inputs = torch.cat([support_x, x])
-        with reference_rows(len(support_x), len(inputs)):
+    def _joint(self, module: nn.Module, values: Params, support_x: Inputs, x: Inputs) -> Tensor:
+        inputs = joined(support_x, x)
+        with reference_rows(num_examples(support_x), num_examples(inputs)):
             return self._call(module, values, inputs)
 
-    def _call(self, module: nn.Module, values: Params, x: Tensor) -> Tensor:
+    def _call(self, module: nn.Module, values: Params, x: Inputs) -> Tensor:
         with unwritten(values) if self._own_states else nullcontext():
-            outputs: Tensor = functional_call(module, values, (x,))
+            outputs: Tensor = functional_call(module, values, *arguments_of(x))
         return outputs
 
     def set_training(self, training: bool) -> None:
@@ -344,7 +345,7 @@ def _vmap(function: Callable[..., Any], episodes: Episode, noise: dict[str, Tens
     # torch.vmap refuses None leaves, so what is missing is left out and put back inside.
     sides = [{name: v for name, v in side._asdict().items() if v is not None} for side in episodes]
 
-    def call(support: dict[str, Tensor], query: dict[str, Tensor], noise: dict[str, Tensor]) -> Any:
+    def call(support: dict[str, Any], query: dict[str, Any], noise: dict[str, Tensor]) -> Any:
         return function(Episode(Examples(**support), Examples(**query)), noise)
 
     support, query = sides

@@ -18,9 +18,11 @@ from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import Algorithm
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.keys import TaskKey
+from raymeta.models.shapes import type_of
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
+from raymeta.tasks.inputs import joined
 from raymeta.tree import Params, tree_map
 
 
@@ -67,7 +69,7 @@ class Baseline(Algorithm):
         support = episodes.support
         if phase.training:
             return {}
-        num_support, passes = support.x.shape[1], steps_in(phase, 0, self.test_inner_steps)
+        num_support, passes = support.y.shape[1], steps_in(phase, 0, self.test_inner_steps)
         generators = [key.generator("noise") for key in keys]
         orders = [np.argsort(rng.random((passes, num_support)), axis=1, kind="stable") for rng in generators]
         noise = {"order": torch.from_numpy(np.stack(orders))}
@@ -75,13 +77,13 @@ class Baseline(Algorithm):
             width = problem.model.get_submodule(problem.head_name).in_features
             way = int(support.y.max()) + 1
             directions = np.stack([rng.standard_normal((way, int(width))) for rng in generators])  # type: ignore[arg-type]
-            noise["directions"] = torch.from_numpy(directions).to(support.x.dtype)
+            noise["directions"] = torch.from_numpy(directions).to(type_of(problem.model))
         return noise
 
     def task_loss(
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        x = torch.cat([episode.support.x, episode.query.x])
+        x = joined(episode.support.x, episode.query.x)
         sides = (episode.support.class_id, episode.query.class_id)
         class_id = torch.cat([ids for ids in sides if ids is not None])
         if self.head == "linear":

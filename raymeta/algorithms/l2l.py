@@ -21,6 +21,7 @@ from raymeta.models.layers.coordinate_lstm import CoordinateLSTM
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
+from raymeta.tasks.inputs import only
 from raymeta.trackers.names import OUTER_GRAD_NORM
 from raymeta.trackers.scores import ScoreName
 from raymeta.tree import Params
@@ -64,9 +65,9 @@ class L2L(ScoredAlgorithm):
         return CoordinateLSTM(2, self.hidden, self.layers)
 
     def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
-        dim = episodes.support.x.shape[-1]
-        theta = np.stack([START * key.generator("noise").standard_normal(dim) for key in keys])
-        return {"theta": torch.from_numpy(theta).to(episodes.support.x.dtype)}
+        x = only(episodes.support.x)
+        theta = np.stack([START * key.generator("noise").standard_normal(x.shape[-1]) for key in keys])
+        return {"theta": torch.from_numpy(theta).to(x.dtype)}
 
     def step(self, outer: Outer, compute: Compute, phase: Phase) -> dict[str, float]:
         episode, window = divmod(phase.step, self.windows)
@@ -125,7 +126,7 @@ class L2L(ScoredAlgorithm):
 
 def quadratic(task: Examples, theta: Tensor) -> Tensor:
     """‖Wθ − y‖² of `Quadratics`."""
-    return (task.x @ theta - task.y[:, 0]).square().sum()
+    return (only(task.x) @ theta - task.y[:, 0]).square().sum()
 
 
 def preprocess(gradient: Tensor, p: float) -> Tensor:

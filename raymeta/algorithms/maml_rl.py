@@ -18,6 +18,7 @@ from raymeta.keys import TaskKey
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal
 from raymeta.tasks.episodes import Episode, Noise
+from raymeta.tasks.inputs import only
 from raymeta.tasks.navigation import moved, reward
 from raymeta.trackers.scores import ScoreName
 from raymeta.tree import Params, detach
@@ -76,7 +77,7 @@ class MAMLRL(ScoredAlgorithm):
         """Standard normal numbers [T, K + 1, trajectories, horizon, 2] of all policies of a task."""
         shape = steps_in(phase, self.inner_steps, None) + 1, self.trajectories, self.horizon, 2
         drawn = np.stack([key.generator("noise").standard_normal(shape) for key in keys])
-        return {"actions": torch.from_numpy(drawn).to(episodes.support.x.dtype)}
+        return {"actions": torch.from_numpy(drawn).to(only(episodes.support.x).dtype)}
 
     def task_loss(
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
@@ -101,7 +102,7 @@ class MAMLRL(ScoredAlgorithm):
         self, problem: Problem, learned: Learned, episode: Episode, noise: Noise, phase: Phase
     ) -> tuple[list[Params], list[Trajectories]]:
         """Policies before and after each inner step, and what each did."""
-        goal, policies = episode.support.x[0], [learned.params]
+        goal, policies = only(episode.support.x)[0], [learned.params]
         sampled = [self._sampled(problem, learned.params, goal, noise["actions"][0], phase)]
         for k in range(1, len(noise["actions"])):
             last = sampled[-1]

@@ -27,6 +27,7 @@ from raymeta.models.shapes import require_outputs
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Noise
+from raymeta.tasks.inputs import only
 from raymeta.tree import Params
 
 CONTROLLER = "controller"
@@ -116,7 +117,7 @@ class MANN(ScoredAlgorithm):
     ) -> tuple[Tensor, Tensor]:
         """Logits [L, W] at each step of the sequence, and the labels [L], which come a step later."""
         support, query, order = *episode, noise["order"]
-        x_L, y_L = torch.cat([support.x, query.x])[order], torch.cat([support.y, query.y])[order]
+        x_L, y_L = torch.cat([only(support.x), only(query.x)])[order], torch.cat([support.y, query.y])[order]
         z_LD = problem.forward(learned, x_L, phase).flatten(1)
         labels_LW = one_hot(y_L, len(learned.params[f"{CONTROLLER}.logits.bias"]), z_LD.dtype)
         late_LW = torch.cat([torch.zeros_like(labels_LW[:1]), labels_LW[:-1]])

@@ -14,6 +14,7 @@ from raymeta.algorithms.base import Algorithm
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Examples, Noise
+from raymeta.tasks.inputs import Inputs
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -33,7 +34,7 @@ class ProtoNet(Algorithm):
         return None
 
     def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
-        def predict(x: Tensor) -> Tensor:
+        def predict(x: Inputs) -> Tensor:
             z_SD, z_QD = embed(problem, learned, support.x, x, phase)
             return -squared_distances(z_QD, prototypes(z_SD, support.y, phase.way))
 

@@ -19,6 +19,7 @@ from raymeta.algorithms.base import Algorithm
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Examples, Noise
+from raymeta.tasks.inputs import Inputs
 from raymeta.tree import Params
 
 LOG_RIDGE, LOG_SCALE, SHIFT = "ridge/log_lambda", "ridge/log_scale", "ridge/shift"
@@ -71,7 +72,7 @@ class R2D2(Algorithm):
     def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
         ridge, scale = (learned.params[name].exp() for name in (LOG_RIDGE, LOG_SCALE))
 
-        def predict(x: Tensor) -> Tensor:
+        def predict(x: Inputs) -> Tensor:
             z_SD, z_QD = (with_ones(z.flatten(1)) for z in embed(problem, learned, support.x, x, phase))
             weights_DW = ridge_regression(z_SD, one_hot(support.y, phase.way, z_SD.dtype), ridge)
             return scale * (z_QD @ weights_DW) + learned.params[SHIFT]

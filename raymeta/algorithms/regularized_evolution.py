@@ -15,9 +15,11 @@ from raymeta.adaptation.problem import Learned, Part, Phase, Problem
 from raymeta.algorithms.base import Compute, Outer, ScoredAlgorithm
 from raymeta.keys import TaskKey
 from raymeta.models.base import ModelSpec
+from raymeta.models.shapes import require_one
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Noise
+from raymeta.tasks.inputs import only
 from raymeta.trackers.scores import ScoreName
 
 BEST = "best"
@@ -47,13 +49,13 @@ class RegularizedEvolution(ScoredAlgorithm):
     """architectures that compete to be a parent"""
 
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
-        return nn.ParameterDict({BEST: torch.zeros(tasks.input_shape)})
+        return nn.ParameterDict({BEST: torch.zeros(require_one("regularized_evolution", tasks.input_shape))})
 
     def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
         """Uniform numbers [T, sample + 2 + edges]: who competes, which edge changes and how, and a random cell."""
         if not phase.training:
             return {}
-        width = self.sample + 2 + episodes.support.x.shape[-1]
+        width = self.sample + 2 + only(episodes.support.x).shape[-1]
         return {"draws": torch.from_numpy(np.stack([key.generator("noise").random(width) for key in keys]))}
 
     def step(self, outer: Outer, compute: Compute, phase: Phase) -> dict[str, float]:
@@ -106,16 +108,16 @@ def _floor(draws: Tensor, count: int | Tensor) -> Tensor:
 
 
 def _num_operations(episode: Episode) -> Tensor:
-    return episode.support.x.max() + 1
+    return only(episode.support.x).max() + 1
 
 
 def _accuracy(episode: Episode, cell: Tensor) -> Tensor:
     """Of a cell, looked up in the table."""
-    table, accuracies = episode.support.x, episode.support.y[:, 0]
+    table, accuracies = only(episode.support.x), episode.support.y[:, 0]
     return torch.where((table == cell).all(1), accuracies, 0.0).sum()
 
 
 def _evaluated(episode: Episode, cell: Tensor) -> Part:
-    cell = cell.to(episode.support.x.dtype)
+    cell = cell.to(only(episode.support.x).dtype)
     accuracy = _accuracy(episode, cell)
     return Part({}, {"train/query_accuracy": accuracy}, {"cell": cell, "accuracy": accuracy})

@@ -20,6 +20,7 @@ from raymeta.models.shapes import require_outputs
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Examples, Noise
+from raymeta.tasks.inputs import Inputs
 
 RELATION = "relation"
 """Name of the network beside the model."""
@@ -58,7 +59,7 @@ class RelationNet(Algorithm):
         return Beside(body, **{RELATION: relation_module(features, self.hidden)})
 
     def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
-        def predict(x: Tensor) -> Tensor:
+        def predict(x: Inputs) -> Tensor:
             z_SD, z_QD = (z.flatten(1) for z in embed(problem, learned, support.x, x, phase))
             class_WD = one_hot(support.y, phase.way, z_SD.dtype).T @ z_SD
             scores_QW: Tensor = problem.beside(RELATION, learned, pairs(class_WD, z_QD)).squeeze(-1)

@@ -19,7 +19,8 @@ from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
 from raymeta.options import STRICT
-from raymeta.tasks.episodes import Episode, Examples, Noise
+from raymeta.tasks.episodes import Episode, Examples, Noise, rows_of
+from raymeta.tasks.inputs import Inputs
 from raymeta.tree import Params, detach, tree_map
 
 BETA2, EPS = 0.999, 1e-8
@@ -86,7 +87,7 @@ class Reptile(Algorithm):
 
     def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
         support = episodes.support
-        num_support = support.x.shape[1]
+        num_support = support.y.shape[1]
         size = min(self.inner_batch_size if phase.training else self.test_inner_batch_size, num_support)
         num_steps = steps_in(phase, self.inner_steps, self.test_inner_steps)
         orders = [_cycle(key.generator("noise"), num_support, num_steps, size) for key in keys]
@@ -106,7 +107,7 @@ class Reptile(Algorithm):
         trajectory, state, support_loss = self._descend(problem, learned, episode.support, noise, phase)
         theta, query = trajectory[-1], episode.query
         metrics = {} if support_loss is None else {"train/support_loss": support_loss.detach()}
-        if len(query.x):
+        if len(query.y):
             outputs = problem.predict(Learned(theta, {}), query.x, phase, support_x=episode.support.x)
             metrics = training_metrics(problem, problem.loss(outputs, query.y), outputs, query.y, support_loss)
         return Part(tree_map(torch.sub, learned.params, theta) | state, metrics)
@@ -124,9 +125,9 @@ class Reptile(Algorithm):
         count = learned.state.get(COUNT, torch.zeros(()))
         trajectory, first_loss = [theta], None
         for order in noise["order"]:
-            x, y = support.x[order], support.y[order]
+            x, y, _ = rows_of(support, order)
 
-            def batch_loss(theta: Params, x: Tensor = x, y: Tensor = y) -> Tensor:
+            def batch_loss(theta: Params, x: Inputs = x, y: Tensor = y) -> Tensor:
                 return problem.loss(problem.predict(Learned(theta, {}), x, phase), y)
 
             gradient, loss = gradient_and_value(batch_loss, theta)

@@ -24,6 +24,7 @@ from raymeta.models.shapes import type_of
 from raymeta.system.files import sync_directory, write_json
 from raymeta.system.signals import raise_if_interrupt
 from raymeta.tasks.episodes import Episode, in_type, stack_episodes
+from raymeta.tasks.inputs import only
 from raymeta.tree import Params
 
 GAP = 2
@@ -68,7 +69,8 @@ def _write_episode(
         content |= {"probabilities": outputs.softmax(-1), "predicted": outputs.argmax(-1)}
     else:
         content |= {"support_x": episode.support.x, "query_x": episode.query.x, "predicted": outputs}
-    if len(blueprint.tasks.input_shape) == 3 and blueprint.tasks.goal == "classification":
+    shape = blueprint.tasks.input_shape
+    if isinstance(shape, tuple) and len(shape) == 3 and blueprint.tasks.goal == "classification":
         with _told(left_out, "pictures of test episodes"):
             sheet(episode).save(folder / f"episode-{key.index:04d}.png", optimize=True)
             content["boxes"] = boxes(episode)
@@ -107,14 +109,14 @@ def _in_type(dtype: torch.dtype, params: Params) -> Params:
 
 def sheet(episode: Episode) -> Image.Image:
     """One row per class: support images, a wider gap, query images; raises `ValueError` for what is no picture."""
-    channels, height, width = episode.support.x.shape[1:]
+    channels, height, width = only(episode.support.x).shape[1:]
     if channels not in PICTURE_CHANNELS:
         raise ValueError(f"inputs of {channels} channels are no pictures, which have 1 or 3")
     places = boxes(episode)
     corners = np.array([box for side in places.values() for box in side])[:, :2].max(0)
     pixels = np.full((corners[1] + height + GAP, corners[0] + width + GAP, channels), 128, np.uint8)
     for side, found in zip(episode, places.values(), strict=True):
-        for image, (left, top, _, _) in zip(side.x, found, strict=True):
+        for image, (left, top, _, _) in zip(only(side.x), found, strict=True):
             pixels[top : top + height, left : left + width] = _bytes(image)
     return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
 
@@ -124,7 +126,7 @@ def boxes(episode: Episode) -> dict[str, list[list[int]]]:
 
     Classes may have unlike numbers of images: queries begin beyond the longest support.
     """
-    height, width = episode.support.x.shape[-2:]
+    height, width = only(episode.support.x).shape[-2:]
     longest = max(Counter(episode.support.y.tolist()).values())
     places: dict[str, list[list[int]]] = {"support": [], "query": []}
     starts = (0, longest * (width + 2 * GAP) + SIDES_GAP)

@@ -21,7 +21,8 @@ from raymeta.models.habits import Habits, habits_of
 from raymeta.models.layers.convert import convert
 from raymeta.tasks.base import Goal
 from raymeta.tasks.border import is_finite, require_class_ids, require_episode, require_finite, require_labels
-from raymeta.tasks.episodes import Episode, stack_episodes
+from raymeta.tasks.episodes import Episode, stack_episodes, tensors
+from raymeta.tasks.inputs import Inputs, shape_of, tensors_of
 from raymeta.tree import Params
 
 
@@ -125,7 +126,7 @@ def _groups(episodes: Sequence[Episode], goal: Goal) -> list[list[tuple[int, Epi
     groups: dict[object, list[tuple[int, Episode]]] = defaultdict(list)
     for index, episode in enumerate(episodes):
         way = int(episode.support.y.max()) if goal == "classification" else 0
-        shapes = tuple(None if t is None else t.shape for side in episode for t in side)
+        shapes = tuple(value.shape for value in tensors(episode))
         groups[way, shapes].append((index, episode))
     return list(groups.values())
 
@@ -147,7 +148,7 @@ def _group_sum(
             require_finite(episode, f"episode {index}")
     keys = [TaskKey(0, "train", step, index) for index, _ in group]
     phase = Phase(step=step, training=True)
-    noise = {n: v.to(batch.support.x.device) for n, v in algorithm.noise(problem, keys, batch, phase).items()}
+    noise = {n: v.to(batch.support.y.device) for n, v in algorithm.noise(problem, keys, batch, phase).items()}
     with exact_attention(), whole_graphs():
         try:
             return algorithm.contribution(problem, learned, batch, noise=noise, phase=phase).sums
@@ -159,10 +160,10 @@ _KNOWN: WeakKeyDictionary[nn.Module, dict[object, Habits]] = WeakKeyDictionary()
 _COMPUTABLE: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
 
-def _known_habits(model: nn.Module, mark: str, exact: nn.Module, x: Tensor, head: str | None) -> Habits:
+def _known_habits(model: nn.Module, mark: str, exact: nn.Module, x: Inputs, head: str | None) -> Habits:
     """Habits of a model, found out once for each shape of inputs and modes of its modules."""
     known = _KNOWN.setdefault(model, {})
-    kind = x.shape[1:], x.dtype, head, mark
+    kind = *((name, value.shape[1:], value.dtype) for name, value in tensors_of(x)), head, mark
     if kind not in known:
         known[kind] = habits_of(exact, x, head=head)
     return known[kind]
@@ -173,7 +174,7 @@ def _once_computable(
 ) -> None:
     """Check once that nothing of a task would be wrong without an error."""
     computable = _COMPUTABLE.setdefault(model, set())
-    shapes = episode.support.x.shape[1:], episode.support.y.shape[1:]
+    shapes = str(shape_of(episode.support.x)), episode.support.y.shape[1:]
     head = problem.head_name if algorithm.splits_model else None
     options = problem.own_loss, problem.batch_norm, problem.vectorize, problem.checkpoint_inner_steps
     kind = repr(algorithm), options, head, shapes, mark

@@ -16,6 +16,7 @@ from raymeta.autodiff.derivatives import RECOMPUTED, whole_graphs
 from raymeta.autodiff.own_state import OwnState
 from raymeta.errors import NotTwiceDifferentiable
 from raymeta.system.signals import raise_if_interrupt
+from raymeta.tasks.inputs import Inputs, called, copied
 from raymeta.tree import Params
 
 FIRST_ORDER = "set first_order: true (--algorithm.first_order true)"
@@ -60,7 +61,7 @@ def exact_attention() -> Iterator[None]:
 
 def explain_failure(
     model: nn.Module,
-    x: Tensor,
+    x: Inputs,
     error: Exception,
     *,
     loss: tuple[Callable[[Tensor, Tensor], Tensor], Tensor] | None = None,
@@ -92,7 +93,7 @@ def explain_failure(
     return error
 
 
-def _recomputed(model: nn.Module, x: Tensor) -> str:
+def _recomputed(model: nn.Module, x: Inputs) -> str:
     """The layer around torch.utils.checkpoint is the innermost one that fails to run without it."""
     label = "the model"
     with torch.enable_grad(), whole_graphs():
@@ -148,12 +149,12 @@ class _Loss(nn.Module):
 
 
 def _loss_call(
-    model: nn.Module, x: Tensor, loss: tuple[Callable[[Tensor, Tensor], Tensor], Tensor] | None
+    model: nn.Module, x: Inputs, loss: tuple[Callable[[Tensor, Tensor], Tensor], Tensor] | None
 ) -> list[_Call]:
     if loss is None:
         return []
     with torch.no_grad(), OwnState(model).kept():
-        outputs = model(x.clone())
+        outputs = called(model, copied(x))
     return [_Call("", _Loss(loss[0]), (outputs, loss[1]), {})]
 
 
@@ -163,7 +164,7 @@ def _label(name: str, module: nn.Module) -> str:
     return f"layer {name} ({type(module).__name__})" if name else f"the model ({type(module).__name__})"
 
 
-def _record_calls(model: nn.Module, x: Tensor) -> list[_Call]:
+def _record_calls(model: nn.Module, x: Inputs) -> list[_Call]:
     """The first call of each module in the order in which they returned, so inner modules come first."""
     calls: dict[str, _Call] = {}
 
@@ -176,7 +177,7 @@ def _record_calls(model: nn.Module, x: Tensor) -> list[_Call]:
     handles = [m.register_forward_hook(remember(n), with_kwargs=True) for n, m in model.named_modules()]
     try:
         with torch.no_grad(), exact_attention(), OwnState(model).kept():
-            model(x.clone())
+            called(model, copied(x))
     except Exception as error:  # a model that does not run has nothing to say about derivatives
         raise_if_interrupt(error)
     finally:

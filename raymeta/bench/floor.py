@@ -15,6 +15,7 @@ from raymeta.algorithms.anil import ANIL
 from raymeta.bench.cases import Case
 from raymeta.bench.plain import plain
 from raymeta.tasks.episodes import Examples
+from raymeta.tasks.inputs import only
 
 PEAK_SIZE = 1536
 
@@ -76,7 +77,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def _batches(side: Examples, device: torch.device, at_once: bool) -> list[tuple[Tensor, Tensor]]:
-    if side.x.shape[1] == 0:
+    if side.y.shape[1] == 0:
         return []
-    x, y = side.x.to(device), side.y.to(device)
+    x, y = only(side.x).to(device), side.y.to(device)
     return [(x.flatten(0, 1), y.flatten(0, 1))] if at_once else list(zip(x, y, strict=True))

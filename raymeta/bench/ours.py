@@ -11,6 +11,7 @@ from raymeta.algorithms.base import TASK_GRADIENT
 from raymeta.bench.cases import Case
 from raymeta.engine.worker.shard_function import Asked, ShardFunction
 from raymeta.keys import TaskKey
+from raymeta.tasks.episodes import each
 from raymeta.tree import Layout, Params
 
 PATHS = ("vmap", "loop", "vmap, compiled", "loop, compiled")
@@ -25,7 +26,7 @@ def ours(case: Case, path: str, device: torch.device) -> Callable[[], Params]:
     layout = Layout.of(learned.params)
     function = ShardFunction(case.algorithm, problem, layout, Layout({}), compiled=path.endswith("compiled"))
     episodes = case.episodes()
-    moved = type(episodes)(*(side._replace(x=side.x.to(device), y=side.y.to(device)) for side in episodes))
+    moved = each(lambda value: value.to(device), episodes)
     phase = Phase(way=problem.way_of(episodes))
     dtype = next(iter(learned.params.values())).dtype
     keys = [TaskKey(0, "train", 0, index) for index in range(case.num_tasks)]

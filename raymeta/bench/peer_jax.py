@@ -12,6 +12,7 @@ from torch import nn
 
 from raymeta.bench.cases import Case
 from raymeta.bench.plain import plain
+from raymeta.tasks.inputs import only
 from raymeta.tree import Params
 
 
@@ -36,7 +37,7 @@ def _gradient(case: Case, device: torch.device, how: str) -> Callable[[], Params
     net = plain(case.module())
     with jax.enable_x64(in_double):
         params = {name: jnp.asarray(p.detach().numpy()) for name, p in net.named_parameters()}
-        data = [jnp.asarray(v.numpy()) for side in case.episodes() for v in side[:2] if v is not None]
+        data = [jnp.asarray(v.numpy()) for side in case.episodes() for v in (only(side.x), side.y)]
     forward = _forward(net)
     lr, steps, first_order = float(getattr(case.algorithm, "inner_lr", 0.0)), case.inner_steps, case.first_order
 

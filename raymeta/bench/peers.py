@@ -17,6 +17,7 @@ from raymeta.algorithms.protonet import ProtoNet
 from raymeta.algorithms.reptile import Reptile
 from raymeta.bench.cases import Case
 from raymeta.bench.plain import plain
+from raymeta.tasks.inputs import only
 from raymeta.tree import Params
 
 Gradient = Callable[[], Params]
@@ -29,7 +30,7 @@ class Setting:
     def __init__(self, case: Case, device: torch.device) -> None:
         self.net = plain(case.module()).to(device)
         self.loss: Any = F.cross_entropy if case.goal == "classification" else F.mse_loss
-        sides = [value.to(device) for side in case.episodes() for value in side[:2] if value is not None]
+        sides = [value.to(device) for side in case.episodes() for value in (only(side.x), side.y)]
         self.tasks: Tasks = list(zip(*(side.unbind(0) for side in sides), strict=True))
         self.steps, self.first_order = case.inner_steps, case.first_order
         self.lr = float(getattr(case.algorithm, "inner_lr", 0.0))

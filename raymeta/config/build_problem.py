@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from raymeta.adaptation.losses import LOSSES, Loss, loss_of, metrics_of
 from raymeta.adaptation.problem import Problem
@@ -22,6 +22,7 @@ from raymeta.models.instance import Instance
 from raymeta.models.layers.convert import convert
 from raymeta.models.shapes import type_of
 from raymeta.tasks.episodes import in_type
+from raymeta.tasks.inputs import Inputs
 
 
 def build_problem(config: RunConfig) -> Problem:
@@ -67,7 +68,7 @@ _OPEN = (Backbone, Custom, Instance)
 """Models that hold layers of other people."""
 
 
-def example_inputs(config: RunConfig, model: nn.Module) -> Tensor:
+def example_inputs(config: RunConfig, model: nn.Module) -> Inputs:
     """Some inputs of the first training task [n, *feature], in the type of `model`."""
     episode = config.tasks.episode(TaskKey(config.seed, "train", 0, 0))
     return in_type(type_of(model), few_of_each_class(episode)).support.x

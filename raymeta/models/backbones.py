@@ -17,6 +17,7 @@ from raymeta.models.layers.norm import name_norms
 from raymeta.models.shapes import require_images, require_outputs
 from raymeta.options import STRICT
 from raymeta.system.text import did_you_mean, nearest
+from raymeta.tasks.inputs import Shape
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,7 +37,7 @@ class Backbone(ModelSpec):
     pretrained: bool = False
     """start from torchvision's default weights, downloaded where they are not cached"""
 
-    def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
+    def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         label = f"backbone {self.arch}"
         channels, height, width = require_images(label, input_shape)
         if channels not in (1, 3):

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
+from raymeta.tasks.inputs import Shape
+
 
 class ModelSpec(ABC):
     """Hyper-parameters of an architecture; `build` makes the module, with torch's global generator.
@@ -15,8 +17,10 @@ class ModelSpec(ABC):
     """
 
     @abstractmethod
-    def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
+    def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         """A module mapping [n, *input_shape] to [n, num_outputs], or to features [n, d] where that is None.
+
+        Several inputs, whose shapes come by name, are keyword arguments of its forward.
 
         Raises `ConfigError` where the architecture cannot take that input.
         """

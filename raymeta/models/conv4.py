@@ -16,6 +16,7 @@ from raymeta.models.layers.norm import NormKind, make_norm, name_norms
 from raymeta.models.layers.pooling import MaxPool2x2
 from raymeta.models.shapes import require_images
 from raymeta.options import STRICT
+from raymeta.tasks.inputs import Shape
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -44,7 +45,7 @@ class Conv4(ModelSpec):
     head_init: Literal["xavier", "normal"] = "xavier"
     """weights of the head: Xavier, or N(0, 1) as in MAML's Omniglot code; its bias is zero"""
 
-    def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
+    def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         pooled = self.downsample == "pool"
         channels, height, width = require_images("conv4", input_shape, 2**self.depth if pooled else 1)
         if self.norm == "group" and self.width % self.groups:

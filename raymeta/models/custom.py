@@ -17,6 +17,7 @@ from raymeta.models.shapes import require_outputs
 from raymeta.options import IMPORTED, STRICT
 from raymeta.system.text import did_you_mean, nearest
 from raymeta.system.their_code import imported, told
+from raymeta.tasks.inputs import Shape
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,7 +36,7 @@ class Custom(ModelSpec):
     head: str | None = None
     """name of the layer that ANIL and others adapt or replace; the linear layer that is called last unless given"""
 
-    def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
+    def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         function = _find(self.path)
         arguments = _arguments(self.path, function, input_shape, num_outputs, self.options)
         with told(f"model.path: {self.path} could not build the model"):
@@ -58,7 +59,7 @@ def _find(path: str) -> Callable[..., object]:
 def _arguments(
     path: str,
     function: Callable[..., object],
-    input_shape: tuple[int, ...],
+    input_shape: Shape,
     num_outputs: int | None,
     options: dict[str, Any],
 ) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from raymeta.autodiff.own_state import OwnState, may_write, text_of_written
 from raymeta.errors import ConfigError, RaymetaError
 from raymeta.system.signals import raise_if_interrupt
+from raymeta.tasks.inputs import Inputs, called, copied, equal, shape_of, sizes_text, tensors_of
 
 
 class Habits(NamedTuple):
@@ -36,7 +37,7 @@ class Habits(NamedTuple):
 ONLY_COMPUTES = Habits()
 
 
-def habits_of(model: nn.Module, x: Tensor, *, head: str | None = None) -> Habits:
+def habits_of(model: nn.Module, x: Inputs, *, head: str | None = None) -> Habits:
     """Run `model` (whose norms are exact) on x [n, *feature] in its modes of now and in eval mode; leave it as it was.
 
     `head` names the head where a person did.
@@ -80,8 +81,8 @@ def _is_head(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
 
 
-def _one_run(model: nn.Module, x: Tensor, own: OwnState) -> Habits:
-    given = x.clone()
+def _one_run(model: nn.Module, x: Inputs, own: OwnState) -> Habits:
+    given = copied(x)
     before = random.getstate(), np.random.get_state(legacy=False)
     params = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     modes = [module.training for module in model.modules()]
@@ -100,9 +101,9 @@ def _one_run(model: nn.Module, x: Tensor, own: OwnState) -> Habits:
     _require_unwritten(model, params)
     _require_modes(model, modes)
     with own.kept(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        _require_again(outputs, _outputs(model, x.clone()))
+        _require_again(outputs, _outputs(model, copied(x)))
     _give_back(before)
-    return Habits(changes_inputs=not torch.equal(given, x), draws=draws, writes=writes)
+    return Habits(changes_inputs=not equal(given, x), draws=draws, writes=writes)
 
 
 def _give_back(states: Any) -> None:
@@ -158,15 +159,15 @@ def _refused_kernels() -> Iterator[None]:
         module.CheckpointFunction, functions._weight_norm = before
 
 
-def _outputs(model: nn.Module, x: Tensor) -> object:
+def _outputs(model: nn.Module, x: Inputs) -> object:
     try:
-        return model(x)
+        return called(model, x)
     except RaymetaError:
         raise
     except Exception as error:  # a person's code may raise anything here
         raise_if_interrupt(error)
-        shape = ", ".join(map(str, x.shape[1:]))
-        raise ConfigError(f"the model cannot take inputs [n, {shape}] of {x.dtype}: {error}") from error
+        types = " and ".join(dict.fromkeys(str(value.dtype) for _, value in tensors_of(x)))
+        raise ConfigError(f"the model cannot take inputs {sizes_text(shape_of(x))} of {types}: {error}") from error
 
 
 def _require_tensor(outputs: object) -> None:

@@ -11,6 +11,7 @@ from raymeta.models.fingerprint import fingerprint
 from raymeta.models.layers.convert import convert
 from raymeta.models.shapes import require_outputs
 from raymeta.options import STRICT
+from raymeta.tasks.inputs import Shape
 
 _HANDED_OVER: dict[tuple[str, str], nn.Module] = {}
 """Copies of the modules that were handed over in this process, the last one of each kind and layers."""
@@ -31,7 +32,7 @@ class Instance(ModelSpec):
     head: str | None = None
     """name of the layer that ANIL and others adapt or replace; the linear layer that is called last unless given"""
 
-    def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
+    def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         module = _HANDED_OVER.get((self.kind, self.layers_sha256))
         if module is None:
             raise ConfigError(

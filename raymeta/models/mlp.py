@@ -12,7 +12,9 @@ from torch import nn
 
 from raymeta.models.base import ModelSpec
 from raymeta.models.layers.norm import make_norm, name_norms
+from raymeta.models.shapes import require_one
 from raymeta.options import STRICT
+from raymeta.tasks.inputs import Shape
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -31,9 +33,9 @@ class MLP(ModelSpec):
     init: Literal["default", "truncated_normal"] = "default"
     """torch's own, or MAML's: weights N(0, 0.01²) cut at two standard deviations, zero biases"""
 
-    def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
+    def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-        width = math.prod(input_shape)
+        width = math.prod(require_one("mlp", input_shape))
         for i, size in enumerate(self.hidden, start=1):
             layers[f"linear{i}"] = nn.Linear(width, size, bias=self.norm == "none")
             layers[f"norm{i}"] = make_norm(self.norm, size, groups=1)

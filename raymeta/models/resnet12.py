@@ -16,6 +16,7 @@ from raymeta.models.layers.norm import BatchNorm, name_norms
 from raymeta.models.layers.pooling import max_pool
 from raymeta.models.shapes import require_images
 from raymeta.options import STRICT
+from raymeta.tasks.inputs import Shape
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -30,7 +31,7 @@ class ResNet12(ModelSpec):
     pooling: Literal["mean", "flatten"] = "mean"
     """how features are formed: the mean over pixels [widths[-1]], or all pixels"""
 
-    def build(self, input_shape: tuple[int, ...], num_outputs: int | None) -> nn.Module:
+    def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         channels, height, width = require_images("resnet12", input_shape, 2 ** len(self.widths))
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for i, size in enumerate(self.widths, start=1):

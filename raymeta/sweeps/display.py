@@ -14,7 +14,7 @@ from raymeta.sweeps.file.space import describe
 from raymeta.sweeps.file.sweep import Sweep
 from raymeta.sweeps.records import ENDED, Ranked, Record, Records
 from raymeta.system.files import json_text
-from raymeta.system.streams import Outlet
+from raymeta.system.streams import QuietStream
 from raymeta.system.text import clean, duration
 from raymeta.trackers.scores import name_in, score_text
 from raymeta.trackers.terminal import REPORT_EVERY_S, Mode
@@ -93,7 +93,7 @@ class Standing:
 class PlainDisplay:
     """Stamped lines: trials that end at once, the standing every 10 s."""
 
-    def __init__(self, outlet: Outlet, standing: Standing, *, quiet: bool, clock: Callable[[], float]) -> None:
+    def __init__(self, outlet: QuietStream, standing: Standing, *, quiet: bool, clock: Callable[[], float]) -> None:
         self._outlet, self._standing, self._quiet, self._clock = outlet, standing, quiet, clock
         self._shown_s = clock()
         if not quiet:
@@ -123,7 +123,7 @@ class PlainDisplay:
 class JsonDisplay:
     """One JSON object a line: {time, type: report|trial|standing, ...}."""
 
-    def __init__(self, outlet: Outlet, standing: Standing, *, clock: Callable[[], float]) -> None:
+    def __init__(self, outlet: QuietStream, standing: Standing, *, clock: Callable[[], float]) -> None:
         self._outlet, self._standing, self._clock = outlet, standing, clock
         self._shown_s = -math.inf
 
@@ -162,7 +162,7 @@ class JsonDisplay:
 class LiveDisplay:
     """A table of the best configurations in place, drawn with rich; trials that end as lines above."""
 
-    def __init__(self, outlet: Outlet, standing: Standing, *, clock: Callable[[], float]) -> None:
+    def __init__(self, outlet: QuietStream, standing: Standing, *, clock: Callable[[], float]) -> None:
         from rich.console import Console
         from rich.live import Live
 
@@ -215,7 +215,7 @@ def open_display(
     clock: Callable[[], float] = time.monotonic,
 ) -> Display:
     """The display on `stream` (stderr when None): `auto` is `live` on a terminal and `plain` elsewhere."""
-    outlet = Outlet(sys.stderr if stream is None else stream)
+    outlet = QuietStream(sys.stderr if stream is None else stream)
     if mode == "auto":
         mode = "live" if outlet.isatty() and os.environ.get("TERM") != "dumb" else "plain"
     if mode == "json" and not quiet:

@@ -18,7 +18,7 @@ _RETRY_S = 0.05
 _ASCII = str.maketrans({"±": "+-", "·": "-", "…": "...", **dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True))})
 
 
-class Outlet(io.TextIOBase):
+class QuietStream(io.TextIOBase):
     """Hands text to `stream` from a thread of its own.
 
     `write` never raises and never blocks: nobody may be reading the other end of a pipe, and a terminal can be halted

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from raymeta.keys import SPLITS, Split, TaskKey
-from raymeta.tasks.episodes import Episode, Size, stack_episodes
+from raymeta.tasks.episodes import Episode, Size, stack_episodes, tensors
+from raymeta.tasks.inputs import Shape
 from raymeta.tasks.manifest import Contents, Manifest
 
 Goal = Literal["classification", "regression"]
@@ -31,8 +32,8 @@ class TaskSet(ABC):
 
     @property
     @abstractmethod
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input: (channels, height, width) in [0, 1] for images."""
+    def input_shape(self) -> Shape:
+        """Shape of one input: (channels, height, width) in [0, 1] for images; by name where there are several."""
 
     @abstractmethod
     def size(self, split: Split) -> Size:
@@ -85,7 +86,7 @@ class TaskSet(ABC):
         """What a run of `splits` remembers of its data. Raises `DataError` where they cannot be read."""
         kind = f"{type(self).__module__}:{type(self).__qualname__}"
         contents = {split: self.contents(split) for split in SPLITS if split in splits}
-        return Manifest(kind, self.unit, tuple(self.input_shape), contents, tuple(self.notes()))
+        return Manifest(kind, self.unit, self.input_shape, contents, tuple(self.notes()))
 
     def notes(self) -> Sequence[str]:
         """What a person should know of how the data were read, such as files that were passed over."""
@@ -122,7 +123,7 @@ class TaskSet(ABC):
 def _first_episode_sha256(episode: Episode) -> str:
     """A hash over shapes and values, the floating ones to three digits."""
     digest = hashlib.sha256()
-    for value in (value for side in episode for value in side if value is not None):
+    for value in tensors(episode):
         digest.update(repr((tuple(value.shape), value.dtype)).encode())
         plain: Any = torch.view_as_real(value) if value.is_complex() else value
         plain = plain.detach().cpu().to(torch.bfloat16).float() if plain.is_floating_point() else plain.cpu()

@@ -24,7 +24,8 @@ from raymeta.errors import DataError
 from raymeta.keys import Split, TaskKey
 from raymeta.system.their_code import own_place
 from raymeta.tasks.base import Goal, TaskSet
-from raymeta.tasks.episodes import Episode, Examples, Size, stack_episodes
+from raymeta.tasks.episodes import Episode, Examples, Size, stack_episodes, tensors
+from raymeta.tasks.inputs import num_examples, shape_of, sizes_text, tensors_of
 
 LOOKED_AT = 4
 """Episodes of each split that are looked at before a run."""
@@ -86,7 +87,7 @@ def _is_as_told(tasks: TaskSet, key: TaskKey, batch: Episode) -> bool:
 
     Its tasks are of the split and the step of `key`.
     """
-    if not all(_is_sound_side(tasks, key, side) for side in batch) or not batch.support.x.shape[1]:
+    if not all(_is_sound_side(tasks, key, side) for side in batch) or not batch.support.y.shape[1]:
         return False
     if tasks.goal == "regression" or batch.support.y.ndim > 2:
         return True
@@ -96,9 +97,12 @@ def _is_as_told(tasks: TaskSet, key: TaskKey, batch: Episode) -> bool:
 
 def _is_sound_side(tasks: TaskSet, key: TaskKey, side: Examples) -> bool:
     x, y, ids = side
-    if x.requires_grad or y.requires_grad or x.dtype in _SMALL or x.shape[:2] != y.shape[:2]:
+    inputs = [value for _, value in tensors_of(x)]
+    if y.requires_grad or any(one.requires_grad or one.shape[:2] != y.shape[:2] for one in inputs):
         return False
-    if tuple(x.shape[2:]) != tuple(tasks.input_shape):
+    if isinstance(x, Tensor) and x.dtype in _SMALL:
+        return False
+    if shape_of(x, 2) != tasks.input_shape:
         return False
     if ids is not None and (ids.dtype != torch.int64 or not _within(ids, 0, tasks.num_classes(key.split))):
         return False
@@ -139,12 +143,23 @@ def require_declared(tasks: TaskSet, splits: Iterable[Split]) -> None:
     where, shape, outputs = f"tasks {type(tasks).__name__}", tasks.input_shape, tasks.num_outputs
     if tasks.goal not in get_args(Goal):
         _refuse(where, f"goal is {tasks.goal!r:.40}", " or ".join(get_args(Goal)))
-    if not isinstance(shape, tuple) or not all(isinstance(size, int) and size > 0 for size in shape):
-        _refuse(where, f"input_shape is {shape!r:.80}", "a tuple of whole numbers, such as (7,) or (3, 84, 84)")
+    shapes: Sequence[object] = list(shape.values()) if isinstance(shape, dict) else [shape]
+    names = list(shape) if isinstance(shape, dict) else []
+    if not shapes or not all(map(_is_shape, shapes)) or not all(map(_is_name, names)):
+        told = "a tuple of whole numbers, such as (7,) or (3, 84, 84), or such tuples by the names of several inputs"
+        _refuse(where, f"input_shape is {shape!r:.80}", told)
     if not isinstance(outputs, int) or outputs < 1:
         _refuse(where, f"num_outputs is {outputs!r:.40}", "a whole number from 1")
     for split in splits:
         _require_size(tasks, split, f"{where}, {split} split")
+
+
+def _is_shape(shape: object) -> bool:
+    return isinstance(shape, tuple) and all(isinstance(size, int) and size > 0 for size in shape)
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name.isidentifier()
 
 
 def _require_size(tasks: TaskSet, split: Split, where: str) -> None:
@@ -164,40 +179,53 @@ def require_episode(episode: object, where: str, *, queries: bool = True) -> Non
             _refuse(where, f"{name} is {_kind(side)}", "Examples(x, y)")
         _require_side(side, f"{where}: {name}", may_be_empty=name == "query" and not queries)
     support, query = episode
-    for name, one, other in (("x", support.x, query.x), ("y", support.y, query.y)):
+    if _shown(support.x, names_only=True) != _shown(query.x, names_only=True):
+        told = f"x is {_shown(support.x)} in support and {_shown(query.x)} in query"
+        _refuse(where, told, "inputs of the same names in both")
+    pairs = zip(tensors_of(support.x), tensors_of(query.x), strict=True)
+    columns = [*((name, one, other) for (name, one), (_, other) in pairs), ("y", support.y, query.y)]
+    for name, one, other in columns:
         if one.dtype != other.dtype or one.ndim != other.ndim:
             told = f"{name} is {_shown(one)} in support and {_shown(other)} in query"
             _refuse(where, told, "the same type and number of dimensions in both")
 
 
 def _require_side(side: Examples, where: str, *, may_be_empty: bool) -> None:
-    for name, value in side._asdict().items():
-        if not isinstance(value, Tensor) and not (name == "class_id" and value is None):
-            _refuse(where, f"{name} is {_kind(value)}", "a torch.Tensor (torch.from_numpy makes one of an array)")
-        if value is not None and value.ndim == 0:
-            _refuse(where, f"{name} is a single number", "a first dimension of examples [n, ...]")
-    for part, value in (("x", side.x), ("y", side.y)):
-        if value.requires_grad:
-            _refuse(where, f"{part} requires gradients", f"a tensor without them ({part}.detach() makes one)")
-    if side.x.dtype in _SMALL:
-        _refuse(where, f"x is {_shown(side.x)}", "floats (pictures: x.float() / 255), or int64 for tokens")
-    for name, value in (("y", side.y), ("class_id", side.class_id)):
-        if value is not None and len(value) != len(side.x):
-            _refuse(where, f"x has {len(side.x)} examples and {name} {len(value)}", "one for each")
-    if not len(side.x) and not may_be_empty:
+    x, y, class_id = side
+    if isinstance(x, dict) and not (x and all(map(_is_name, x))):
+        _refuse(where, f"x is a dict of {', '.join(map(repr, x)) or 'nothing'}", "the names of forward's arguments")
+    ids = [] if class_id is None else [("class_id", class_id)]
+    values: list[tuple[str, object]] = [*tensors_of(x), ("y", y), *ids]
+    for name, value in values:
+        _require_plain(value, name, where)
+    first = values[0][0]
+    for name, tensor in (*tensors_of(x), ("y", y), *ids):
+        if len(tensor) != num_examples(x):
+            _refuse(where, f"{first} has {num_examples(x)} examples and {name} {len(tensor)}", "one for each")
+    if isinstance(x, Tensor) and x.dtype in _SMALL:
+        _refuse(where, f"x is {_shown(x)}", "floats (pictures: x.float() / 255), or int64 for tokens")
+    if not len(y) and not may_be_empty:
         _refuse(where, "there are no examples", "at least one")
+
+
+def _require_plain(value: object, name: str, where: str) -> None:
+    if not isinstance(value, Tensor):
+        _refuse(where, f"{name} is {_kind(value)}", "a torch.Tensor (torch.from_numpy makes one of an array)")
+    if value.ndim == 0:
+        _refuse(where, f"{name} is a single number", "a first dimension of examples [n, ...]")
+    if value.requires_grad:
+        _refuse(where, f"{name} requires gradients", f"a tensor without them ({name}.detach() makes one)")
 
 
 def is_finite(episode: Episode) -> bool:
     """Whether an episode, or a batch of them, is free of NaN and infinity."""
-    values = [value for side in episode for value in (side.x, side.y)]
-    return all(bool(v.isfinite().all()) for v in values if v.is_floating_point() or v.is_complex())
+    return all(bool(v.isfinite().all()) for v in tensors(episode) if v.is_floating_point() or v.is_complex())
 
 
 def require_finite(episode: Episode, where: str) -> None:
     """Raise `DataError` for NaN and infinity."""
     for name, side in zip(_SIDES, episode, strict=True):
-        for part, value in (("x", side.x), ("y", side.y)):
+        for part, value in (*tensors_of(side.x), ("y", side.y)):
             if (value.is_floating_point() or value.is_complex()) and not bool(value.isfinite().all()):
                 _refuse(where, f"{name} {part} holds NaN or infinity", "finite numbers")
 
@@ -231,7 +259,7 @@ def require_labels(episode: Episode, where: str, way: int | None = None, *, plac
 
 def _is_column(side: Examples) -> bool:
     """Whether labels [n, 1] were meant as [n]: unless inputs have one place, too."""
-    one_place = side.x.shape[-1] == 1 and (side.x.ndim == 3 or not side.x.is_floating_point())
+    one_place = any(x.shape[-1] == 1 and (x.ndim == 3 or not x.is_floating_point()) for _, x in tensors_of(side.x))
     return side.y.shape[1:] == (1,) and not one_place
 
 
@@ -276,10 +304,10 @@ def squared_error(outputs: Tensor, y: Tensor) -> Tensor:
 
 def _require_as_told(tasks: TaskSet, key: TaskKey, episode: Episode, where: str, places: bool) -> None:
     require_finite(episode, where)
-    size, shape = tasks.size_at(key.split, key.step), tuple(tasks.input_shape)
+    size, shape = tasks.size_at(key.split, key.step), tasks.input_shape
     for name, side in zip(_SIDES, episode, strict=True):
-        if tuple(side.x.shape[1:]) != shape:
-            _refuse(f"{where}: {name}", f"x is {_shown(side.x)}", f"[n, {', '.join(map(str, shape))}], its input_shape")
+        if shape_of(side.x) != shape:
+            _refuse(f"{where}: {name}", f"x is {_shown(side.x)}", f"{sizes_text(shape)}, its input_shape")
     if tasks.goal == "regression":
         require_targets(episode, where, tasks.num_outputs)
         _require_no_more(episode, where, size, tasks.goal)
@@ -342,7 +370,11 @@ def _require_stackable(tasks: TaskSet, keys: Sequence[TaskKey], episodes: Sequen
                 _refuse(where, f"{name} {part} of episodes is {_shown(theirs)}", f"{_shown(mine)}, as episode gives")
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, *, names_only: bool = False) -> str:
+    if isinstance(value, dict):
+        return ", ".join(name if names_only else f"{name} {_shown(one)}" for name, one in sorted(value.items()))
+    if names_only:
+        return ""
     if not isinstance(value, Tensor):
         return _kind(value)
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split
+from raymeta.tasks.inputs import Shape
 
 FORMAT = 1
 DATA = "data.json"
@@ -82,24 +83,26 @@ class Manifest:
 
     tasks: str
     unit: str
-    input_shape: tuple[int, ...]
+    input_shape: Shape
     splits: dict[Split, Contents]
     notes: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
         """Over names, numbers and sizes of everything, and the shape of an input."""
-        return sha256_of([list(self.input_shape), {split: content.sha256 for split, content in self.splits.items()}])
+        return sha256_of(
+            [_shape_as_json(self.input_shape), {split: content.sha256 for split, content in self.splits.items()}]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The content of data.json."""
-        is_image = len(self.input_shape) == 3
+        shape = self.input_shape
         return {
             "format": FORMAT,
             "tasks": self.tasks,
             "unit": self.unit,
-            "input_shape": list(self.input_shape),
-            **({"channels": self.input_shape[0], "side": self.input_shape[1]} if is_image else {}),
+            "input_shape": _shape_as_json(shape),
+            **({"channels": shape[0], "side": shape[1]} if isinstance(shape, tuple) and len(shape) == 3 else {}),
             "sha256": self.sha256,
             "notes": list(self.notes),
             "splits": {
@@ -137,7 +140,7 @@ def _from_json(content: dict[str, Any]) -> Manifest:
             for name, one in part["classes"].items()
         }
         splits[split] = Contents(classes, str(part["sha256"]), int(part["num_classes"]))
-    shape = tuple(int(size) for size in content["input_shape"])
+    shape = _shape_from_json(content["input_shape"])
     notes = tuple(map(str, content.get("notes", ())))
     found = Manifest(str(content["tasks"]), str(content["unit"]), shape, splits, notes)
     if content["sha256"] != found.sha256:
@@ -145,8 +148,20 @@ def _from_json(content: dict[str, Any]) -> Manifest:
     return found
 
 
-def shape_text(shape: Sequence[int]) -> str:
+def _shape_as_json(shape: Shape) -> object:
+    return list(shape) if isinstance(shape, tuple) else {name: list(one) for name, one in sorted(shape.items())}
+
+
+def _shape_from_json(content: Any) -> Shape:
+    if isinstance(content, dict):
+        return {str(name): tuple(map(int, one)) for name, one in content.items()}
+    return tuple(map(int, content))
+
+
+def shape_text(shape: Shape) -> str:
     """`side 84, channels 3` of images, `inputs [7]` of anything else."""
+    if isinstance(shape, dict):
+        return "inputs " + ", ".join(f"{name} {list(one)}" for name, one in sorted(shape.items()))
     if len(shape) == 3 and shape[1] == shape[2]:
         return f"side {shape[1]}, channels {shape[0]}"
     return f"inputs {list(shape)}"

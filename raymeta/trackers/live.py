@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raymeta.system.streams import Outlet
+from raymeta.system.streams import QuietStream
 from raymeta.system.text import clean
 from raymeta.trackers.base import WorkerRow
 from raymeta.trackers.names import FAULT_KINDS
@@ -36,7 +36,7 @@ class LiveTerminal:
     """Title, bar, losses, validation and workers in place; events as lines above."""
 
     def __init__(
-        self, outlet: Outlet, progress: Progress, *, clock: Callable[[], float], capture_stderr: bool = False
+        self, outlet: QuietStream, progress: Progress, *, clock: Callable[[], float], capture_stderr: bool = False
     ) -> None:
         """`capture_stderr` prints what others write to stderr and to a stdout on a terminal above the display."""
         self._outlet, self._progress, self._clock = outlet, progress, clock

@@ -12,7 +12,7 @@ from typing import Literal, TextIO, get_args
 
 from raymeta.errors import ConfigError
 from raymeta.system.files import json_text
-from raymeta.system.streams import Outlet
+from raymeta.system.streams import QuietStream
 from raymeta.system.text import clean
 from raymeta.trackers.base import Tracker, WorkerRow
 from raymeta.trackers.names import FAULT_KINDS
@@ -41,7 +41,7 @@ def open_terminal(
     if mode not in get_args(Mode):
         raise ConfigError(f"log format «{mode}» is none of {', '.join(get_args(Mode))}")
     stream = sys.stderr if stream is None else stream
-    outlet = Outlet(stream)
+    outlet = QuietStream(stream)
     progress = Progress(title, steps)
     if mode == "auto":
         mode = "live" if outlet.isatty() and os.environ.get("TERM") != "dumb" else "plain"
@@ -59,7 +59,7 @@ class PlainTerminal:
 
     def __init__(
         self,
-        outlet: Outlet,
+        outlet: QuietStream,
         progress: Progress,
         *,
         quiet: bool,
@@ -102,7 +102,7 @@ class JsonTerminal:
 
     def __init__(
         self,
-        outlet: Outlet,
+        outlet: QuietStream,
         progress: Progress,
         *,
         quiet: bool,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from raymeta.tasks.episodes import in_type, stack_episodes
 from raymeta.trackers.base import Trackers
 from raymeta.tree import Layout, Params, params_sha256
 
+SENT = [noisy_labels]
 VECTORIZE = ("vmap", "loop")
 TASKS = NoisyLabels(way=3, shot=3)
 RATE = 0.3
@@ -172,14 +173,6 @@ def test_running_statistics_are_refused() -> None:
 
 
 # Whole runs
-
-
-@pytest.fixture
-def by_value(local_ray: Any) -> Iterator[None]:
-    """Workers cannot import what lies among the tests, so it is sent."""
-    local_ray.cloudpickle.register_pickle_by_value(noisy_labels)
-    yield
-    local_ray.cloudpickle.unregister_pickle_by_value(noisy_labels)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from datetime import datetime
 import pytest
 
 from raymeta.errors import ConfigError
-from raymeta.system.streams import Outlet
+from raymeta.system.streams import QuietStream
 from raymeta.system.text import clean, duration
 from raymeta.trackers import names
 from raymeta.trackers.base import Tracker, WorkerRow
@@ -217,7 +217,7 @@ def test_a_full_pipe_does_not_hold_up_the_training(mode: str, full_pipe: tuple[i
 
 def test_text_arrives_again_once_someone_reads(full_pipe: tuple[int, io.TextIOWrapper]) -> None:
     reading, stream = full_pipe
-    outlet = Outlet(stream)
+    outlet = QuietStream(stream)
     outlet.write("hello\n")
     time.sleep(0.05)
     read = b""

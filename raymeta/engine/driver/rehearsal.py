@@ -22,7 +22,8 @@ from raymeta.errors import ConfigError, NotTwiceDifferentiable
 from raymeta.keys import Split, TaskKey
 from raymeta.models.shapes import type_of
 from raymeta.tasks.base import TaskSet
-from raymeta.tasks.episodes import Episode, Examples, in_type, stack_episodes
+from raymeta.tasks.episodes import Episode, Examples, in_type, rows_of, stack_episodes
+from raymeta.tasks.inputs import Inputs, each_input
 from raymeta.tree import Layout, Params, outer_type
 
 NUM_TASKS = 2
@@ -145,7 +146,7 @@ def require_computable(algorithm: Algorithm, problem: Problem, learned: Learned,
         raise algorithm.explained(problem, episode, error) from error
 
 
-def _require_connected(problem: Problem, learned: Learned, x: Tensor) -> None:
+def _require_connected(problem: Problem, learned: Learned, x: Inputs) -> None:
     """Raise `ConfigError` where the outputs depend on no learned parameter, so that their gradient would be zero."""
     params: Params = {name: value.detach().requires_grad_() for name, value in learned.params.items()}
     moment = problem.surroundings.now(learned.params)
@@ -206,7 +207,7 @@ def _hooks_told(problem: Problem) -> Iterator[None]:
 def _require_judgeable(algorithm: Algorithm, problem: Problem, learned: Learned, episode: Episode) -> None:
     """Raise `ConfigError` where labels go beyond the outputs, or a loss of a person's own does not depend on them."""
     support, query = episode
-    if not len(query.x):
+    if not len(query.y):
         return
     batch = stack_episodes([episode])
     phase = Phase(training=False, inner_steps=0, way=problem.way_of(batch))
@@ -241,19 +242,24 @@ def _require_number(what: str, value: object) -> Tensor:
     return value
 
 
-def _require_own_rows(problem: Problem, learned: Learned, x: Tensor) -> None:
+def _require_own_rows(problem: Problem, learned: Learned, x: Inputs) -> None:
     """Under the policy `support`, what comes of support rows must not depend on the queries beside them."""
     with torch.no_grad():
         moment = problem.surroundings.now(learned.params)
         once = problem.rows_of_support(learned, x, x)
         put_back(moment)
-        again = problem.rows_of_support(learned, x, x.flip(0) * 3)
+        again = problem.rows_of_support(learned, x, each_input(_other_examples, x))
         put_back(moment)
     if not torch.allclose(once, again, rtol=1e-3, atol=1e-4 * float(once.abs().max())):
         raise ConfigError(
             "batch_norm support needs the examples of a batch to stay its first rows, and this model mixes them "
             "with others (a transposed batch, or a norm over time): use --batch_norm transductive"
         )
+
+
+def _other_examples(values: Tensor) -> Tensor:
+    """In another order, and larger where they are no ids."""
+    return values.flip(0) * 3 if values.is_floating_point() else values.flip(0)
 
 
 def few_of_each_class(episode: Episode) -> Episode:
@@ -263,9 +269,9 @@ def few_of_each_class(episode: Episode) -> Episode:
 
 def _few(side: Examples) -> Examples:
     if side.y.dim() != 1 or side.y.is_floating_point():
-        kept = torch.arange(min(len(side.x), 2 * PER_CLASS))
+        kept = torch.arange(min(len(side.y), 2 * PER_CLASS))
     else:
         labels = sorted(set(side.y.tolist()))
         places = [(side.y == label).nonzero()[:PER_CLASS, 0] for label in labels]
         kept = torch.cat(places).sort().values if places else torch.arange(0)
-    return Examples(*(None if value is None else value[kept] for value in side))  # type: ignore[arg-type]
+    return rows_of(side, kept)

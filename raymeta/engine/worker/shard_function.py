@@ -17,7 +17,7 @@ from raymeta.engine.worker.compiled import Call, compiled
 from raymeta.engine.worker.memory_errors import is_memory_error
 from raymeta.engine.worker.randomness import are_other, random_states
 from raymeta.errors import ConfigError
-from raymeta.tasks.episodes import Episode, Examples, Noise, in_chunks
+from raymeta.tasks.episodes import Episode, Examples, Noise, in_chunks, tensors
 from raymeta.tree import Layout, Params
 
 
@@ -77,8 +77,8 @@ class Asked(NamedTuple):
     phase: Phase
     rows: Params | None = None
 
-    def tensors(self) -> list[Tensor | None]:
-        return [*self.episodes.support, *self.episodes.query, *self.noise.values(), *(self.rows or {}).values()]
+    def tensors(self) -> list[Tensor]:
+        return [*tensors(self.episodes), *self.noise.values(), *(self.rows or {}).values()]
 
     def chunks(self, size: int) -> Iterator[Asked]:
         drawn = self.noise if self.rows is None else self.noise | self.rows
@@ -130,7 +130,7 @@ class ShardFunction:
             return self._sums(learned, asked)
         own, number = self._numbered(learned)
         given, phase = asked.tensors(), asked.phase
-        tensors = own + [value for value in given if value is not None]
+        tensors = own + given
         modes = self._problem.model.training, torch.is_autocast_enabled(own[0].device.type), torch.is_grad_enabled()
         options = asked.function, phase.training, phase.inner_steps, phase.way
         kind = number, modes, options, *asked.noise, *(asked.rows or ()), *map(_described, given)
@@ -199,5 +199,5 @@ class ShardFunction:
         return ShardSums(torch.cat(pieces), Outline(layout, num_sums, tuple(part.metrics), rows))
 
 
-def _described(tensor: Tensor | None) -> object:
-    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
+def _described(tensor: Tensor) -> object:
+    return tensor.shape, tensor.stride(), tensor.dtype

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from raymeta.adaptation.problem import Vectorize
 from raymeta.autodiff.failures import exact_attention
 from raymeta.autodiff.own_state import OwnState
 from raymeta.errors import ConfigError
+from raymeta.tasks.inputs import Inputs, called, copied, shape_of, sizes_text
 
 MANY_VALUES = 250_000
 """Values in the largest image that a convolution makes of one task, from which on a CPU computes task after task.
@@ -31,7 +32,7 @@ class Choice(NamedTuple):
 
 def choose_vectorize(
     model: nn.Module,
-    x: Tensor,
+    x: Inputs,
     num_examples: int,
     device: Literal["cpu", "cuda"],
     *,
@@ -64,7 +65,7 @@ def any_convolution(model: nn.Module) -> bool:
     return any(isinstance(module, _CONVOLUTIONS) for module in model.modules())
 
 
-def largest_convolution(model: nn.Module, x: Tensor) -> int:
+def largest_convolution(model: nn.Module, x: Inputs) -> int:
     """Values of the largest output of a convolution for one example of x; 0 without convolutions."""
     if not any_convolution(model):
         return 0
@@ -73,9 +74,9 @@ def largest_convolution(model: nn.Module, x: Tensor) -> int:
     handles = [m.register_forward_hook(lambda m, i, out: sizes.append(out[0].numel())) for m in convolutions]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), exact_attention(), OwnState(model).kept():
-            model(x.clone())
+            called(model, copied(x))
     except RuntimeError as error:
-        raise ConfigError(f"the model cannot take images of shape {list(x.shape[1:])}: {error}") from error
+        raise ConfigError(f"the model cannot take images of shape {sizes_text(shape_of(x))}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()

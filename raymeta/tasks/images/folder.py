@@ -215,9 +215,10 @@ class Images(ImageTaskSet):
 
     def keeping(self, recorded: Manifest) -> Images:
         """With the side and channels that were found then, where the options leave them to the files."""
-        if len(recorded.input_shape) != 3:
+        shape = recorded.input_shape
+        if isinstance(shape, dict) or len(shape) != 3:
             return self
-        channels, side = recorded.input_shape[:2]
+        channels, side = shape[:2]
         return dataclasses.replace(self, side=self.side or side, channels=self.channels or (3 if channels == 3 else 1))
 
     def keeping_classes(self, recorded: Manifest) -> Images:

@@ -14,7 +14,7 @@ from raymeta.engine.executors.ray_actors.deadlines import Deadlines
 from raymeta.engine.executors.ray_actors.folding import LEAST_BYTES, block_level, whole_blocks
 from raymeta.engine.executors.ray_actors.overhead import Overhead
 from raymeta.engine.executors.ray_actors.pool import Pool, Seat, cause_of
-from raymeta.engine.executors.ray_actors.round import Batch, Call, Todo
+from raymeta.engine.executors.ray_actors.request import Call, Request, Todo
 from raymeta.engine.executors.ray_actors.sums import NodeSums
 from raymeta.engine.job import Job, Payload, Result, Rows
 from raymeta.engine.worker.blueprint import Blueprint
@@ -47,7 +47,7 @@ class RayExecutor:
         self._ray = self._cluster.ray
         self._sums = NodeSums(self._ray, notify)
         self._numbers = itertools.count()
-        self._batches: list[Batch] = []
+        self._requests: list[Request] = []
         self._calls: dict[Any, Call] = {}  # by the reference that is waited for
         self._deadlines = Deadlines(options.shard_timeout_s)
         self._prepared: dict[Shard, Seat] = {}
@@ -79,13 +79,13 @@ class RayExecutor:
         owners = prepared if level is None else whole_blocks(prepared, level, len(self._live_nodes()))
         todo = Todo(len(shards), owners, level or 0)
         reference = self._ray.put(payload)
-        batch = Batch(next(self._numbers), job, reference, payload.nbytes, shards, upcoming, todo, level, rows)
-        self._batches.insert(0 if urgent else len(self._batches), batch)
+        request = Request(next(self._numbers), job, reference, payload.nbytes, shards, upcoming, todo, level, rows)
+        self._requests.insert(0 if urgent else len(self._requests), request)
         self._give_out()
-        return self._results(batch)
+        return self._results(request)
 
     def unfinished(self) -> int:
-        return sum(batch.remaining for batch in self._batches)
+        return sum(request.remaining for request in self._requests)
 
     def workers(self) -> list[WorkerRow]:
         return list(self.pool.rows())
@@ -99,26 +99,26 @@ class RayExecutor:
             self.pool.close()
         self._cluster.close()
 
-    def _results(self, batch: Batch) -> Iterator[tuple[Block, Result]]:
+    def _results(self, request: Request) -> Iterator[tuple[Block, Result]]:
         try:
-            while batch.results or batch.remaining:
-                while batch.results:
-                    yield batch.results.popleft()
-                if batch.failure is not None:
-                    raise batch.failure
-                if batch.remaining:
+            while request.results or request.remaining:
+                while request.results:
+                    yield request.results.popleft()
+                if request.failure is not None:
+                    raise request.failure
+                if request.remaining:
                     self._advance()
-            if message := self._overhead.measure(batch, len(self.pool.live())):
+            if message := self._overhead.measure(request, len(self.pool.live())):
                 self._notify("warning", message)
         finally:
-            self._forget(batch)
+            self._forget(request)
 
-    def _forget(self, batch: Batch) -> None:
+    def _forget(self, request: Request) -> None:
         """Nobody waits for the rest; calls that have not started are taken back, the others stay on the account."""
-        batch.forgotten = True
-        if batch in self._batches:
-            self._batches.remove(batch)
-        for calls in batch.given.values():
+        request.forgotten = True
+        if request in self._requests:
+            self._requests.remove(request)
+        for calls in request.given.values():
             for call in calls:
                 self._make_obsolete(call)
 
@@ -139,25 +139,25 @@ class RayExecutor:
         """Fill the workers with what is to do."""
         if self._short_of_workers():
             return
-        for batch in self._batches:
-            while batch.todo and (seat := self._idle_seat()) is not None:
-                self._give(batch, batch.todo.take(self._owner(seat, batch.level)), seat)
+        for request in self._requests:
+            while request.todo and (seat := self._idle_seat()) is not None:
+                self._give(request, request.todo.take(self._owner(seat, request.level)), seat)
 
     def _idle_seat(self) -> Seat | None:
         seat = min(self.pool.live(), key=lambda s: s.in_flight, default=None)
         return seat if seat is not None and seat.in_flight < IN_FLIGHT else None
 
-    def _give(self, batch: Batch, position: int, seat: Seat) -> None:
-        upcoming = batch.upcoming_at(position)
-        rows = None if batch.rows is None else batch.rows[position]
+    def _give(self, request: Request, position: int, seat: Seat) -> None:
+        upcoming = request.upcoming_at(position)
+        rows = None if request.rows is None else request.rows[position]
         info, vector = seat.actor.run.remote(
-            batch.job, batch.number, batch.payload, batch.shards[position], upcoming, rows
+            request.job, request.number, request.payload, request.shards[position], upcoming, rows
         )
         seat.in_flight += 1
-        call = Call(batch, position, seat, seat.actor, info, vector, seat.in_flight, time.monotonic())
-        batch.given.setdefault(position, []).append(call)
+        call = Call(request, position, seat, seat.actor, info, vector, seat.in_flight, time.monotonic())
+        request.given.setdefault(position, []).append(call)
         # A result that may be summed on its node is not fetched: its description, which is small, says it is there.
-        self._calls[vector if batch.level is None else info] = call
+        self._calls[vector if request.level is None else info] = call
         if upcoming is not None:
             self._prepared[upcoming] = seat
 
@@ -219,11 +219,11 @@ class RayExecutor:
         exceptions = self._ray.exceptions
         if call.actor is call.seat.actor:
             call.seat.in_flight -= 1
-        batch = call.batch
+        request = call.request
         self._cluster.watched.require_alive()
         try:
             info: Result = self._ray.get(call.info)
-            result = info if batch.level is not None else info._replace(vector=self._ray.get(call.vector))
+            result = info if request.level is not None else info._replace(vector=self._ray.get(call.vector))
         except exceptions.TaskCancelledError:
             self._requeue(call)
         except exceptions.RayTaskError as error:
@@ -240,20 +240,20 @@ class RayExecutor:
             self._accept(call, result)
 
     def _accept(self, call: Call, result: Result) -> None:
-        batch, seat, now = call.batch, call.seat, time.monotonic()
+        request, seat, now = call.request, call.seat, time.monotonic()
         seat.pid, seat.rss_bytes = result.pid, result.rss_bytes
         seat.seconds += result.seconds
         if call.obsolete:
             return
-        seat.tasks += batch.shards[call.position].num_tasks
+        seat.tasks += request.shards[call.position].num_tasks
         if not result.compile_s:
-            self._deadlines.finished(batch.job.name, call.age(now), call.depth)
-        batch.seconds += result.seconds
-        for other in batch.given.pop(call.position, []):
+            self._deadlines.finished(request.job.name, call.age(now), call.depth)
+        request.seconds += result.seconds
+        for other in request.given.pop(call.position, []):
             if other is not call:
                 self._make_obsolete(other)
-        if batch.level is None:
-            batch.deliver(Block(0, call.position), result)
+        if request.level is None:
+            request.deliver(Block(0, call.position), result)
             return
         self._sums.add(call, result)
 
@@ -261,12 +261,12 @@ class RayExecutor:
         """The call came to nothing: its shard is to be done again, unless another copy is on its way or came."""
         if call.obsolete:
             return
-        batch = call.batch
-        calls = batch.given.get(call.position, [])
+        request = call.request
+        calls = request.given.get(call.position, [])
         if call in calls:
             calls.remove(call)
         if not calls:
-            batch.todo.put_back(call.position)
+            request.todo.put_back(call.position)
         call.obsolete = True
 
     def _raised(self, call: Call, cause: Exception) -> None:
@@ -276,15 +276,15 @@ class RayExecutor:
         if isinstance(cause, self._ray.exceptions.RayError):  # an argument could not be had there
             self._requeue(call)
             return
-        if isinstance(cause, OutOfMemory):  # its own batch is given up; others may be on their way beside it
-            call.batch.failure = cause
-            self._forget(call.batch)
+        if isinstance(cause, OutOfMemory):  # its own request is given up; others may be on their way beside it
+            call.request.failure = cause
+            self._forget(call.request)
             return
         if isinstance(cause, RaymetaError):
             raise cause from None
-        batch, shard = call.batch, call.batch.shards[call.position]
-        batch.failures[call.position] += 1
-        failures = batch.failures[call.position]
+        request, shard = call.request, call.request.shards[call.position]
+        request.failures[call.position] += 1
+        failures = request.failures[call.position]
         text = f"seed {shard.seed}, {shard.split}, step {shard.step}, tasks {shard.start} to {shard.stop - 1}"
         message = described(cause)
         if failures >= ATTEMPTS:
@@ -306,9 +306,9 @@ class RayExecutor:
         self._sums.give_up_late(now, self._deadlines.hung_after_s)
 
     def _look_at(self, call: Call, now: float) -> None:
-        batch, age_s = call.batch, call.age(now)
-        copies = 0 if call.obsolete else len(batch.given.get(call.position, []))
-        match self._deadlines.decide(batch.job.name, age_s, call.depth, copies=copies, waiting=len(batch.todo)):
+        request, age_s = call.request, call.age(now)
+        copies = 0 if call.obsolete else len(request.given.get(call.position, []))
+        match self._deadlines.decide(request.job.name, age_s, call.depth, copies=copies, waiting=len(request.todo)):
             case "give_up":
                 self._lose(call.seat, call.actor, f"has not answered for {age_s:.0f} s", kind="worker_hung")
             case "copy":
@@ -320,7 +320,7 @@ class RayExecutor:
         if seat is not None and seat is not call.seat:
             message = f"a shard at {call.seat.name} is late ({age_s:.1f} s): {seat.name} computes it too"
             self._notify("shard_copied", message, worker=call.seat.name, copy=seat.name)
-            self._give(call.batch, call.position, seat)
+            self._give(call.request, call.position, seat)
 
     def _lose(
         self, seat: Seat, actor: Any, reason: str, error: BaseException | None = None, kind: str = "worker_lost"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from raymeta.engine.executors.ray_actors.round import Batch
+from raymeta.engine.executors.ray_actors.request import Request
 
-PACE_BATCHES = 20
+PACE_STEPS = 20
 """Steps after which it is known whether they are worth it."""
 PACE_MARGIN = 1.1
 """How much slower than one process workers may be before a run says so."""
@@ -16,19 +16,19 @@ class Overhead:
     """The time of the steps against the time that the work itself took."""
 
     def __init__(self) -> None:
-        self._batches, self._wall_s, self._work_s = 0, 0.0, 0.0
+        self._steps, self._wall_s, self._work_s = 0, 0.0, 0.0
 
-    def measure(self, batch: Batch, num_workers: int) -> str | None:
+    def measure(self, request: Request, num_workers: int) -> str | None:
         """Take in a finished step; says once, after some steps, if one process would have been faster."""
-        if batch.job.kind != "gradient" or self._batches > PACE_BATCHES:
+        if request.job.kind != "gradient" or self._steps > PACE_STEPS:
             return None
-        self._batches += 1
-        if self._batches > PACE_BATCHES // 4:  # the first ones warm up
-            self._wall_s += time.monotonic() - batch.began
-            self._work_s += batch.seconds
-        if self._batches <= PACE_BATCHES or self._wall_s <= PACE_MARGIN * self._work_s:
+        self._steps += 1
+        if self._steps > PACE_STEPS // 4:  # the first ones warm up
+            self._wall_s += time.monotonic() - request.began
+            self._work_s += request.seconds
+        if self._steps <= PACE_STEPS or self._wall_s <= PACE_MARGIN * self._work_s:
             return None
-        steps = PACE_BATCHES - PACE_BATCHES // 4 + 1
+        steps = PACE_STEPS - PACE_STEPS // 4 + 1
         wall, work = 1000 * self._wall_s / steps, 1000 * self._work_s / steps
         who = "one worker is" if num_workers == 1 else f"{num_workers} workers are"
         return (

@@ -12,9 +12,10 @@ from raymeta.autodiff.own_state import OwnState
 from raymeta.autodiff.surroundings import seeded_by
 from raymeta.errors import ConfigError
 from raymeta.system.signals import raise_if_interrupt
+from raymeta.tasks.inputs import Inputs, called, copied
 
 
-def require_same_when_sent(model: nn.Module, x: Tensor) -> None:
+def require_same_when_sent(model: nn.Module, x: Inputs) -> None:
     """Raise `ConfigError` unless `model` can be sent and then computes the same outputs of x [n, *feature]."""
     if importlib.util.find_spec("ray") is None:  # the executor will say so
         return
@@ -35,7 +36,7 @@ def require_same_when_sent(model: nn.Module, x: Tensor) -> None:
         )
 
 
-def _outputs(model: nn.Module, x: Tensor) -> Tensor:
+def _outputs(model: nn.Module, x: Inputs) -> Tensor:
     with seeded_by(0), OwnState(model).kept(), torch.no_grad():
-        outputs: Tensor = model(x.clone())
+        outputs: Tensor = called(model, copied(x))
     return outputs

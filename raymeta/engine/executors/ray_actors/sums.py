@@ -10,7 +10,7 @@ from typing import Any
 from raymeta.engine.executors.base import Notify
 from raymeta.engine.executors.ray_actors.cluster import first_lines
 from raymeta.engine.executors.ray_actors.folding import Folders, split
-from raymeta.engine.executors.ray_actors.round import Batch, Call
+from raymeta.engine.executors.ray_actors.request import Call, Request
 from raymeta.engine.job import Result
 from raymeta.keys import Block
 
@@ -19,7 +19,7 @@ from raymeta.keys import Block
 class NodeSum:
     """A sum asked of a node, or one shard that is fetched from it as it is."""
 
-    batch: Batch
+    request: Request
     block: Block
     node: str
     leaves: list[Result]
@@ -42,12 +42,12 @@ class NodeSums:
 
     def add(self, call: Call, result: Result) -> None:
         """A shard is computed; once all of its block is, the block's sum is asked for where it lies."""
-        batch, num_shards = call.batch, len(call.batch.shards)
-        batch.computed[call.position] = call, result
-        if block := batch.complete_block(call.position):
-            nodes = {p: batch.computed[p][0].seat.node for p in block.positions(num_shards)}
+        request, num_shards = call.request, len(call.request.shards)
+        request.computed[call.position] = call, result
+        if block := request.complete_block(call.position):
+            nodes = {p: request.computed[p][0].seat.node for p in block.positions(num_shards)}
             for part in split(block, nodes, num_shards):
-                self._ask(batch, part)
+                self._ask(request, part)
 
     def take(self, reference: Any) -> None:
         """Deliver what `reference` stands for, where it is a sum."""
@@ -60,33 +60,33 @@ class NodeSums:
         except self._ray.exceptions.RayError as error:
             self._lost(asked, first_lines(error))
         else:
-            asked.batch.deliver(asked.block, info._replace(vector=vector))
+            asked.request.deliver(asked.block, info._replace(vector=vector))
 
     def give_up_late(self, now: float, hung_after: Callable[[str], float]) -> None:
         """Do again what a node has not answered for so many seconds, by kind of job."""
         for reference, asked in list(self._asked.items()):
-            if now - asked.asked > hung_after(asked.batch.job.name):
+            if now - asked.asked > hung_after(asked.request.job.name):
                 del self._asked[reference]
                 self._lost(asked, "no answer")
 
     def close(self) -> None:
         self._folders.close()
 
-    def _ask(self, batch: Batch, block: Block) -> None:
+    def _ask(self, request: Request, block: Block) -> None:
         """Ask for a block's sum where it lies; a single shard comes as it is."""
-        waited = [batch.computed.pop(p) for p in block.positions(len(batch.shards))]
+        waited = [request.computed.pop(p) for p in block.positions(len(request.shards))]
         calls, leaves = [call for call, _ in waited], [result for _, result in waited]
         node = calls[0].seat.node
         if len(calls) == 1:
-            self._asked[calls[0].vector] = NodeSum(batch, block, node, leaves)
+            self._asked[calls[0].vector] = NodeSum(request, block, node, leaves)
             return
         info, vector = self._folders.fold(node, leaves, [call.vector for call in calls])
-        self._asked[vector] = NodeSum(batch, block, node, leaves, info)
+        self._asked[vector] = NodeSum(request, block, node, leaves, info)
 
     def _lost(self, asked: NodeSum, reason: str) -> None:
         """The sum or its parts are gone: compute them again, wherever."""
-        if asked.batch.forgotten:
+        if asked.request.forgotten:
             return
         self._notify("result_lost", f"sums on a node were lost ({reason}): their shards are computed again")
         self._folders.forget(asked.node)
-        asked.batch.compute_again(asked.block)
+        asked.request.compute_again(asked.block)

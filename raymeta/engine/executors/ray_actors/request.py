@@ -18,7 +18,7 @@ from raymeta.keys import Block, Shard
 class Call:
     """One shard given to one actor. `depth` calls, this one included, were before it there."""
 
-    batch: Batch
+    request: Request
     position: int
     seat: Seat
     actor: Any
@@ -72,7 +72,7 @@ class Todo:
 
 
 @dataclass(eq=False)
-class Batch:
+class Request:
     """Shards of one job on one set of parameters."""
 
     number: int
