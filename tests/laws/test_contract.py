@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from equal_bits import require_equal_bits
+from killing import trained_alone, trained_with_kills
 from torch import Tensor
 
 import raymeta
@@ -18,9 +19,10 @@ from raymeta.algorithms.base import TASK_GRADIENT, Algorithm
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.config.variants import registry
+from raymeta.engine.worker.shard_function import Asked, ShardFunction
 from raymeta.keys import TaskKey
 from raymeta.tasks.episodes import Episode, each, in_type
-from raymeta.tree import Params
+from raymeta.tree import Layout, Params
 
 STEPS = 5
 
@@ -218,12 +220,57 @@ def test_adapting_lowers_the_loss_on_the_support(name: str) -> None:
     assert (loss[:, -1] < loss[:, 0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
-@pytest.mark.parametrize("name", [name for name in NAMES if name in ("l2l", "maml_rl", "regularized_evolution")])
+@pytest.mark.parametrize("name", NAMES)
 def test_whole_runs_have_equal_bits(name: str, local_ray: Any, tmp_path: Path) -> None:
-    """On 0 and 2 workers, and stopped in the middle and resumed; other methods have this test beside their own laws."""
+    """On 0 and 2 workers, and stopped in the middle and resumed."""
     case = CASES[name]
     require_equal_bits(tmp_path, algorithm=name, tasks=case.tasks, **case.options)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_worker_killed_inside_each_map_changes_no_bits(name: str, local_ray: Any, tmp_path: Path) -> None:
+    """In the step after the first, before its first map; in the next one before its second map, and so on."""
+    case = CASES[name]
+    sizes = {"meta_batch_size": 4, "shard_size": 1, "steps": 6, "validate_every": 0, "test_episodes": 2}
+    overrides = {"algorithm": name, "tasks": case.tasks, **case.options, **sizes, "device": "cpu"}
+    config = load_config(overrides=overrides).config
+    expected, asked = trained_alone(config, tmp_path / "quiet")
+    maps_a_step = max(sum(step == one for step, _ in asked) for one in range(6))
+
+    def kills(so_far: Sequence[tuple[int, str]]) -> bool:
+        step = so_far[-1][0]
+        place = sum(one == step for one, _ in so_far)
+        return step == place and step <= maps_a_step
+
+    found, maps, events = trained_with_kills(config, tmp_path / "killed", kills)
+    assert found == expected
+    assert maps == asked
+    assert events.count("worker_lost") == maps_a_step
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+@pytest.mark.parametrize(("name", "function"), maps_of())
+@pytest.mark.parametrize("vectorize", ["vmap", "loop"])
+def test_compiled_equals_as_it_is(name: str, function: str, vectorize: str) -> None:
+    case = made(name, vectorize, num_tasks=2)
+    case.problem.set_training(True)
+    phase = Phase(way=case.problem.way_of(case.episodes))
+    noise = case.algorithm.noise(case.problem, case.keys, case.episodes, phase)
+    noise = {n: v.double() if v.is_floating_point() else v for n, v in noise.items()}
+    layouts = Layout.of(case.learned.params), Layout.of(case.learned.state)
+    plain, compiled = (
+        ShardFunction(case.algorithm, case.problem, *layouts, compiled=compiles)(
+            case.learned, Asked(function, case.episodes, noise, phase)
+        )
+        for compiles in (False, True)
+    )
+    assert compiled.outline == plain.outline
+    torch.testing.assert_close(compiled.vector, plain.vector, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")

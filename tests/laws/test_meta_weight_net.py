@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import noisy_labels
 import pytest
 import torch
 from equal_bits import last_params, require_equal_bits
+from killing import trained_alone, trained_with_kills
 from noisy_labels import FEATURES, NoisyLabels
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,20 +19,14 @@ import raymeta
 from raymeta import Episode, MetaWeightNet, TaskKey
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.meta_weight_net import WEIGHTING, is_weighting, weighting_network
-from raymeta.config.build import build, initial_state, schedule_of
+from raymeta.config.build import build
 from raymeta.config.load import load_config
-from raymeta.engine.driver.checkpoint import CheckpointStore
-from raymeta.engine.driver.loop import train_loop
 from raymeta.engine.driver.outer import OuterOptimizer, OuterOptions
-from raymeta.engine.executors.local import LocalExecutor
-from raymeta.engine.executors.placement import PoolOptions
-from raymeta.engine.executors.ray_actors import RayExecutor
 from raymeta.engine.fold import Total
 from raymeta.errors import ConfigError
 from raymeta.models.layers.beside import Beside
 from raymeta.tasks.episodes import in_type, stack_episodes
-from raymeta.trackers.base import Trackers
-from raymeta.tree import Layout, Params, params_sha256
+from raymeta.tree import Layout, Params
 
 SENT = [noisy_labels]
 VECTORIZE = ("vmap", "loop")
@@ -184,44 +177,20 @@ def test_bits(by_value: None, tmp_path: Path) -> None:
     assert not any(torch.equal(value, learned[name]) for name, value in start.items())
 
 
-def trained(executor: Any, config: Any, directory: Path) -> str:
-    """SHA-256 of the parameters after training with `executor`, which is closed."""
-    built = build(config)
-    state = initial_state(config, built)
-    try:
-        train_loop(
-            state,
-            blueprint=built.blueprint,
-            executor=executor,
-            schedule=schedule_of(config),
-            store=CheckpointStore(directory),
-            tracker=Trackers([]),
-        )
-    finally:
-        executor.close()
-    return params_sha256(state.outer.learned.params)
-
-
 @pytest.mark.parametrize("function", ["clean_gradient", "slopes"])
 def test_a_worker_killed_inside_a_step_changes_nothing(function: str, by_value: None, tmp_path: Path) -> None:
     sizes = {"meta_batch_size": 8, "shard_size": 2, "steps": 5, "validate_every": 0, "test_episodes": 2}
     config = load_config(overrides={**OPTIONS, **sizes, "device": "cpu"}).config
-    expected = trained(LocalExecutor(build(config).blueprint), config, tmp_path / "quiet")
-    events: list[str] = []
-    pool = RayExecutor(
-        build(config).blueprint, PoolOptions(workers=2), notify=lambda kind, message, **_: events.append(kind)
-    )
-    plain, asked = pool.map, []
-
-    def killing(job: Any, *args: Any, **options: Any) -> Any:
-        asked.append(job.function)
-        if asked.count(function) == 3 and job.function == function:
-            os.kill(pool.workers()[0].pid, signal.SIGKILL)
-        return plain(job, *args, **options)
-
-    pool.map = killing  # type: ignore[method-assign]
-    assert trained(pool, config, tmp_path / "killed") == expected
-    assert asked == ["weighted_gradient", "clean_gradient", "slopes", "weighted_gradient"] * 5
+    expected, asked = trained_alone(config, tmp_path / "quiet")
+    found, maps, events = trained_with_kills(config, tmp_path / "killed", lambda so_far: so_far[-1] == (2, function))
+    assert found == expected
+    assert maps == asked
+    assert [function for _, function in asked] == [
+        "weighted_gradient",
+        "clean_gradient",
+        "slopes",
+        "weighted_gradient",
+    ] * 5
     assert events == ["worker_lost"]
 
 
