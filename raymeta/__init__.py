@@ -51,6 +51,11 @@ if TYPE_CHECKING:
     from raymeta.tasks.episodes import Size as Size
     from raymeta.trackers.scores import Score as Score
     from raymeta.tree import params_sha256 as params_sha256
+    from raymeta.use.adapted import Adapted as Adapted
+    from raymeta.use.adapted import adapt_to as adapt_to
+    from raymeta.use.folder import load_adapted as load_adapted
+    from raymeta.use.opening import from_pretrained as from_pretrained
+    from raymeta.use.pretrained import Pretrained as Pretrained
 
 __version__ = "0.1.0"
 
@@ -63,6 +68,7 @@ _HOMES = {
     "MANN": "algorithms.mann",
     "R2D2": "algorithms.r2d2",
     "Adaptation": "adaptation.outcome",
+    "Adapted": "use.adapted",
     "Algorithm": "algorithms.base",
     "Baseline": "algorithms.baseline",
     "Beside": "models.layers.beside",
@@ -76,6 +82,7 @@ _HOMES = {
     "ModelSpec": "models.base",
     "Part": "adaptation.problem",
     "Phase": "adaptation.problem",
+    "Pretrained": "use.pretrained",
     "Problem": "adaptation.problem",
     "ProtoNet": "algorithms.protonet",
     "RaymetaError": "errors",
@@ -89,6 +96,9 @@ _HOMES = {
     "SweepView": "api.load",
     "TaskKey": "keys",
     "TaskSet": "tasks.base",
+    "adapt_to": "use.adapted",
+    "from_pretrained": "use.opening",
+    "load_adapted": "use.folder",
     "load_run": "api.load",
     "meta_gradient": "api.gradient",
     "meta_test": "api.evaluate",

@@ -14,6 +14,7 @@ from raymeta.keys import SPLITS, Split, TaskKey
 from raymeta.tasks.episodes import Episode, Size, stack_episodes, tensors
 from raymeta.tasks.inputs import Shape
 from raymeta.tasks.manifest import Contents, Manifest
+from raymeta.tasks.reader import Reader
 
 Goal = Literal["classification", "regression"]
 
@@ -110,6 +111,13 @@ class TaskSet(ABC):
     def keeping_classes(self, recorded: Manifest) -> TaskSet:
         """This task set with the classes of each split that `recorded` tells, where it can choose classes by name."""
         return self
+
+    def reader(self, recorded: Manifest | None = None) -> Reader | None:
+        """What turns examples of somebody else's into inputs like these; None where nothing is known of that.
+
+        With what a run `recorded`, the data need not be here.
+        """
+        return None
 
     def to_send(self) -> object:
         """The loaded data if another process should receive them, as arrays; None where it makes or reads its own."""

@@ -23,7 +23,7 @@ def each_input(function: Callable[..., Tensor], first: Tensor, *rest: Tensor) ->
 def each_input(function: Callable[..., Tensor], first: Inputs, *rest: Inputs) -> Inputs: ...
 def each_input(function: Callable[..., Tensor], first: Inputs, *rest: Inputs) -> Inputs:
     """`function` of every tensor, in its place; all arguments hold the same names."""
-    if isinstance(first, Tensor):
+    if not isinstance(first, dict):
         return function(first, *rest)
     named = [cast(dict[str, Tensor], other) for other in rest]
     return {name: function(value, *(other[name] for other in named)) for name, value in sorted(first.items())}
@@ -31,7 +31,7 @@ def each_input(function: Callable[..., Tensor], first: Inputs, *rest: Inputs) ->
 
 def tensors_of(x: Inputs, name: str = "x") -> Iterator[tuple[str, Tensor]]:
     """The tensors with what to call them: `x`, or `x["tokens"]`."""
-    if isinstance(x, Tensor):
+    if not isinstance(x, dict):  # a person may have given anything
         yield name, x
         return
     for key, value in sorted(x.items()):
@@ -40,7 +40,7 @@ def tensors_of(x: Inputs, name: str = "x") -> Iterator[tuple[str, Tensor]]:
 
 def num_examples(x: Inputs) -> int:
     """The length of the first dimension."""
-    return len(next(tensors_of(x))[1])
+    return next(tensors_of(x))[1].shape[0]
 
 
 def joined(first: Inputs, *rest: Inputs) -> Inputs:

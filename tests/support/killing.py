@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,19 @@ def trained_with_kills(config: RunConfig, folder: Path, kills: Callable[[Asked],
 
     def kill(asked: Asked) -> None:
         if kills(asked):
-            os.kill(pool.workers()[0].pid, signal.SIGKILL)
+            _kill_one([worker.pid for worker in pool.workers()])
 
     asked = _noted(pool, kill)
     return _trained(pool, config, folder), asked, events
+
+
+def _kill_one(pids: Sequence[int]) -> None:
+    """The first that still lives: the pool may not have noticed yet that one does not."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return
+    raise AssertionError("no worker lives")
 
 
 def _noted(executor: Any, before: Callable[[Asked], None]) -> Asked:

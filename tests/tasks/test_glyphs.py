@@ -12,7 +12,7 @@ import torch
 from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split, TaskKey
 from raymeta.tasks.episodes import Episode
-from raymeta.tasks.images.base import Splits
+from raymeta.tasks.images.class_images import Splits
 from raymeta.tasks.images.glyphs import Glyphs
 
 SMALL: dict[str, Any] = {"train_classes": 6, "val_classes": 5, "test_classes": 5, "drawers": 6}

@@ -15,7 +15,8 @@ from raymeta.errors import DataError
 from raymeta.keys import SPLITS, TaskKey
 from raymeta.options import STRICT
 from raymeta.tasks.episodes import Episode
-from raymeta.tasks.images.base import ClassImages, ImageTaskSet, Rotations, Splits, distinct
+from raymeta.tasks.images.base import ImageTaskSet, Rotations, distinct
+from raymeta.tasks.images.class_images import ClassImages, Splits
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -22,9 +22,10 @@ class Conv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() and x.device.type == "cpu" and x.dim() == 4 and self._is_plain():
+        compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        if compiled and x.device.type == "cpu" and x.dim() == 4 and self._is_plain():
             height, width = self._output_size(x)
-            if len(x) * height * width * self.weight[0].numel() <= FEW_VALUES:
+            if x.shape[0] * height * width * self.weight[0].numel() <= FEW_VALUES:
                 return self._product(x, height, width)
         return super().forward(x)
 
@@ -51,12 +52,12 @@ class Conv2d(nn.Conv2d):
         tall, wide = height + (rows - 1) // down, width + (columns - 1) // across
         bottom, right = down * tall - top - x.shape[2], across * wide - left - x.shape[3]
         padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom))
-        phases = [row.unbind(3) for row in padded.reshape(len(x), tall, down, wide, across, -1).unbind(2)]
+        phases = [row.unbind(3) for row in padded.reshape(x.shape[0], tall, down, wide, across, -1).unbind(2)]
         patches = [
             phases[i % down][j % across][:, i // down :, j // across :][:, :height, :width]
             for i, j in product(range(rows), range(columns))
         ]
-        flat = torch.cat(patches, -1).reshape(len(x) * height * width, -1)
+        flat = torch.cat(patches, -1).reshape(x.shape[0] * height * width, -1)
         weights = self.weight.permute(0, 2, 3, 1).reshape(self.out_channels, -1).t()
         out = flat @ weights if self.bias is None else torch.addmm(self.bias, flat, weights)
-        return out.reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
+        return out.reshape(x.shape[0], height, width, -1).permute(0, 3, 1, 2)

@@ -160,15 +160,16 @@ class BatchNorm(_Tracked):
         reference = REFERENCE_ROWS.get()
         if reference is None:
             return None
-        parts, rest = divmod(len(x), reference.of or len(x))
+        of = reference.of or x.shape[0]
+        parts, rest = x.shape[0] // of, x.shape[0] % of  # divmod knows no symbolic sizes, which exporters have
         if rest or not parts:
             raise ConfigError(
-                f"{self.describe()} was given {len(x)} rows for a batch of {reference.of} examples, so nobody knows "
-                "which are of the support set: use --batch_norm transductive"
+                f"{self.describe()} was given {x.shape[0]} rows for a batch of {reference.of} examples, so nobody "
+                "knows which are of the support set: use --batch_norm transductive"
             )
-        if len(x) < reference.rows:
+        if x.shape[0] < reference.rows:
             raise ConfigError(
-                f"{self.describe()} was given {len(x)} rows, fewer than the {reference.rows} reference rows"
+                f"{self.describe()} was given {x.shape[0]} rows, fewer than the {reference.rows} reference rows"
             )
         return reference.rows * parts
 
@@ -258,7 +259,7 @@ class GroupNorm(_ChannelNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x, min_dim=2)
-        grouped = x.reshape(len(x), self.num_groups, -1)
+        grouped = x.reshape(x.shape[0], self.num_groups, -1)
         if _beyond_second_order():
             z = _normalise(grouped, grouped, [2], self.eps)
         else:

@@ -20,33 +20,13 @@ from raymeta.keys import SPLITS, Split, TaskKey, uniforms
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Size, one_task
+from raymeta.tasks.images.class_images import ClassImages, Splits
+from raymeta.tasks.images.files import Fit
+from raymeta.tasks.images.greys import FULL_RANGE
+from raymeta.tasks.images.pictures import Pictures
 from raymeta.tasks.manifest import ClassContents, Contents, Manifest, mark_of_bytes, sha256_of
 
 Rotations = Literal["none", "episode", "classes"]
-
-
-class ClassImages(NamedTuple):
-    """The images of one split, class after class: those of class c are `images[starts[c]:starts[c + 1]]`."""
-
-    images: NDArray[np.uint8]  # [num_images, channels, height, width]
-    starts: NDArray[np.int64]  # [num_classes + 1]
-    names: list[str]  # [num_classes]
-    marks: list[str] | None = None  # [num_classes] of the files' names and sizes, where there are files
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        return np.diff(self.starts)
-
-    def select(self, wanted: NDArray[np.bool_]) -> ClassImages:
-        """Only the classes that are `wanted` [num_classes]."""
-        chosen = np.flatnonzero(wanted)
-        marks = None if self.marks is None else [self.marks[i] for i in chosen]
-        starts = np.concatenate([[0], np.cumsum(self.counts[chosen])]).astype(np.int64)
-        images = self.images[np.repeat(wanted, self.counts)]
-        return ClassImages(images, starts, [self.names[i] for i in chosen], marks)
-
-
-Splits = dict[Split, ClassImages]
 
 
 class Found(NamedTuple):
@@ -60,9 +40,11 @@ class Found(NamedTuple):
 class Data:
     """What was read: the images of all splits, and what a person should know of them."""
 
-    def __init__(self, splits: Splits, notes: Sequence[str] = ()) -> None:
+    def __init__(self, splits: Splits, notes: Sequence[str] = (), *, white: int = FULL_RANGE) -> None:
+        """`white`: its value in greys of more than 8 bits."""
         self.splits = splits
         self.notes = tuple(notes)
+        self.white = white
 
     @cached_property
     def values(self) -> dict[Split, list[str]]:
@@ -122,6 +104,10 @@ class ImageTaskSet(TaskSet):
 
     goal: ClassVar[Goal] = "classification"
     unit: ClassVar[str] = "images"
+    fit: ClassVar[Fit] = "crop"
+    """how a picture of another shape becomes a square"""
+    inverted: ClassVar[bool] = False
+    """whether dark strokes on light paper are bright ones on black here"""
 
     way: int = Field(default=5, ge=2)
     """classes in an episode"""
@@ -234,6 +220,18 @@ class ImageTaskSet(TaskSet):
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.splits["train"].images.shape[1:])
+
+    def reader(self, recorded: Manifest | None = None) -> Pictures:
+        channels, side, _ = self.input_shape if recorded is None else cast(tuple[int, ...], recorded.input_shape)
+        try:
+            white = self._held.white
+        except DataError:
+            if recorded is None:
+                raise
+            white = FULL_RANGE
+        return Pictures(
+            side=side, channels=3 if channels == 3 else 1, fit=self.fit, inverted=self.inverted, range=white
+        )
 
     @property
     def num_outputs(self) -> int:

@@ -16,7 +16,8 @@ from raymeta.keys import SPLITS
 from raymeta.options import STRICT
 from raymeta.system.reading import open_regular
 from raymeta.tasks.data_folder import Folder, data_folder
-from raymeta.tasks.images.base import ClassImages, Found, ImageTaskSet, Splits
+from raymeta.tasks.images.base import Found, ImageTaskSet
+from raymeta.tasks.images.class_images import ClassImages, Splits
 from raymeta.tasks.images.listing import stamp_of_paths
 from raymeta.tasks.images.splits import ClassSplits, published, require_present
 

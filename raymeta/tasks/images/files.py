@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from raymeta.errors import DataError
 from raymeta.system.reading import open_regular
-from raymeta.tasks.images.base import ClassImages
+from raymeta.tasks.images.class_images import ClassImages
 from raymeta.tasks.images.greys import FULL_RANGE, has_deep_colour, is_deep, to_bytes
 from raymeta.tasks.images.listing import image_suffixes
 from raymeta.tasks.manifest import mark_of
@@ -62,6 +62,28 @@ def read_classes(
     `unreadable` is given, it receives them with the reason instead, and they are left out.
     """
     paths = [path for files in classes.values() for path in files]
+    problems: dict[Path, str] | None = None if unreadable is None else {}
+    images = read_pictures(paths, side=side, channels=channels, fit=fit, range_=range_, unreadable=problems)
+    problems = problems or {}
+    if unreadable is not None:
+        unreadable |= problems
+        images = images[[path not in problems for path in paths]] if problems else images
+    kept = [[path for path in files if path not in problems] for files in classes.values()]
+    starts = np.cumsum([0, *map(len, kept)], dtype=np.int64)
+    marks = [mark_of((path.name, path.stat().st_size) for path in files) for files in kept]
+    return ClassImages(images, starts, list(classes), marks)
+
+
+def read_pictures(
+    paths: Sequence[Path],
+    *,
+    side: int,
+    channels: Channels,
+    fit: Fit,
+    range_: int = FULL_RANGE,
+    unreadable: dict[Path, str] | None = None,
+) -> NDArray[np.uint8]:
+    """[n, channels, side, side] of the files; what cannot be read is as in `read_classes`, and its pixels are any."""
     images = np.empty((len(paths), channels, side, side), np.uint8)
 
     def decode(index: int, image: Image.Image) -> None:
@@ -70,11 +92,7 @@ def read_classes(
     problems = for_each_file(paths, decode, go_on=unreadable is not None)
     if unreadable is not None:
         unreadable |= problems
-        images = images[[path not in problems for path in paths]] if problems else images
-    kept = [[path for path in files if path not in problems] for files in classes.values()]
-    starts = np.cumsum([0, *map(len, kept)], dtype=np.int64)
-    marks = [mark_of((path.name, path.stat().st_size) for path in files) for files in kept]
-    return ClassImages(images, starts, list(classes), marks)
+    return images
 
 
 def for_each_file(

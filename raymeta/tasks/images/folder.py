@@ -16,7 +16,8 @@ from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.tasks.data_folder import Folder
-from raymeta.tasks.images.base import Data, Found, ImageTaskSet, Splits
+from raymeta.tasks.images.base import Data, Found, ImageTaskSet
+from raymeta.tasks.images.class_images import Splits
 from raymeta.tasks.images.files import Channels, Headers, for_each_file, read_classes, read_headers
 from raymeta.tasks.images.greys import FULL_RANGE, brightest, range_of
 from raymeta.tasks.images.listing import ClassFiles, PassedOver, class_files, image_suffixes, split_folders, stamp_of
@@ -146,7 +147,7 @@ class Images(ImageTaskSet):
                 {name: [path for path in some if path not in unreadable] for name, some in paths[split].items()},
                 side=side,
                 channels=channels,
-                fit="crop",
+                fit=self.fit,
                 range_=range_,
                 unreadable=unreadable if self.skip_unreadable else None,
             )
@@ -154,7 +155,7 @@ class Images(ImageTaskSet):
         }
         if unreadable:
             notes.append(_unreadable_text(unreadable, len(every), Path(self.root)))
-        return Data(self._without_small(splits, notes), notes)
+        return Data(self._without_small(splits, notes), notes, white=range_)
 
     def _range(self, headers: Headers, unreadable: dict[Path, str], notes: list[str]) -> int:
         """The range of greys of more than 8 bits, the same for all files."""

@@ -12,7 +12,7 @@ pointing down; a glyph is composed in about the unit square and drawn on 28 x 28
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ from pydantic.dataclasses import dataclass
 from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
-from raymeta.tasks.images.base import ClassImages, ImageTaskSet, Splits
+from raymeta.tasks.images.base import ImageTaskSet
+from raymeta.tasks.images.class_images import ClassImages, Splits
 
 Array = NDArray[np.float64]
 
@@ -38,6 +39,8 @@ class Glyphs(ImageTaskSet):
 
     Class k of a split is the same glyph however many classes or drawers there are.
     """
+
+    inverted: ClassVar[bool] = True
 
     query_shot: PositiveInt = 5
     """query images per class"""

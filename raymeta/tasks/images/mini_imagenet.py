@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
@@ -14,8 +15,9 @@ from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.system.reading import open_regular
 from raymeta.tasks.data_folder import Folder, data_folder
-from raymeta.tasks.images.base import Data, Found, ImageTaskSet, Splits
-from raymeta.tasks.images.files import image_paths, read_classes, subfolders
+from raymeta.tasks.images.base import Data, Found, ImageTaskSet
+from raymeta.tasks.images.class_images import Splits
+from raymeta.tasks.images.files import Fit, image_paths, read_classes, subfolders
 from raymeta.tasks.images.listing import stamp_of_paths
 from raymeta.tasks.images.splits import ClassSplits, published, require_present
 
@@ -34,6 +36,8 @@ class MiniImagenet(ImageTaskSet):
     uint8 [n, 3, 84, 84], the whole image squeezed by Lanczos as in the authors' own preprocessing, not cropped.
     """
 
+    fit: ClassVar[Fit] = "squash"
+
     root: Folder | None = None
     """folder with a sub-folder per class (WordNet id), or with images/ and train.csv, val.csv, test.csv; by default
     mini_imagenet in $RAYMETA_DATA or ~/.cache/raymeta"""
@@ -47,7 +51,7 @@ class MiniImagenet(ImageTaskSet):
         return Found(stamp_of_paths([*lists, *images]), files)
 
     def read(self, found: Found) -> Data:
-        return Data({split: read_classes(found.files[split], side=SIDE, channels=3, fit="squash") for split in SPLITS})
+        return Data({split: read_classes(found.files[split], side=SIDE, channels=3, fit=self.fit) for split in SPLITS})
 
     def load(self) -> Splits:
         """Read and resize all images."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from pydantic.dataclasses import dataclass
 from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.tasks.data_folder import Folder, data_folder
-from raymeta.tasks.images.base import ClassImages, Found, ImageTaskSet, Rotations, Splits
+from raymeta.tasks.images.base import Found, ImageTaskSet, Rotations
+from raymeta.tasks.images.class_images import ClassImages, Splits
 from raymeta.tasks.images.listing import stamp_of_paths
 from raymeta.tasks.images.omniglot import files as omniglot_files
 from raymeta.tasks.images.splits import ClassSplits, cut, require_present
@@ -38,6 +39,8 @@ class Omniglot(ImageTaskSet):
     `lake` 883 / 81 / 659, where whole alphabets are apart: the background set without five validation alphabets
     (`VAL_ALPHABETS`), these five, and the evaluation set; `random` 1100 / 100 / 423 by `split_seed`, MAML's sizes.
     """
+
+    inverted: ClassVar[bool] = True
 
     root: Folder | None = None
     """folder with omniglot_bits.npz, or with torchvision's omniglot-py tree; by default omniglot in $RAYMETA_DATA or

@@ -1,0 +1,62 @@
+"""Write a trained model for others, or an adapted one for use without raymeta: `python -m raymeta.export MODEL`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from raymeta.errors import ConfigError
+from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
+
+FORMATS = ("raymeta", "torch", "onnx")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(dashed(sys.argv[1:] if argv is None else argv))
+    return run_command("export", lambda: _export(arguments), verbose=arguments.verbose)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="raymeta export",
+        description="Write a trained model as a folder of weights, configuration and card; or an adapted model as one "
+        "file that predicts without raymeta.",
+        epilog="examples: raymeta export latest --out my-model; raymeta export my-classes --format onnx --out it.onnx",
+    )
+    parser.add_argument("model", metavar="MODEL|ADAPTED", help="a run, a checkpoint, or a folder of raymeta adapt")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR|FILE", help="a new folder, or a new file")
+    parser.add_argument("--format", choices=FORMATS, default="raymeta", help="raymeta: a folder for raymeta adapt "
+                        "and raymeta.from_pretrained; torch (torch.export), onnx: an adapted model")  # fmt: skip
+    parser.add_argument("--output", default="results", help="folder or URI of runs given by id [results]")
+    parser.add_argument("--trust", action="store_true", help="import the code that the model names")
+    add_verbose(parser)
+    return parser
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from raymeta.use.folder import is_adapted_folder, read_adapted, require_free, write_model
+    from raymeta.use.opening import open_model
+
+    require_free(arguments.out)
+    if arguments.format == "raymeta":
+        model = open_model(arguments.model, output=arguments.output, trust=arguments.trust)
+        write_model(model, arguments.out)
+        say(f"{arguments.out}\nadapt it: raymeta adapt {arguments.out} --support DIR --out ADAPTED")
+        return 0
+    path = Path(arguments.model)
+    if not is_adapted_folder(path):
+        raise ConfigError(
+            f"--format {arguments.format} writes what predicts classes, and {arguments.model} has none yet: adapt it "
+            "first, with raymeta adapt MODEL --support DIR --out ADAPTED"
+        )
+    from raymeta.use.standalone import write_standalone
+
+    largest = write_standalone(read_adapted(path, trust=arguments.trust), arguments.out, arguments.format)
+    say(f"{arguments.out}: its outputs differ by at most {largest:.1g} from raymeta's on the support set")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Classify files with an adapted model: `python -m raymeta.predict ADAPTED FILE [FILE ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raymeta.errors import ConfigError, DataError
+from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
+from raymeta.system.files import json_text, write_whole
+
+if TYPE_CHECKING:
+    from raymeta.use.adapted import Adapted, Prediction
+
+STANDARD_INPUT = "-"
+MOST_ALTERNATIVES = 3
+"""Of a table on the terminal."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(dashed(sys.argv[1:] if argv is None else argv))
+    return run_command("predict", lambda: _predict(arguments), verbose=arguments.verbose)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="raymeta predict",
+        description="Classify files with an adapted model.",
+        epilog="examples: raymeta predict my-classes new/*.jpg; find new | raymeta predict my-classes - --json",
+    )
+    parser.add_argument("adapted", type=Path, metavar="ADAPTED", help="a folder that raymeta adapt wrote")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="files, folders of files (not deeper), patterns in "
+                        "quotes, or - for names on standard input; tables of rows or texts")  # fmt: skip
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one array of {file, label, probability, alternatives}")
+    form.add_argument("--csv", action="store_true", help="a row for each file")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a sheet with the pictures and the answers, too"
+    )
+    parser.add_argument("--unknown", action="store_true", help="call answers unknown that are less sure than nearly "
+                        "all right ones on the support set")  # fmt: skip
+    parser.add_argument("--trust", action="store_true", help="import the code that the model names")
+    add_verbose(parser)
+    return parser
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from raymeta.use.folder import read_adapted
+    from raymeta.use.sheet import sheet_html
+
+    adapted = read_adapted(arguments.adapted, trust=arguments.trust)
+    given, items = named_items(arguments.files, adapted.model.reader.kind)
+    answers = list(_with_progress(adapted, items, unknown=arguments.unknown))
+    if arguments.html is not None:
+        write_whole(arguments.html, sheet_html(adapted, given, items, answers).encode())
+    say(_text(arguments, given, answers))
+    return 0
+
+
+def named_items(arguments: Sequence[str], kind: str) -> tuple[list[str], list[Any]]:
+    """What to call each example, as it was given, and the example for the model's reader.
+
+    Raises `DataError` for files that are not there, `ConfigError` where nothing is left.
+    """
+    names = [name for argument in arguments for name in _expanded(argument)]
+    if kind == "pictures":
+        return names, [Path(name) for name in names]
+    from raymeta.use.support import rows_of_file
+
+    pairs = [(f"{name}:{n}", row) for name in names for n, row in enumerate(rows_of_file(Path(name)), 1)]
+    return [name for name, _ in pairs], [row for _, row in pairs]
+
+
+def _expanded(argument: str) -> Iterator[str]:
+    from raymeta.tasks.images.files import image_paths
+
+    path = Path(argument)
+    if argument == STANDARD_INPUT:
+        yield from (line.strip() for line in sys.stdin if line.strip())
+    elif path.is_dir():
+        files = image_paths(path)
+        if not files:
+            raise DataError(f"{path} has no images: name files, or a folder that holds them directly")
+        yield from map(str, files)
+    elif path.exists():
+        yield argument
+    elif any(letter in argument for letter in "*?["):
+        found = sorted(map(str, Path(path.anchor or ".").glob(argument.removeprefix(path.anchor))))
+        if not found:
+            raise ConfigError(f"no file fits {argument}")
+        yield from found
+    else:
+        raise DataError(f"there is no file {argument}")
+
+
+def _with_progress(adapted: Adapted, items: Sequence[Any], *, unknown: bool) -> Iterator[Prediction]:
+    """On a terminal with a bar, of many files."""
+    answers = adapted.predict_files(items, unknown=unknown)
+    if len(items) < 512 or not sys.stderr.isatty():
+        return answers
+    from rich.progress import track
+
+    return iter(track(answers, total=len(items), description="predicting"))
+
+
+def _text(arguments: argparse.Namespace, names: Sequence[str], answers: Sequence[Prediction]) -> str:
+    pairs = list(zip(names, answers, strict=True))
+    if arguments.json:
+        return json_text([as_json(name, answer) for name, answer in pairs], indent=2)
+    if arguments.csv:
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["file", "label", "probability"])
+        writer.writerows([name, answer.label, f"{answer.probability:.6f}"] for name, answer in pairs)
+        return out.getvalue().rstrip("\n")
+    width, labels = max(map(len, names)), max(len(answer.label) for answer in answers)
+    return "\n".join(
+        f"{name:{width}}  {answer.label:{labels}}  {100 * answer.probability:5.1f} %  "
+        + ", ".join(f"{label} {100 * p:.1f} %" for label, p in answer.alternatives[:MOST_ALTERNATIVES])
+        for name, answer in pairs
+    )
+
+
+def as_json(name: str, answer: Prediction) -> dict[str, Any]:
+    """The one form of an answer for other programs."""
+    others = [{"label": label, "probability": p} for label, p in answer.alternatives]
+    return {"file": name, "label": answer.label, "probability": answer.probability, "alternatives": others}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""A model with somebody's support set: it predicts, and says how far to believe that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from raymeta.adaptation.outcome import Predictor
+from raymeta.errors import ConfigError, DataError
+from raymeta.tasks.episodes import Examples
+from raymeta.tasks.inputs import Inputs, each_input, num_examples
+from raymeta.tasks.reader import Reader
+from raymeta.use.pretrained import AT_ONCE, Pretrained
+from raymeta.use.support import Labelled, labelled_examples, numbered
+from raymeta.use.trust import Calibration, Doubt, calibrated, confusions, doubted, held_out, interval, unknown_below
+
+UNKNOWN = "unknown"
+"""The label of an answer that is not sure enough."""
+
+
+class Prediction(NamedTuple):
+    """The answer for one example."""
+
+    label: str
+    probability: float
+    alternatives: list[tuple[str, float]]
+    """the other labels, likeliest first"""
+
+
+class LeftOut(NamedTuple):
+    """What leaving out support examples told."""
+
+    accuracy: float
+    low: float
+    high: float
+    tried: int
+    skipped: int
+    """examples that are the only ones of their class, which cannot be left out"""
+    confusions: list[tuple[str, str, int]]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A pretrained model, a support set and its labels. The probabilities are calibrated where `calibration` is."""
+
+    model: Pretrained = field(repr=False)
+    support: Examples = field(repr=False)
+    classes: list[str]
+    names: list[str] = field(repr=False)
+    """of the support examples, as they were given"""
+    reader: Reader | None = None
+    calibration: Calibration | None = None
+    unknown_below: float | None = None
+    left_out: LeftOut | None = None
+    doubts: list[Doubt] = field(default_factory=list)
+
+    @property
+    def way(self) -> int:
+        return len(self.classes)
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return self.model.predictor(self.support, self.way)
+
+    def outputs(self, x: Inputs) -> Tensor:
+        """Logits [n, way] for inputs [n, ...]; each depends on the support set and itself alone."""
+        with torch.no_grad():
+            parts = [self._predictor(part) for part in _parts(self._typed(x))]
+        return torch.cat(parts)
+
+    def _typed(self, x: Inputs) -> Inputs:
+        return each_input(lambda v: v.to(self.model.dtype) if v.is_floating_point() else v, x)
+
+    def probabilities(self, x: Inputs) -> Tensor:
+        """Of each class [n, way], in the order of `classes`."""
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        return (self.outputs(x).double() / temperature).softmax(1)
+
+    def predict(self, x: Inputs, *, unknown: bool = False) -> list[Prediction]:
+        """The answer for each input; with `unknown`, what is less sure than `unknown_below` gets that label.
+
+        Raises `ConfigError` where that was never found out.
+        """
+        if unknown and self.unknown_below is None:
+            raise ConfigError(
+                "what is unknown cannot be told: the support set is too small to find out how sure right answers are"
+            )
+        threshold = (self.unknown_below or 0.0) if unknown else 0.0
+        return [self._answer(row, threshold) for row in self.probabilities(x)]
+
+    def _answer(self, row: Tensor, threshold: float) -> Prediction:
+        order = row.argsort(descending=True, stable=True).tolist()
+        ranked = [(self.classes[place], float(row[place])) for place in order]
+        (label, probability), *others = ranked
+        if probability < threshold:
+            return Prediction(UNKNOWN, 1 - probability, ranked)
+        return Prediction(label, probability, others)
+
+    def predict_files(self, files: Sequence[Any], *, unknown: bool = False) -> Iterator[Prediction]:
+        """The answers for items that the model's reader reads, some at a time."""
+        reader = self.reader or self.model.reader
+        for start in range(0, len(files), AT_ONCE):
+            yield from self.predict(reader.read(files[start : start + AT_ONCE]), unknown=unknown)
+
+
+def _parts(x: Inputs) -> Iterator[Inputs]:
+    for start in range(0, max(num_examples(x), 1), AT_ONCE):
+        yield each_input(lambda value, start=start: value[start : start + AT_ONCE], x)
+
+
+def adapt_to(
+    model: Pretrained, x: Inputs, labels: Sequence[str], *, names: Sequence[str] = (), reader: Reader | None = None
+) -> Adapted:
+    """Adapt `model` to examples x [n, ...] with their labels, and find out how far to trust it.
+
+    Raises `ConfigError` for fewer than two classes, and where the method cannot take so many.
+    """
+    if model.tasks.goal != "classification":
+        raise ConfigError("this model predicts values, not classes: adapt it in Python, with Pretrained.predictor")
+    classes, y = numbered(labels)
+    if len(classes) < 2:
+        raise ConfigError(
+            f"there is one class, {classes[0] if classes else 'none'}: give examples of at least two, such as the "
+            "thing and anything else"
+        )
+    if UNKNOWN in classes:
+        raise ConfigError(f"a class is called {UNKNOWN}, which is what unsure answers are called: give it another name")
+    support = Examples(x, torch.tensor(y), torch.tensor(y))
+    way = len(classes)
+    model.predictor(support, way)  # refuses before the long part
+    found = held_out(model, support, way)
+    calibration = calibrated(found)
+    temperature = 1.0 if calibration is None else calibration.temperature
+    left_out = None
+    if found is not None:
+        right, count = int(found.right.sum()), len(found.labels)
+        wrong = [(classes[label], classes[answer], times) for label, answer, times in confusions(found)]
+        left_out = LeftOut(found.accuracy, *interval(right, count), count, len(y) - count, wrong)
+    return Adapted(
+        model,
+        support,
+        classes,
+        list(names) or [str(place) for place in range(len(y))],
+        reader,
+        calibration,
+        unknown_below(found, temperature),
+        left_out,
+        doubted(found, temperature),
+    )
+
+
+def adapt_to_source(model: Pretrained, source: Path, *, label_column: str | None = None) -> Adapted:
+    """Adapt `model` to a folder of classes or a labelled table, see `labelled_examples`."""
+    examples: Labelled = labelled_examples(source, label_column=label_column)
+    reader = model.reader
+    if source.is_dir() != (reader.kind == "pictures"):
+        raise DataError(
+            f"{source} is {'a folder' if source.is_dir() else 'a file'}, and this model takes {reader.item}s: give "
+            + ("a folder with one sub-folder per class" if reader.kind == "pictures" else "a table with labels")
+        )
+    x = reader.read(examples.items)
+    return adapt_to(model, x, examples.labels, names=examples.names, reader=reader)

@@ -1,0 +1,92 @@
+"""Whatever a person calls a model: a run, `latest`, a checkpoint, an exported or adapted folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from raymeta.api.checkpoints import best_checkpoint, run_config
+from raymeta.config.variants import name_of
+from raymeta.engine.driver.checkpoint import Checkpoint, CheckpointStore
+from raymeta.errors import CheckpointError
+from raymeta.runs import layout
+from raymeta.runs.read import Run, resolve_run
+from raymeta.system.reading import read_text
+from raymeta.system.remote import is_uri
+from raymeta.tasks.recorded import recorded
+from raymeta.use.folder import is_model_folder, read_model
+from raymeta.use.pretrained import Pretrained
+from raymeta.use.seen import seen_in
+
+
+def open_model(reference: str, *, output: str = "results", trust: bool = False) -> Pretrained:
+    """The model that `reference` names; runs by id and `latest` are looked for in `output`.
+
+    Code that a run or a folder names is imported only with `trust`.
+
+    Raises `ConfigError` and `DataError` for what is none, `CheckpointError` for a run without a checkpoint.
+    """
+    path = Path(reference)
+    if not is_uri(reference) and is_model_folder(path):
+        return read_model(path, trust=trust)
+    if not is_uri(reference) and (path / layout.STATE).exists():
+        run = Run.open(path.resolve().parent.parent)
+        return of_run(run, CheckpointStore(path.resolve().parent).load(path.resolve().name), trust=trust)
+    return of_run(resolve_run(reference, output), trust=trust)
+
+
+def from_pretrained(path: str | Path, *, trust: bool = False) -> Pretrained:
+    """The model in an exported folder, or of a run; see `open_model`."""
+    return open_model(str(path), trust=trust)
+
+
+def of_run(run: Run, checkpoint: Checkpoint | None = None, *, trust: bool = False) -> Pretrained:
+    """The model of a run's best checkpoint, or of the one that is given."""
+    config = run_config(run, {"workers": 0, "min_workers": None, "max_workers": None}, trust=trust or run.trusted)
+    checkpoint = best_checkpoint(run) if checkpoint is None else checkpoint
+    tasks = recorded(config.tasks, run.manifest)
+    about = _about(run, checkpoint.step) | {"algorithm": name_of(config.algorithm), "model": name_of(config.model)}
+    model = Pretrained(
+        run.id,
+        config.model_copy(update={"tasks": tasks}),
+        checkpoint.learned,
+        checkpoint.fixed,
+        about | {"tasks": name_of(config.tasks)},
+        seen_in(config.tasks),
+    )
+    _require_fits(model, run)
+    return model
+
+
+def _require_fits(model: Pretrained, run: Run) -> None:
+    theirs = {name: tuple(value.shape) for name, value in model.learned.params.items()}
+    ours = model.built.blueprint.layout.shapes
+    if theirs != ours:
+        name = sorted(n for n in {*theirs, *ours} if theirs.get(n) != ours.get(n))[0]
+        raise CheckpointError(
+            f"the checkpoint of {run.id} does not fit its configuration: {name} is {theirs.get(name)} in the "
+            f"checkpoint and {ours.get(name)} as it is built. Was the model's code changed since?"
+        )
+
+
+def _about(run: Run, step: int) -> dict[str, Any]:
+    summary, environment = run.summary or {}, run.info
+    return {
+        "source": run.id,
+        "trained": run.created,
+        "steps": step,
+        "metric": summary.get("headline"),
+        "inner_steps": summary.get("inner_steps"),
+        "batch_norm": summary.get("batch_norm"),
+        "data": None if run.manifest is None else run.manifest.text(),
+        "data_sha256": None if run.manifest is None else run.manifest.sha256,
+        "command": _text(run.path / layout.COMMAND),
+        "raymeta": environment.get("raymeta"),
+    }
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return read_text(path).strip()
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,103 @@
+"""Somebody's labelled examples: a folder with a sub-folder for each class, or a table of texts or rows with labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raymeta.errors import DataError
+from raymeta.system.reading import first_line, read_regular
+from raymeta.tasks.images.files import image_paths, subfolders
+from raymeta.tasks.images.listing import image_suffixes
+
+LABEL_COLUMNS = ("label", "class", "y", "target", "category")
+"""Names by which the column of labels is found where it is not named."""
+
+
+class Labelled(NamedTuple):
+    """Examples as a reader takes them, what to call each, and their labels."""
+
+    items: list[Any]
+    names: list[str]
+    labels: list[str]
+
+
+def labelled_examples(source: Path, *, label_column: str | None = None) -> Labelled:
+    """Of a folder of classes, or of a CSV, TSV or JSON-lines file. Raises `DataError` naming what is wrong there."""
+    if source.is_dir():
+        return _of_folder(source)
+    if not source.exists():
+        raise DataError(f"there is no {source}: give a folder with one sub-folder per class, or a table with labels")
+    rows = rows_of_file(source)
+    column = label_column or next((name for name in LABEL_COLUMNS if name in rows[0]), None)
+    if column is None or column not in rows[0]:
+        told = f"no column {label_column}" if label_column else "no column of labels"
+        raise DataError(f"{source} has {told}: it has {', '.join(rows[0])}. Name it with --label-column")
+    empty = [number for number, row in enumerate(rows, 1) if row.get(column) in (None, "")]
+    if empty:
+        raise DataError(f"{source}: example {empty[0]} has no {column}: give every example its label")
+    items = [{name: value for name, value in row.items() if name != column} for row in rows]
+    names = [f"{source.name}:{number}" for number in range(1, len(rows) + 1)]
+    return Labelled(items, names, [str(row[column]) for row in rows])
+
+
+def _of_folder(folder: Path) -> Labelled:
+    classes = {path.name: image_paths(path) for path in subfolders(folder)}
+    if not classes:
+        raise DataError(f"{folder} has no sub-folders: put the examples of each class into one of its own, by its name")
+    empty = [name for name, files in classes.items() if not files]
+    if empty:
+        suffixes = " ".join(sorted(image_suffixes()))
+        raise DataError(f"{folder / empty[0]} has no images ({suffixes}): add some, or move that folder elsewhere")
+    pairs = [(file, name) for name, files in classes.items() for file in files]
+    return Labelled([f for f, _ in pairs], [str(f.relative_to(folder)) for f, _ in pairs], [name for _, name in pairs])
+
+
+def rows_of_file(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV, TSV or JSON-lines file by column. Raises `DataError` naming file and line."""
+    try:
+        text = read_regular(path).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".tsv", ".jsonl"):
+        raise DataError(f"{path} is no table that is known here: give .csv, .tsv or .jsonl, or a folder of images")
+    rows = list(_json_rows(text, path) if kind == ".jsonl" else _csv_rows(text, path, "\t" if kind == ".tsv" else ","))
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    return rows
+
+
+def _csv_rows(text: str, path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise DataError(f"{path} line {reader.line_num}: it has not as many fields as the first line has names")
+            yield dict(row)
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num}: {error}") from error
+
+
+def _json_rows(text: str, path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path} line {number} is no JSON: {first_line(error)}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path} line {number} is no JSON object")
+        yield row
+
+
+def numbered(labels: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The classes in the order of their names, and each example's place in that."""
+    classes = sorted(set(labels))
+    places = {name: place for place, name in enumerate(classes)}
+    return classes, [places[label] for label in labels]
