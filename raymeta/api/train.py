@@ -226,7 +226,9 @@ class Training:
             executor.close()
         self._illustrate(evaluation, learned, tracker, writer)
         writer.finish("finished", self.reason)
-        tracker.event("finished", f"finished after {state.step} steps", step=state.step)
+        done = f"finished after {state.step} steps"
+        early = Run.open(writer.directory).ending.text + ", and tested"
+        tracker.event("finished", done if self.reason == "steps" else early, step=state.step)
 
     def _stop(self, writer: RunWriter, tracker: Trackers) -> None:
         self.reason = "signal"

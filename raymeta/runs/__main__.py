@@ -149,7 +149,7 @@ def _table(rows: list[Row]) -> None:
     cells = [
         (
             row["id"],
-            row["status"] + (" (damaged)" if "problem" in row else ""),
+            row["ending"] + (" (damaged)" if "problem" in row else ""),
             f"{row['step'] or 0:,}/{row['steps'] or 0:,}",
             _headline_text(row["headline"]),
             str(row["config"].get("algorithm.name", "-")),
@@ -215,13 +215,14 @@ def _readable(read: Callable[[], T | None], problems: list[str]) -> T | None:
 
 def _sections(run: Run, config: Row, summary: Row, manifest: Manifest | None) -> dict[str, list[str]]:
     info, config = run.info, dotted(config)
-    reason = f": {info['reason']}" if info.get("reason") else ""
-    done = f"step {info.get('step') or 0:,} of {info.get('steps') or 0:,}, attempt {info.get('attempt', 1)}"
+    told = run.status == "finished" or info.get("reason") == "signal"  # by the ending
+    reason = f": {info['reason']}" if info.get("reason") and not told else ""
+    done = f"step {run.ending.steps_done}, attempt {info.get('attempt', 1)}"
     files = [name for name in _FILES.split() if (run.path / name).exists()]
     events = [f"{_clock(event)}  {event.get('kind')}: {event.get('message')}" for event in run.events()[-8:]]
     return {
         clean(run.id): [
-            f"{run.status}{reason}",
+            f"{run.ending.text}{reason}",
             _headline_line(summary.get("headline")),
             done,
             f"created {_local(info.get('created'))}",
@@ -258,9 +259,11 @@ def _clock(event: dict[str, Any]) -> str:
 def _next_commands(run: Run, config: Row) -> list[str]:
     """Commands that make sense now, of those that are installed."""
     path = shlex.quote(run.place)
-    ended_early = run.status in ("stopped", "failed", "lost")
+    ended_early = run.status in ("stopped", "failed", "lost") or run.ending.step < run.ending.steps
     trust = trust_flag(config)
-    wanted = [("train", f"--resume {path}{trust}") if ended_early else ("evaluate", f"{path}{trust}")]
+    wanted = [("train", f"--resume {path}{trust}")] if ended_early else []
+    if run.status == "finished":
+        wanted += [("evaluate", f"{path}{trust}")]
     if run.mirror is None:
         wanted += [("report", f"{path} -o {layout.REPORT}"), ("dashboard", shlex.quote(str(run.path.parent)))]
     return [f"python -m raymeta.{name} {rest}" for name, rest in wanted if find_spec(f"raymeta.{name}")]
@@ -276,8 +279,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json_text(found, indent=2))
         return 0
-    lines = [(row["id"], row["status"], _headline_text(row["headline"])) for row in found["runs"]]
-    _print_table(("run", "status", "headline"), [tuple(clean(cell) for cell in line) for line in lines])
+    lines = [
+        (row["id"], row["ending"], f"{row['step']:,}/{row['steps']:,}", _headline_text(row["headline"]))
+        for row in found["runs"]
+    ]
+    _print_table(("run", "status", "steps", "headline"), [tuple(clean(cell) for cell in line) for line in lines])
     if found["paired"] is not None:
         say("\n" + "\n".join(_paired_lines(found["paired"])))
     cells = [

@@ -52,7 +52,7 @@ def _episodes(test: Mapping[str, Any]) -> tuple[object, int] | None:
 
 
 def comparison(runs: Sequence[Run]) -> Row:
-    """{runs: [{id, status, step, headline}], paired, differences} for programs; each run once.
+    """{runs: [{id, status, ending, step, steps, headline}], paired, differences} for programs; each run once.
 
     Where ids are equal, the folders above tell the runs apart. Raises `DataError`.
     """
@@ -60,7 +60,14 @@ def comparison(runs: Sequence[Run]) -> Row:
     pairs = pair_up({name: evaluation(run) for name, run in named.items()})
     return {
         "runs": [
-            {"id": name, "status": r.status, "step": r.info.get("step"), "headline": r.headline}
+            {
+                "id": name,
+                "status": r.status,
+                "ending": r.ending.how,
+                "step": r.ending.step,
+                "steps": r.ending.steps,
+                "headline": r.headline,
+            }
             for name, r in named.items()
         ],
         "paired": None if pairs is None else pairs._asdict(),

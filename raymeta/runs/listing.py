@@ -11,7 +11,7 @@ from raymeta.system.text import dotted
 
 Row = dict[str, Any]
 
-OWN_KEYS = ("id", "name", "status", "step", "steps", "attempt", "created", "updated", "host", "tags")
+OWN_KEYS = ("id", "name", "status", "ending", "step", "steps", "attempt", "created", "updated", "host", "tags")
 SUMMARY_KEYS = ("headline", "tasks_per_s", "wall_s")
 HIGHLIGHTS = ("algorithm.name", "tasks.name", "model.name")
 
@@ -19,7 +19,7 @@ HIGHLIGHTS = ("algorithm.name", "tasks.name", "model.name")
 def listing_row(run: Run) -> Row:
     """Own keys, summary keys, and under `config` the configuration's dotted keys; `problem` says what is damaged."""
     row: Row = {key: run.info.get(key) for key in OWN_KEYS}
-    row.update(id=run.id, name=run.name, status=run.status, config={})
+    row.update(id=run.id, name=run.name, status=run.status, ending=run.ending.how, config={})
     try:
         summary = run.summary or {}
         row["config"] = dotted(run.config)

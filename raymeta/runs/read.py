@@ -16,6 +16,7 @@ import yaml
 
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.runs import layout
+from raymeta.runs.ending import Ending, ending
 from raymeta.runs.layout import NewerFormat
 from raymeta.runs.restore import CHECKPOINTS, copy_to_look_at, fetch
 from raymeta.runs.rows import current_rows, read_rows
@@ -106,6 +107,11 @@ class Run:
         if status in ("finished", "stopped", "failed"):
             return status  # type: ignore[no-any-return]
         return "running" if status == "running" and is_being_written(self.path, self.info) else "lost"
+
+    @property
+    def ending(self) -> Ending:
+        """How it ended, in words: a run that its time limit stopped is `finished`, and not with all of its steps."""
+        return ending(self.status, self.info)
 
     @property
     def began(self) -> bool:

@@ -19,7 +19,7 @@ def listed(source: RunSource) -> dict[str, Any]:
     """A run as `GET /api/runs` gives it, with the names of `raymeta runs ls --json`."""
     run, summary, config = source.run, source.summary, source.config
     row: dict[str, Any] = {key: run.info.get(key) for key in OWN_KEYS}
-    row |= {"id": source.id, "name": run.name, "status": run.status}
+    row |= {"id": source.id, "name": run.name, "status": run.status, "ending": run.ending.how}
     row |= {key: summary.get(key) for key in SUMMARY_KEYS}
     row["config"] = {key: config[key] for key in HIGHLIGHTS if key in config}
     if problems := source.problems:
