@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-Stream = Literal["episode", "noise"]
+Stream = Literal["episode", "noise", "augmentation"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 
@@ -36,7 +36,7 @@ class TaskKey(NamedTuple):
         """Generator of this task's draws.
 
         `episode` draws classes, images and labels; `noise` draws what else an algorithm needs (the order of
-        mini-batches, a new head). Changing one never shifts the other.
+        mini-batches, a new head); `augmentation` draws how training images are changed. None ever shifts another.
         """
         key = np.array([self.seed, STREAMS.index(stream)], dtype=np.uint64)
         counter = np.array([0, self.index, self.step, SPLITS.index(self.split)], dtype=np.uint64)
@@ -48,16 +48,16 @@ class TaskKey(NamedTuple):
         return int.from_bytes(hashlib.blake2b(struct.pack("<4Q", *words), digest_size=8).digest(), "little")
 
 
-def uniforms(keys: Sequence[TaskKey], n: int) -> NDArray[np.float64]:
-    """What `key.generator().random(n)` gives, for each of `keys` [T, n], ten times as fast."""
+def uniforms(keys: Sequence[TaskKey], n: int, stream: Stream = "episode") -> NDArray[np.float64]:
+    """What `key.generator(stream).random(n)` gives, for each of `keys` [T, n], ten times as fast."""
     philox = np.random.Philox(key=0)
     generator = np.random.Generator(philox)
     place: dict[str, tuple[int, ...]] = {}
     state: Any = {"bit_generator": "Philox", "buffer": (0,) * 4, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
-    state["state"], stream = place, STREAMS.index("episode")
+    state["state"], word = place, STREAMS.index(stream)
     drawn = np.empty((len(keys), n))
     for row, (seed, split, step, index) in zip(drawn, keys, strict=True):
-        place["counter"], place["key"] = (0, index, step, SPLITS.index(split)), (seed, stream)
+        place["counter"], place["key"] = (0, index, step, SPLITS.index(split)), (seed, word)
         philox.state = state
         generator.random(out=row)
     return drawn

@@ -692,8 +692,8 @@ CHANGES: dict[str, Sequence[Change]] = {
         ("streams alike", "[self.seed, STREAMS.index(stream)]", "[self.seed, 0]", f"{KEYS}keys_do_not_collide"),
         (
             "another place of the index",
-            "(0, index, step, SPLITS.index(split)), (seed, stream)",
-            "(index, 0, step, SPLITS.index(split)), (seed, stream)",
+            "(0, index, step, SPLITS.index(split)), (seed, word)",
+            "(index, 0, step, SPLITS.index(split)), (seed, word)",
             f"{KEYS}uniforms_of_many_keys_are_those_of_each",
         ),
         (

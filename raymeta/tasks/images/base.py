@@ -89,8 +89,11 @@ class Held:
 
 _HELD = Held()
 
-_EPISODE_FIELDS = ("way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot", "rotations", "data")
-"""Fields that leave the images as they are."""
+_EPISODE_FIELDS = (
+    "way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot", "rotations", "data",
+    "train_flip", "train_crop", "train_colour",
+)  # fmt: skip
+"""Fields that leave the images as they are read."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -265,10 +268,15 @@ class ImageTaskSet(TaskSet):
             turned = turns == quarter
             if turned.any():
                 x[turned] = np.rot90(x[turned], quarter, axes=(-2, -1))
+        x = self.changed(x, keys)
         return Episode(
             _examples(x[:, :, :shot], class_id),
             _examples(x[:, :, shot:], class_id),
         )
+
+    def changed(self, x: NDArray[np.uint8], keys: Sequence[TaskKey]) -> NDArray[np.uint8]:
+        """Images of episodes [T, ..., C, H, W] as the model is to see them; they are its own to change."""
+        return x
 
     def _draw(
         self, keys: Sequence[TaskKey], pool: ClassImages, way: int, per_class: int

@@ -16,7 +16,8 @@ from raymeta.keys import SPLITS
 from raymeta.options import STRICT
 from raymeta.system.reading import open_regular
 from raymeta.tasks.data_folder import Folder, data_folder
-from raymeta.tasks.images.base import Found, ImageTaskSet
+from raymeta.tasks.images.augmentation import AugmentedImages
+from raymeta.tasks.images.base import Found
 from raymeta.tasks.images.class_images import ClassImages, Splits
 from raymeta.tasks.images.listing import stamp_of_paths
 from raymeta.tasks.images.splits import ClassSplits, published, require_present
@@ -35,7 +36,7 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class _Cifar100(ImageTaskSet):
+class _Cifar100(AugmentedImages):
     """Classes of CIFAR-100: uint8 [n, 3, 32, 32], training and test files merged to 600 images a class."""
 
     split_list: ClassVar[str]

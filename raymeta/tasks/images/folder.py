@@ -16,7 +16,8 @@ from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.tasks.data_folder import Folder
-from raymeta.tasks.images.base import Data, Found, ImageTaskSet
+from raymeta.tasks.images.augmentation import AugmentedImages
+from raymeta.tasks.images.base import Data, Found
 from raymeta.tasks.images.class_images import Splits
 from raymeta.tasks.images.files import Channels, Headers, for_each_file, read_classes, read_headers
 from raymeta.tasks.images.greys import FULL_RANGE, brightest, range_of
@@ -28,7 +29,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Images(ImageTaskSet):
+class Images(AugmentedImages):
     """Images in `root/CLASS/*` or in `root/{train,val,test}/CLASS/*`, grey or colour, of any size.
 
     A folder between a class and its images, or classes in folders of their kind, are understood; so are `valid`,

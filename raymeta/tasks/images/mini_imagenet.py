@@ -15,7 +15,8 @@ from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.system.reading import open_regular
 from raymeta.tasks.data_folder import Folder, data_folder
-from raymeta.tasks.images.base import Data, Found, ImageTaskSet
+from raymeta.tasks.images.augmentation import AugmentedImages
+from raymeta.tasks.images.base import Data, Found
 from raymeta.tasks.images.class_images import Splits
 from raymeta.tasks.images.files import Fit, image_paths, read_classes, subfolders
 from raymeta.tasks.images.listing import stamp_of_paths
@@ -30,7 +31,7 @@ _REMEDY = (
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class MiniImagenet(ImageTaskSet):
+class MiniImagenet(AugmentedImages):
     """100 classes of ImageNet, 64 / 16 / 20 as in Ravi and Larochelle (ICLR 2017), 600 images each in the original.
 
     uint8 [n, 3, 84, 84], the whole image squeezed by Lanczos as in the authors' own preprocessing, not cropped.
