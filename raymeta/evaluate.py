@@ -15,6 +15,8 @@ from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run, resolve_run
 from raymeta.system.command_line import Parser, add_verbose, dashed, print_result, run_command, say
 from raymeta.system.files import json_text, require_writable, write_json
+from raymeta.trackers.axes import axis_of
+from raymeta.trackers.over_classes import classes_text
 from raymeta.trackers.scores import difference_text, score_text, span_text
 
 if TYPE_CHECKING:
@@ -141,14 +143,16 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
 
 def _text(evaluation: Evaluation) -> str:
     summary, s = evaluation.summary, evaluation.settings
-    steps = span_text(summary.name, summary.per_step, "  ")
-    return (
-        f"{evaluation.run}\n"
-        f"  {s['split']} {score_text(summary.name, summary.value, summary.ci95)} over {summary.episodes} episodes\n"
-        f"  by inner step: {steps}\n"
-        f"  {s['way']}-way {s['shot']}-shot, {s['query_shot']} queries per class, {s['inner_steps']} inner steps, "
-        f"batch norm {s['batch_norm']}, seed {s['seed']}, checkpoint of step {s['checkpoint_step']}"
-    )
+    axis, few = axis_of(summary.axis, summary.per_step), classes_text(summary.name, evaluation.over_classes)
+    lines = [
+        f"{s['split']} {score_text(summary.name, summary.value, summary.ci95)} over {summary.episodes} episodes",
+        few,
+        f"by {axis.place}: {span_text(summary.name, summary.per_step, '  ')}" if axis else "",
+        f"{s['way']}-way {s['shot']}-shot, {s['query_shot']} queries per class"
+        + (f", {axis.end(len(summary.per_step))}" if axis else "")
+        + f", batch norm {s['batch_norm']}, seed {s['seed']}, checkpoint of step {s['checkpoint_step']}",
+    ]
+    return "\n  ".join([evaluation.run, *(line for line in lines if line)])
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ import argparse
 import base64
 import hashlib
 import html
+import shlex
+import socket
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,11 @@ from raymeta.dashboard.assets import PLOTLY, SCRIPTS, asset
 from raymeta.errors import ConfigError, DataError
 from raymeta.runs import layout
 from raymeta.runs.listing import told_apart, without_repetition
+from raymeta.runs.provenance import package_version
 from raymeta.runs.read import Run, resolve_run
 from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
 from raymeta.system.files import json_text, write_whole
+from raymeta.system.redact import without_secrets
 from raymeta.views.pages.compare import compare_page
 from raymeta.views.pages.run import run_page
 from raymeta.views.pages.sweep import SWEEP_FILES, sweep_page
@@ -31,7 +36,15 @@ LIMIT_BYTES = 8 * 10**6
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(dashed(sys.argv[1:] if argv is None else argv))
-    return run_command("report", lambda: _report(arguments), verbose=arguments.verbose)
+    return run_command("report", lambda: _report(arguments, made(argv)), verbose=arguments.verbose)
+
+
+def made(argv: Sequence[str] | None = None) -> str:
+    """When, where, by which version and by which command a report is written."""
+    now, given = datetime.now().astimezone(), sys.argv[1:] if argv is None else argv
+    command = shlex.join(["raymeta", "report", *given])
+    version = package_version("raymeta") or "of unknown version"
+    return f"Written {now:%Y-%m-%d %H:%M %Z} on {socket.gethostname()} by raymeta {version}: {without_secrets(command)}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(arguments: argparse.Namespace) -> int:
+def _report(arguments: argparse.Namespace, head: str) -> int:
     sweeps = [_sweep(reference, arguments.output) for reference in arguments.references]
     if any(sweeps) and len(sweeps) > 1:
         raise ConfigError("a report holds one sweep, or one or more runs")
@@ -57,7 +70,7 @@ def _report(arguments: argparse.Namespace) -> int:
     out = arguments.out or sources[0].path / layout.REPORT
     if not out.parent.is_dir():
         raise ConfigError(f"there is no folder {out.parent}: make it, or choose another -o")
-    text = report_html(sources)
+    text = report_html(sources, head)
     write_whole(out, text.encode())  # bytes: looking for credentials would change scripts, which the policy names
     say(f"{out} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0
@@ -70,14 +83,14 @@ def _sweep(reference: str, output: str) -> SweepSource | None:
     return None
 
 
-def report_html(sources: Sequence[SweepSource | RunSource]) -> str:
-    """The report as HTML. Raises `DataError` where it cannot stay below `LIMIT_BYTES`."""
+def report_html(sources: Sequence[SweepSource | RunSource], head: str = "") -> str:
+    """The report as HTML, with `head` on top. Raises `DataError` where it cannot stay below `LIMIT_BYTES`."""
     pages = _pages(sources)
-    text = _document(pages)
+    text = _document(pages, head)
     if len(text.encode()) > LIMIT_BYTES:
         for page in pages:
             page["sections"] = [s for s in page["sections"] if s["id"] != "episodes"]
-        text = _document(pages)
+        text = _document(pages, head)
     if len(text.encode()) > LIMIT_BYTES:
         raise DataError(
             f"a report of {len(sources)} runs is larger than {LIMIT_BYTES / 1e6:g} MB: report fewer at once"
@@ -91,7 +104,7 @@ def _pages(sources: Sequence[SweepSource | RunSource]) -> list[dict[str, Any]]:
     return [compare_page(runs), *pages] if len(runs) > 1 else pages
 
 
-def _document(pages: Sequence[dict[str, Any]]) -> str:
+def _document(pages: Sequence[dict[str, Any]], head: str) -> str:
     """One file: the policy lets run exactly the scripts written here, and lets nothing be fetched from anywhere."""
     scripts = [_text(name) for name in (PLOTLY, *SCRIPTS, "report.js")]
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
@@ -108,7 +121,8 @@ def _document(pages: Sequence[dict[str, Any]]) -> str:
             '<meta name="color-scheme" content="light dark">',
             '<link rel="icon" href="data:,">',
             f"<title>{title}</title><style>{_text('style.css')}</style></head><body>",
-            '<header class="top"><span class="brand">raymeta report</span></header>',
+            '<header class="top"><span class="brand">raymeta report</span>',
+            f'<span class="quiet made">{html.escape(head)}</span></header>',
             '<main id="main" tabindex="-1"><noscript>This report needs JavaScript.</noscript></main>',
             f'<script type="application/json" id="pages">{data}</script>',
             *(f"<script>{script}</script>" for script in scripts),

@@ -19,7 +19,9 @@ from raymeta.presets.files import DEFAULT, preset_names
 from raymeta.system.command_line import print_result, run_command, say
 from raymeta.system.text import clean
 from raymeta.system.their_code import trust_flag
+from raymeta.trackers.axes import axis_of
 from raymeta.trackers.base import Tracker
+from raymeta.trackers.over_classes import classes_text
 from raymeta.trackers.scores import score_text
 from raymeta.trackers.terminal import Mode, open_terminal
 
@@ -149,15 +151,17 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
         return f"{text}\nor elsewhere:   raymeta train --resume {shlex.quote(mirror)}{trust}" if mirror else text
     summary = run.summary or {}
     headline, steps = summary["headline"], summary["by_inner_step"]
-    name = headline["name"]
+    name, axis = headline["name"], axis_of(summary.get("axis"), steps)
     lines = [
         f"{headline['split']} {score_text(name, headline['value'], headline['ci95'])} "
-        f"over {headline['episodes']} episodes" + (f", after {len(steps) - 1} inner steps" if len(steps) > 1 else ""),
+        f"over {headline['episodes']} episodes" + (f", {axis.end(len(steps))}" if axis else ""),
     ]
+    if few := classes_text(name, summary.get("over_classes")):
+        lines.append(few)
     if summary["stopped_by"] == "time_limit":
         lines.append(f"the time limit came at step {summary['steps']:,} of {run.info['steps']:,}; --resume goes on")
-    if len(steps) > 1:
-        lines.append(f"before adapting {score_text(name, steps[0])}, after {score_text(name, steps[-1])}")
+    if axis:
+        lines.append(f"{axis.before} {score_text(name, steps[0])}, {axis.after} {score_text(name, steps[-1])}")
     lines += [
         f"scored: the checkpoint of step {summary['scored_checkpoint']} of {summary['steps']} ({_which(summary)}); "
         f"batch norm {summary['batch_norm']}; {summary['tasks_per_s']:.0f} tasks/s",

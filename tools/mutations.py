@@ -381,8 +381,8 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "scores on the support set",
-            "steps = [problem.metrics(predict(query.x), query.y, loss)",
-            "query = episode.support\n            steps = [problem.metrics(predict(query.x), query.y, loss)",
+            "outputs = [predict(query.x) for",
+            "query = episode.support\n            outputs = [predict(query.x) for",
             f"{WHOLE}[vmap-maml]",
         ),
     ],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self, cast
 
 import torch
 from pydantic import Field, PositiveFloat, model_validator
@@ -28,6 +28,7 @@ from raymeta.models.layers.norm import collect_statistics
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
+from raymeta.trackers.axes import INNER_STEP, AxisName
 from raymeta.trackers.names import OUTER_GRAD_NORM
 from raymeta.trackers.scores import ScoreName
 from raymeta.tree import Params
@@ -35,6 +36,8 @@ from raymeta.tree import Params
 TASK_GRADIENT = "task_gradient"
 """The method that an outer step computes of every task unless it says otherwise."""
 _ROW = "row|"
+RIGHT, CLASS_ID = "right|query", "class_id|query"
+"""Names among the scores of a batch of tasks of what is told query by query."""
 
 
 class Algorithm(ABC):
@@ -57,6 +60,8 @@ class Algorithm(ABC):
     """whether it adapts to predictors; False for search, control and learned optimisers, which give `scores` alone"""
     score: ClassVar[ScoreName | None] = None
     """name of its score in `SCORES`; what the goal of the tasks says unless given"""
+    axis: ClassVar[AxisName] = INNER_STEP
+    """what its scores of a task stand over, in `AXES`"""
 
     @property
     def has_own_step(self) -> bool:
@@ -166,18 +171,24 @@ class Algorithm(ABC):
     def scores(
         self, problem: Problem, learned: Learned, episodes: Episode, *, noise: Noise, phase: Phase
     ) -> dict[str, Tensor]:
-        """Query loss and accuracy of each task [T, K + 1] before and after each inner step; nothing is mutated."""
+        """Query loss and accuracy of each task [T, K + 1] before and after each inner step; nothing is mutated.
+
+        Of queries with a class, `RIGHT` [T, Q] says which are classified rightly in the end, and `CLASS_ID` whose.
+        """
+        by_class = problem.has_accuracy and episodes.query.class_id is not None and episodes.query.y.dim() == 2
 
         def one(episode: Episode, noise: Noise) -> dict[str, Tensor]:
             adaptation = self.adapt(problem, learned, episode.support, noise=noise, phase=phase)
             query, loss = episode.query, adaptation.loss
-            steps = [problem.metrics(predict(query.x), query.y, loss) for predict in adaptation.predictors]
-            return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+            outputs = [predict(query.x) for predict in adaptation.predictors]
+            steps = [problem.metrics(output, query.y, loss) for output in outputs]
+            scores = {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+            return scores | ({RIGHT: outputs[-1].argmax(1) == query.y} if by_class else {})
 
         phase = phase._replace(way=phase.way or problem.way_of(episodes))
         with torch.no_grad():
             result: dict[str, Tensor] = problem.map_over_tasks(one, episodes, noise)
-        return result
+        return result | ({CLASS_ID: cast(Tensor, episodes.query.class_id)} if by_class else {})
 
     def explained(self, problem: Problem, episode: Episode, error: Exception) -> Exception:
         """`error` with the layer or the loss that it came from and the way out, where torch could not do something."""

@@ -22,6 +22,7 @@ from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
 from raymeta.tasks.inputs import only
+from raymeta.trackers.axes import AxisName
 from raymeta.trackers.names import OUTER_GRAD_NORM
 from raymeta.trackers.scores import ScoreName
 from raymeta.tree import Params
@@ -46,6 +47,7 @@ class L2L(ScoredAlgorithm):
     goals: ClassVar[tuple[Goal, ...]] = ("regression",)
     uses_queries: ClassVar[bool] = False
     score: ClassVar[ScoreName | None] = "loss"
+    axis: ClassVar[AxisName] = "unroll step"
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3}
 
     unroll: PositiveInt = 20

@@ -28,6 +28,7 @@ from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Noise
 from raymeta.tasks.inputs import only
+from raymeta.trackers.axes import AxisName
 from raymeta.tree import Params
 
 CONTROLLER = "controller"
@@ -64,6 +65,7 @@ class MANN(ScoredAlgorithm):
     goals: ClassVar[tuple[Goal, ...]] = ("classification",)
     uses_queries: ClassVar[bool] = False
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3, "clip_norm": 10.0}
+    axis: ClassVar[AxisName] = "instance"
 
     hidden: PositiveInt = 200
     """units of the LSTM"""

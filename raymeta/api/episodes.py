@@ -23,6 +23,7 @@ from raymeta.keys import Split, TaskKey
 from raymeta.models.shapes import type_of
 from raymeta.system.files import sync_directory, write_json
 from raymeta.system.signals import raise_if_interrupt
+from raymeta.tasks.base import TaskSet
 from raymeta.tasks.episodes import Episode, in_type, stack_episodes
 from raymeta.tasks.inputs import only
 from raymeta.tree import Params
@@ -40,9 +41,10 @@ def write_episodes(
 ) -> list[str]:
     """Write `episode-INDEX.json` for each index of `ranks`, and `episode-INDEX.png` where the inputs are images.
 
-    The JSON holds the episode's rank among all that were scored (1 is the worst), the query targets, and the
-    predictions before and after each inner step: class probabilities [K + 1, Q, way], or values. In the picture each
-    row is a class: its support images, a gap, its query images; `boxes` says where each image is.
+    The JSON holds the episode's rank among all that were scored (1 is the worst), the query targets, the names of its
+    classes where they have any, and the predictions before and after each inner step: class probabilities
+    [K + 1, Q, way], or values. In the picture each row is a class: its support images, a gap, its query images; `boxes`
+    says where each image is.
 
     These are ornaments of a run that has its score: what cannot be made is left out. Returns what and why.
     """
@@ -67,6 +69,8 @@ def _write_episode(
     content |= {"support_y": episode.support.y, "query_y": episode.query.y}
     if blueprint.tasks.goal == "classification":
         content |= {"probabilities": outputs.softmax(-1), "predicted": outputs.argmax(-1)}
+        if names := class_names(blueprint.tasks, key.split, episode):
+            content["class_names"] = names
     else:
         content |= {"support_x": episode.support.x, "query_x": episode.query.x, "predicted": outputs}
     shape = blueprint.tasks.input_shape
@@ -75,6 +79,15 @@ def _write_episode(
             sheet(episode).save(folder / f"episode-{key.index:04d}.png", optimize=True)
             content["boxes"] = boxes(episode)
     write_json(folder / f"episode-{key.index:04d}.json", content)
+
+
+def class_names(tasks: TaskSet, split: Split, episode: Episode) -> list[str] | None:
+    """What people call the classes 0, 1, ... of an episode; None where they have no names."""
+    if episode.support.class_id is None:
+        return None
+    found = dict(zip(episode.support.y.tolist(), episode.support.class_id.tolist(), strict=True))
+    names = [tasks.class_name(split, found[label]) for label in sorted(found)]
+    return None if None in names else [str(name) for name in names]
 
 
 @contextmanager

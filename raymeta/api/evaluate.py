@@ -29,7 +29,7 @@ from raymeta.runs.write import Headline
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.manifest import sha256_of
 from raymeta.trackers.python_warnings import PythonWarnings
-from raymeta.trackers.scores import SCORES, Scores, paired
+from raymeta.trackers.scores import SCORES, Scores, half_width, paired
 
 TEST_SEED = 0
 """Seed of test episodes: the same for every run, whatever seed it trained with. Validation while training draws its
@@ -54,12 +54,20 @@ class Evaluation:
         s = self.summary
         return Headline(s.name, s.value, s.ci95, s.episodes, self.scores.split, SCORES[s.name].word)
 
+    @property
+    def over_classes(self) -> dict[str, Any] | None:
+        """{classes, ci95}: the interval over classes, where the split has few."""
+        found = self.scores.over_classes
+        return None if found is None else found._asdict()
+
     def to_json(self) -> dict[str, Any]:
         """The content of eval/test.json; `values` are per episode after the last inner step."""
         steps = {name: [float(m) for m in values.mean(0)] for name, values in self.scores.values.items()}
         return {
             "headline": self.headline._asdict(),
+            "over_classes": self.over_classes,
             "by_inner_step": steps,
+            "ci95_by_inner_step": [half_width(column) for column in self.scores.main.T],
             "values": [float(v) for v in self.scores.main[:, -1]],
             "settings": self.settings,
         }
@@ -108,6 +116,7 @@ def evaluate_learned(
         "shot": size.shot,
         "query_shot": size.query_shot,
         "inner_steps": scores.main.shape[1] - 1,
+        "axis": scores.axis,
         "batch_norm": built.batch_norm,
         "tasks": tasks,
         "data_sha256": config.tasks.contents(split).sha256,

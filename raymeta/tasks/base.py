@@ -55,6 +55,10 @@ class TaskSet(ABC):
     def num_classes(self, split: Split) -> int:
         """Classes in `split` (0 for regression); `Examples.class_id` is below it."""
 
+    def class_name(self, split: Split, class_id: int) -> str | None:
+        """What people call the class `class_id` of `split`, such as its folder; None where it has no name."""
+        return None
+
     @property
     @abstractmethod
     def num_outputs(self) -> int:

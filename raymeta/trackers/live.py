@@ -87,7 +87,8 @@ def _display(progress: Progress) -> RenderableType:
     if progress.scores is not None:
         scores = progress.scores
         parts.append(Text(f"validation {validation_text(scores)}"))
-        parts.append(Text(adaptation_text(scores)))
+        if adapting := adaptation_text(scores):
+            parts.append(Text(adapting))
     if progress.rows:
         parts.append(_workers(progress.rows))
     return Group(*parts)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from raymeta.system.text import clean, duration
+from raymeta.trackers.axes import axis_of
 from raymeta.trackers.base import WorkerRow
 from raymeta.trackers.names import TASKS_PER_S, TRAIN_QUERY_ACCURACY, TRAIN_QUERY_LOSS
 from raymeta.trackers.scores import Scores, score_text, span_text
@@ -63,11 +64,12 @@ def validation_text(scores: Scores) -> str:
 
 
 def adaptation_text(scores: Scores) -> str:
-    """`adapting 20.10 -> 97.31 % ▁▅▇█`: before, after, and each inner step between."""
-    if not scores.per_step:
+    """`adapting 20.10 -> 97.31 % ▁▅▇█`: before, after, and each inner step between; empty for a method without any."""
+    axis = axis_of(scores.axis, scores.per_step)
+    if axis is None:
         return ""
     span = span_text(scores.name, [scores.per_step[0], scores.per_step[-1]], " -> ")
-    return f"adapting {span} {sparkline(scores.per_step)}"
+    return f"{axis.doing} {span} {sparkline(scores.per_step)}"
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
+from raymeta.trackers.axes import INNER_STEP, AxisName
 from raymeta.trackers.names import VAL_ACCURACY, VAL_LOSS, VAL_MSE
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ class Score(NamedTuple):
     """whether people see it in per cent; files hold shares from 0 to 1"""
     column: str
     """its name among a run's metrics, where it is computed on validation tasks"""
-    axis: str = "inner step"
-    """what a curve of it is drawn over within one task"""
     title: str = ""
     """its name in a sentence or beside an axis"""
 
@@ -110,7 +109,8 @@ def rank(headline: Mapping[str, Any]) -> float:
 class Scores(NamedTuple):
     """One evaluation: the metric's mean over episodes, with the half-width of its 95 % interval.
 
-    `per_step` [inner steps + 1] holds the mean before adapting and after each inner step. Accuracies lie in [0, 1].
+    `per_step` [inner steps + 1] holds the mean before adapting and after each inner step, or along what else `axis`
+    names; a method without inner steps has one. Accuracies lie in [0, 1].
     """
 
     name: ScoreName
@@ -120,6 +120,7 @@ class Scores(NamedTuple):
     episodes: int
     others: Mapping[str, float] = MappingProxyType({})
     """means of a person's own metrics after the last inner step, by name"""
+    axis: AxisName = INNER_STEP
 
     def metrics(self) -> dict[str, float]:
         """As metrics of the validation split."""

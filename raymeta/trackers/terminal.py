@@ -81,7 +81,7 @@ class PlainTerminal:
 
     def validation(self, step: int, scores: Scores) -> None:
         if not self._quiet:
-            self._line(f"validation at step {step:,}: {validation_text(scores)}  {adaptation_text(scores)}")
+            self._line(f"validation at step {step:,}: {validation_text(scores)}  {adaptation_text(scores)}".rstrip())
 
     def event(self, kind: str, message: str, **fields: object) -> None:
         if not self._quiet or kind in _LOUD:

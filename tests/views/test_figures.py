@@ -13,10 +13,16 @@ import torch
 import raymeta
 from raymeta.api.checkpoints import best_checkpoint
 from raymeta.api.evaluate import paired_difference
+from raymeta.system.files import json_text
+from raymeta.trackers.axes import AXES, AxisName
 from raymeta.trackers.scores import paired
 from raymeta.views.figures import adaptation, comparison, episodes, learning, sweep
+from raymeta.views.figures.adaptation import Course
 from raymeta.views.figures.style import COLOURS, log_axis, look, text
 from raymeta.views.figures.sweep import Trials
+from raymeta.views.pages.compare import compare_page
+from raymeta.views.pages.run import run_page
+from raymeta.views.sources.run import RunSource
 from raymeta.views.sources.sweep import SweepSource
 
 LookedAt = tuple[Path, dict[str, Any]]
@@ -61,9 +67,10 @@ def test_curves_hold_the_numbers_of_the_run(looked_at: LookedAt) -> None:
     run = raymeta.load_run(looked_at[1]["maml0"].path)
     figures = run.figures()
     assert run.summary is not None
-    by_step = figures["by_inner_step"].data[0]
+    low, high, by_step = figures["by_inner_step"].data
     assert list(by_step.y) == pytest.approx([100 * v for v in run.summary["by_inner_step"]])
-    assert by_step.error_y.array[-1] == pytest.approx(100 * run.summary["headline"]["ci95"])
+    widths = [high.y[-1] - by_step.y[-1], by_step.y[-1] - low.y[-1]]
+    assert widths == pytest.approx([100 * run.summary["headline"]["ci95"]] * 2)
     loss = figures["losses"].data[0]
     assert list(loss.x) == [row["step"] for row in run.metrics()] == list(range(1, 13))
     assert list(loss.y) == pytest.approx([row["train/query_loss"] for row in run.metrics()])
@@ -177,8 +184,81 @@ def test_trials_read_the_same_from_the_summary_and_from_the_table(looked_at: Loo
 
 
 def test_spread_marks_the_means() -> None:
-    chart = adaptation.spread([0.2, 0.4], before=0.1)
+    chart = adaptation.spread([0.2, 0.4], before=0.1, axis=AXES["inner step"])
     assert [shape["x0"] for shape in chart["layout"]["shapes"]] == pytest.approx([30, 10])
+    assert [shape["x0"] for shape in adaptation.spread([0.2, 0.4])["layout"]["shapes"]] == pytest.approx([30])
+
+
+def test_a_method_without_inner_steps_is_a_level_line_beside_the_others() -> None:
+    courses = [Course("maml", [0.2, 0.5, 0.6], [0.01, 0.02, 0.03], place=2), Course("protonet", [0.4], [0.05], place=0)]
+    chart = adaptation.by_inner_step(courses)
+    lines = {trace["name"]: trace for trace in chart["data"] if trace.get("hoverinfo") != "skip"}
+    assert lines["maml"]["y"] == pytest.approx([20, 50, 60])
+    assert lines["protonet (no inner steps)"]["y"] == pytest.approx([40, 40, 40])
+    assert [trace["line"]["color"] for trace in lines.values()] == [look(2).colour, look(0).colour]
+    assert chart["layout"]["showlegend"]
+
+
+@pytest.mark.parametrize(("name", "first", "title"), [("inner step", 0, "inner step"), ("instance", 1, "instance")])
+def test_places_are_counted_and_named_as_the_axis_says(name: AxisName, first: int, title: str) -> None:
+    chart = adaptation.by_inner_step([Course("a", [0.1, 0.2, 0.3])], axis=AXES[name])
+    assert chart["data"][-1]["x"] == [first, first + 1, first + 2]
+    assert chart["layout"]["xaxis"]["title"]["text"].startswith(title)
+
+
+def test_curves_have_bands_where_intervals_are_known_and_shares_an_axis_from_zero() -> None:
+    curves = [
+        comparison.Curve("a", "g", [1, 2], [0.5, 0.6], [0.1, 0.2], place=3),
+        comparison.Curve("b", "g", [1, 2], [0.5, 0.6], place=1),
+    ]
+    chart = comparison.overlay(curves, metric="val/accuracy")
+    low, high, first, second = chart["data"]
+    assert (low["y"], high["y"]) == (pytest.approx([40, 40]), pytest.approx([60, 80]))
+    assert [first["line"]["color"], second["line"]["color"]] == [look(3).colour, look(1).colour]
+    assert chart["layout"]["yaxis"]["rangemode"] == "tozero"
+
+
+def test_a_run_looks_alike_in_every_figure_of_a_comparison(looked_at: LookedAt) -> None:
+    """Also where an earlier run has no score and no curve."""
+    names = ("failed", "maml0", "protonet", "maml1")
+    page = compare_page([RunSource(looked_at[1][name].path) for name in names], metric="val/accuracy")
+    blocks = {block["key"]: block for section in page["sections"] for block in section["blocks"] if "key" in block}
+    for key in ("overlay", "by_inner_step", "headlines", "paired"):
+        drawn = [trace for trace in blocks[key]["spec"]["data"] if trace.get("hoverinfo") != "skip"]
+        colours = [trace.get("line", trace.get("marker"))["color"] for trace in drawn]
+        places = {"paired": (2, 3)}.get(key, (1, 2, 3))
+        assert colours == [look(place).colour for place in places], key
+    ended = {row[0]: row[1:3] for row in blocks["endings"]["rows"]}
+    assert ["finished", "12 of 12"] in ended.values()
+    assert any(how == "failed" for how, _ in ended.values())
+
+
+@pytest.mark.parametrize(("kind", "adapts"), [("maml0", True), ("protonet", False)])
+def test_only_methods_with_inner_steps_are_told_of_adapting(kind: str, adapts: bool, looked_at: LookedAt) -> None:
+    page = json_text(run_page(RunSource(looked_at[1][kind].path), picture=lambda path: ""))
+    configured = json_text([s for s in json.loads(page)["sections"] if s["id"] not in ("configuration", "log")])
+    assert ("adapting" in configured) == adapts
+
+
+def test_options_drawn_by_logarithm_are_drawn_on_that_scale() -> None:
+    configs = [{"lr": 0.1, "width": 8}, {"lr": 0.2, "width": 16}, {"lr": 0.4, "width": 24}]
+    plain = trials(configs, [0.1, 0.2, 0.3])
+    told = plain._replace(logarithmic=frozenset({"lr"}))
+    assert sweep.against_score(plain, "lr")["layout"]["xaxis"].get("type") is None
+    assert sweep.against_score(told, "lr")["layout"]["xaxis"]["type"] == "log"
+    assert sweep.contour(told, "width", "lr")["layout"]["yaxis"]["type"] == "log"
+    assert [trace["y"][0] for trace in sweep.parallel(told)["data"]] == pytest.approx([0, 0.5, 1])
+    assert [trace["y"][0] for trace in sweep.parallel(plain)["data"]] == pytest.approx([0, 1 / 3, 1])
+
+
+def test_a_sweeps_file_says_which_options_were_drawn_by_logarithm(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(
+        "space:\n  algorithm: {choice: {maml: {algorithm.inner_lr: {loguniform: [0.1, 1]}}, protonet: null}}\n"
+        "  outer.lr: {loguniform: [0.1, 1]}\n  model.width: {uniform: [1, 2]}\n"
+    )
+    assert SweepSource(tmp_path).logarithmic == {"algorithm.inner_lr", "outer.lr"}
+    (tmp_path / "sweep.yaml").write_text("space: 3\n")
+    assert SweepSource(tmp_path).logarithmic == frozenset()
 
 
 def test_load_run_gives_frames_configuration_and_the_trained_model(looked_at: LookedAt) -> None:

@@ -320,3 +320,46 @@ def test_numbers_are_written_for_people() -> None:
     assert score({"name": "accuracy", "value": 0.5, "ci95": 0.01}) == "50.00 ± 1.00 %"
     assert score({"name": "mse", "value": 0.5}) == "0.5"
     assert score({"value": "x"}) == score(None) == "–"
+
+
+def test_a_run_that_its_time_limit_stopped_is_told_so_on_every_page(looked_at: LookedAt, tmp_path: Path) -> None:
+    run = looked_at[1]["maml0"]
+    copy = tmp_path / run.path.name
+    shutil.copytree(run.path, copy)
+    info = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**info, "steps": 30, "reason": "time_limit"}))
+    source = RunSource(copy)
+    page = run_page(source)
+    assert page["ending"] == "stopped by time limit"
+    why = page["sections"][0]["blocks"]
+    assert why[0]["text"].startswith("Stopped by time limit at 12 of 30 steps")
+    assert "--resume" in why[1]["text"]
+    (row,) = runs_page("", [source], [])["runs"]
+    assert (row["status"], row["ending"]) == ("finished", "stopped by time limit")
+    other = RunSource(looked_at[1]["maml1"].path)
+    compared = compare_page([source, other])
+    assert [fact["hint"] for fact in compared["facts"]] == [
+        "stopped by time limit, 12 of 30 steps",
+        "finished, 12 of 12 steps",
+    ]
+
+
+def test_episodes_have_the_names_of_their_classes(looked_at: LookedAt) -> None:
+    blocks = {s["id"]: s["blocks"] for s in run_page(RunSource(looked_at[1]["maml0"].path))["sections"]}
+    for item in blocks["episodes"][0]["items"]:
+        assert len(item["titles"]) == len(item["names"]) == len(set(item["titles"]))
+        assert all(title.startswith("test/") for title in item["titles"])
+
+
+def test_few_test_classes_are_told_on_the_page(looked_at: LookedAt, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(looked_at[1]["protonet"].path, copy)
+    found = json.loads((copy / "eval" / "test.json").read_text())
+    for told, wanted in (
+        ({"classes": 5, "ci95": 0.084}, "± 8.40 %"),
+        ({"classes": 1, "ci95": None}, "–"),
+        (None, None),
+    ):
+        (copy / "eval" / "test.json").write_text(json.dumps({**found, "over_classes": told}))
+        facts = {fact["label"]: fact["value"] for fact in run_page(RunSource(copy))["facts"]}
+        assert facts.get("Over classes") == wanted

@@ -7,12 +7,15 @@ import hashlib
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from raymeta.report import LIMIT_BYTES, main
+from raymeta.runs.provenance import package_version
 
 LookedAt = tuple[Path, dict[str, Any]]
 
@@ -47,6 +50,24 @@ def test_a_report_is_whole_small_and_lets_only_its_own_scripts_run(
     markup = re.sub(r"<script>.*?</script>|<style>.*?</style>", "", text, flags=re.DOTALL)
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", markup)
     assert "@import" not in text.split("</style>")[0]
+
+
+def test_the_head_of_a_report_says_when_where_by_what_and_how_it_was_written(
+    looked_at: LookedAt, tmp_path: Path
+) -> None:
+    run = looked_at[1]["maml0"]
+    text = written(tmp_path, run.path)
+    (head,) = re.findall(r'<span class="quiet made">(.*?)</span>', text)
+    assert re.match(r"Written \d{4}-\d\d-\d\d \d\d:\d\d \S+ on ", head)
+    assert socket.gethostname() in head
+    assert f"by raymeta {package_version('raymeta')}: raymeta report " in head
+    assert run.path.name in head
+    facts = {fact["label"]: fact for fact in pages(text)[0]["facts"]}
+    assert facts["Machine"]["value"] == run.info["host"]
+    assert f"torch {torch.__version__.split('+')[0]}" in facts["Machine"]["hint"]
+    hostile = tmp_path / "<b>&" / run.path.name
+    shutil.copytree(run.path, hostile)
+    assert "<b>&" not in re.sub(r"<script.*?</script>", "", written(tmp_path, hostile), flags=re.DOTALL)
 
 
 def test_a_report_that_would_be_too_large_goes_without_pictures_or_is_refused(

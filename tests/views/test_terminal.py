@@ -20,6 +20,7 @@ from raymeta.errors import ConfigError
 from raymeta.system.streams import QuietStream
 from raymeta.system.text import clean, duration
 from raymeta.trackers import names
+from raymeta.trackers.axes import AXES, axis_of
 from raymeta.trackers.base import Tracker, WorkerRow
 from raymeta.trackers.progress import adaptation_text, sparkline
 from raymeta.trackers.scores import Scores, score_text
@@ -253,3 +254,16 @@ def test_texts() -> None:
     assert clean("a\x00\x1b[1mb\nc\td") == "a[1mb\n    c d"
     assert score_text("accuracy", 0.5) == "accuracy 50.00 %"
     assert adaptation_text(SCORES._replace(per_step=[])) == ""
+
+
+def test_a_method_without_inner_steps_is_not_told_of_adapting_and_others_by_their_axis() -> None:
+    assert adaptation_text(SCORES._replace(per_step=[0.8648])) == ""
+    assert adaptation_text(SCORES).startswith("adapting 20.00 -> 97.31 % ")
+    assert adaptation_text(SCORES._replace(axis="instance")).startswith("instances 20.00 -> 97.31 % ")
+    assert adaptation_text(SCORES._replace(axis="unroll step")).startswith("optimising ")
+    assert [AXES[name].end(4) for name in AXES] == [
+        "after 3 inner steps",
+        "at instance 4",
+        "after 3 steps of the optimisee",
+    ]
+    assert axis_of("inner step", [0.1, 0.2]) is axis_of(None, [0.1, 0.2]) is AXES["inner step"]  # older files

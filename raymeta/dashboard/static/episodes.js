@@ -51,15 +51,17 @@
   }
 
   function classes(item, step, page) {
+    const bars = item.steps.length > 1 ? "The small bars are the confidence in the true class before adapting and after each inner step."
+      : "The small bar is the confidence in the true class.";
     const rows = item.names.map((name, label) => h("div", { class: "class-row", key: "class" + label },
-      h("h3", null, `Class ${name}`),
+      h("h3", null, `Class ${name}`, item.titles ? h("small", null, item.titles[label]) : null),
       h("ul", { class: "support", "aria-label": `Support images of class ${name}` },
         item.support.map((y, i) => y === label ? h("li", null, image(item, "support", i, `Support image of class ${name}`, page)) : null)),
       h("ul", { class: "queries", "aria-label": `Queries of class ${name}` },
         item.query.map((y, q) => y === label ? query(item, q, step, page) : null))));
     return h("div", { class: "episode" },
       h("p", { class: "quiet" }, "A row for each class of the task: what the model was shown, then the queries with its " +
-        "answer and its confidence. The small bars are the confidence in the true class before adapting and after each inner step."),
+        "answer and its confidence. " + bars),
       rows);
   }
 
@@ -71,7 +73,7 @@
     const percent = Math.round(100 * item.probabilities[step][q][said]);
     const history = item.probabilities.map((_, t) => item.names[answer(t)]).join(" → ");
     const label = `Query of class ${item.names[truth]}: answered ${item.names[said]} with ${percent} %, ` +
-      `${right ? "right" : "wrong"}. Answers by inner step: ${history}.`;
+      `${right ? "right" : "wrong"}.` + (item.steps.length > 1 ? ` Answers by inner step: ${history}.` : "");
     const bars = item.probabilities.map((p, t) => {
       const bar = h("span", { class: (answer(t) === truth ? "bar-right" : "bar-wrong") + (t === step ? " now" : "") });
       bar.style.height = Math.max(2, Math.round(22 * p[q][truth])) + "px";

@@ -10,8 +10,13 @@
   r.fileLink = (name, text) => h("span", null, text);
   r.pictureAddress = (sheet) => sheet;
 
-  r.status = (status) => !status ? null
-    : h("span", { class: "status " + (MARKS[status] ? status.replace(" ", "-") : "stopped") }, h("span", { "aria-hidden": "true" }, (MARKS[status] || "■") + " "), status);
+  // `ending` says more where a run ended otherwise than its status says: one that its time limit stopped is finished, too.
+  r.status = function (status, ending) {
+    if (!status) return null;
+    const shown = ending || status;
+    return h("span", { class: "status " + (MARKS[shown] ? shown.replace(" ", "-") : "stopped") },
+      h("span", { "aria-hidden": "true" }, (MARKS[shown] || "■") + " "), shown);
+  };
 
   r.page = function (page) {
     if (page.kind === "runs") return r.runsPage(page);
@@ -30,7 +35,7 @@
     const links = page.links && !r.report ? h("p", { class: "quiet" }, Object.entries(page.links).map(([label, id], i) =>
       [i ? " · " : "", r.runLink(id, label)])) : null;
     const ray = page.ray ? h("p", null, h("a", { href: page.ray, rel: "noreferrer" }, "Open the Ray dashboard")) : null;
-    return h("div", { class: "head" }, h("h1", { tabindex: "-1" }, page.title), r.status(page.status), sub, links, ray);
+    return h("div", { class: "head" }, h("h1", { tabindex: "-1" }, page.title), r.status(page.status, page.ending), sub, links, ray);
   }
 
   function facts(page) {

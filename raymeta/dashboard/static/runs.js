@@ -5,7 +5,7 @@
   const h = r.h;
   const FIRST_ROWS = 100;
   const COLUMNS = [
-    ["Run", (row) => row.name], ["Status", (row) => row.status], ["Progress", (row) => (row.steps ? row.step / row.steps : 0)],
+    ["Run", (row) => row.name], ["Status", (row) => row.ending], ["Progress", (row) => (row.steps ? row.step / row.steps : 0)],
     ["Test score", (row) => row.rank], ["Algorithm", (row) => row.algorithm], ["Tasks", (row) => row.tasks],
     ["Model", (row) => row.model], ["Created", (row) => row.created],
   ];
@@ -35,7 +35,7 @@
           `Show all ${rows.length} runs`) : null));
   };
 
-  const words = (row) => [row.id, row.name, row.status, row.algorithm, row.tasks, row.model, ...row.tags].join(" ");
+  const words = (row) => [row.id, row.name, row.status, row.ending, row.algorithm, row.tasks, row.model, ...row.tags].join(" ");
 
   function empty(page) {
     return h("div", { class: "page empty" }, h("h1", { tabindex: "-1" }, "No runs yet"),
@@ -70,7 +70,7 @@
       h("td", null, h("input", { type: "checkbox", checked: picked.includes(row.id), "aria-label": `Compare ${row.id}`, onchange: tick })),
       h("td", null, r.runLink(row.id, row.name), h("small", null, row.id),
         row.problem ? h("small", { class: "bad" }, row.problem) : null),
-      h("td", null, r.status(row.status), row.reason ? h("small", { class: "reason" }, row.reason) : null),
+      h("td", null, r.status(row.status, row.ending), row.reason ? h("small", { class: "reason" }, row.reason) : null),
       h("td", { class: "num" }, `${row.step.toLocaleString("en")} / ${row.steps.toLocaleString("en")}`, progress),
       h("td", { class: "num" }, row.score), h("td", null, row.algorithm), h("td", null, row.tasks),
       h("td", null, row.model), h("td", null, row.created));

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymeta.adaptation.problem import Learned
+from raymeta.algorithms.base import CLASS_ID, RIGHT
 from raymeta.engine.driver.memory import Chunks, tell_halving
 from raymeta.engine.executors.base import Executor, Notify
 from raymeta.engine.job import Job, Result
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.errors import OutOfMemory
 from raymeta.keys import Block, Split, plan
+from raymeta.trackers.axes import INNER_STEP, AxisName
+from raymeta.trackers.over_classes import FEW_CLASSES, OverClasses, over_classes
 from raymeta.trackers.scores import LOSS, SCORES, ScoreName, Scores, half_width, headline_name
 from raymeta.tree import FloatArray
 
@@ -27,6 +30,9 @@ class EpisodeScores:
     seed: int
     score: ScoreName | None = None
     """of the algorithm's own; that of the tasks' goal unless given"""
+    axis: AxisName = INNER_STEP
+    over_classes: OverClasses | None = None
+    """of a split with few classes, where the method tells which queries it classified rightly"""
 
     @property
     def name(self) -> ScoreName:
@@ -49,7 +55,7 @@ class EpisodeScores:
         others = {
             name: float(values[:, -1].mean()) for name, values in self.values.items() if name not in (self.name, LOSS)
         }
-        return Scores(self.name, means, float(last.mean()), half_width(last), len(last), others)
+        return Scores(self.name, means, float(last.mean()), half_width(last), len(last), others, self.axis)
 
 
 @dataclass
@@ -61,6 +67,8 @@ class Scoring:
     split: Split
     seed: int
     score: ScoreName | None = None
+    axis: AxisName = INNER_STEP
+    num_classes: int = 0
 
     def __post_init__(self) -> None:
         self._results = self.begin()
@@ -76,7 +84,10 @@ class Scoring:
                 self._results = self.begin()
         ordered = [result.rows for _, result in results]
         values = {name: np.concatenate([scores[name] for scores in ordered]) for name in ordered[0]}
-        return EpisodeScores(values, self.split, self.seed, self.score)
+        right, class_id = values.pop(RIGHT, None), values.pop(CLASS_ID, None)
+        few = 0 < self.num_classes <= FEW_CLASSES
+        classes = over_classes(right, class_id) if few and right is not None and class_id is not None else None
+        return EpisodeScores(values, self.split, self.seed, self.score, self.axis, classes)
 
 
 def begin_scoring(
@@ -110,4 +121,5 @@ def begin_scoring(
     def halve(error: OutOfMemory) -> None:
         tell_halving(notify, chunks.halve("scores", step, error))
 
-    return Scoring(begin, halve, split, seed, blueprint.algorithm.score)
+    algorithm, num_classes = blueprint.algorithm, blueprint.tasks.num_classes(split)
+    return Scoring(begin, halve, split, seed, algorithm.score, algorithm.axis, num_classes)

@@ -252,6 +252,11 @@ class ImageTaskSet(TaskSet):
     def num_classes(self, split: Split) -> int:
         return len(self.splits[split].names) * (4 if self.rotation_policy == "classes" else 1)
 
+    def class_name(self, split: Split, class_id: int) -> str:
+        names = self.splits[split].names
+        quarter, place = divmod(class_id, len(names))
+        return names[place] + (f", turned by {90 * quarter}°" if quarter else "")
+
     def episode(self, key: TaskKey) -> Episode:
         support, query = self.episodes([key])
         return Episode(one_task(support, 0), one_task(query, 0))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from raymeta.trackers.axes import AXES, INNER_STEP, Axis
 from raymeta.trackers.scores import score_named
 from raymeta.views.figures.style import (
     AFTER,
@@ -12,75 +14,100 @@ from raymeta.views.figures.style import (
     Row,
     Spec,
     Trace,
+    band,
     figure,
     line,
     look,
     score_axis,
     score_of,
+    text,
 )
 
+MOST_SYMBOLS = 30
 
-def by_inner_step(
-    curves: Mapping[str, Sequence[float]], *, score: str = "accuracy", ci95: Mapping[str, float] | None = None
-) -> Spec:
-    """Mean score before adapting (0) and after each inner step; one line for each name in `curves`.
 
-    `ci95` is the half-width of the interval of the last value.
-    """
+class Course(NamedTuple):
+    """A method's mean scores along an axis; a single one where it takes no inner steps."""
+
+    label: str
+    values: Sequence[float]
+    ci95: Sequence[float] = ()
+    """half-widths of the 95 % intervals, one for each value, or the last one's alone"""
+    place: int = 0
+    """of the method among others, which decides its look"""
+
+
+def by_inner_step(courses: Sequence[Course], *, score: str = "accuracy", axis: Axis = AXES[INNER_STEP]) -> Spec:
+    """Mean score at each place of `axis`, with its interval; a method without inner steps is a level line."""
     kind = score_named(score)
-    scale = kind.scale
-    traces = []
-    for position, (name, values) in enumerate(curves.items()):
-        style = look(position)
-        y = [scale * v for v in values]
-        error = {}
-        if ci95 and name in ci95:
-            widths = [0.0] * (len(y) - 1) + [scale * ci95[name]]
-            error = {"error_y": {"type": "data", "array": widths, "color": style.colour, "thickness": 1.5}}
-        x = list(range(len(y)))
-        traces.append(line(name, x, y, style.colour, dash=style.dash, symbol=style.symbol, **error))
-    unit = kind.unit
-    steps = max((len(values) for values in curves.values()), default=1)
-    about = f"Mean {unit} on test tasks by {kind.axis}; 0 is before adapting. The bar is the 95 % interval of the mean."
-    axis = score_axis(kind, (v for y in curves.values() for v in y))
+    most = max((len(course.values) for course in courses), default=1)
+    traces = [trace for course in courses for trace in _course(course, kind.scale, axis.numbers(most))]
+    about = f"Mean {kind.unit} on test tasks by {axis.place}, with the 95 % interval of the mean."
+    if any(len(course.values) == 1 for course in courses) and most > 1:
+        about += " A level line is a method that takes no inner step."
     return figure(
-        f"Test score by {kind.axis}",
+        f"Test score by {axis.place}",
         about,
         traces,
-        x=f"{kind.axis} (0: before adapting)",
-        y=unit,
-        xaxis={"dtick": max(1, steps // 10), "range": [-0.3, max(steps - 1, 1) + 0.3]},
-        yaxis=axis,
-        showlegend=len(traces) > 1,
+        x=axis.title,
+        y=kind.unit,
+        xaxis=_places(axis, most),
+        yaxis=score_axis(kind, (v for course in courses for v in course.values)),
+        showlegend=len(courses) > 1,
     )
 
 
-def validation_by_inner_step(validations: Sequence[Row]) -> Spec:
+def _course(course: Course, scale: float, numbers: Sequence[int]) -> list[Trace]:
+    style, label = look(course.place), course.label
+    y = [scale * v for v in course.values]
+    widths = [scale * c for c in course.ci95]
+    if len(y) == 1:
+        y, widths, label = y * len(numbers), widths * len(numbers), f"{label} (no inner steps)"
+    x = list(numbers[: len(y)])
+    shown: Trace = {"legendgroup": text(label)}
+    area = []
+    if len(widths) == len(y) > 1:
+        low, high = ([v + sign * w for v, w in zip(y, widths, strict=True)] for sign in (-1, 1))
+        area = band(x, low, high, style.colour, text(label))
+    elif widths:
+        bars = [0.0] * (len(y) - 1) + widths[-1:]
+        shown["error_y"] = {"type": "data", "array": bars, "color": style.colour, "thickness": 1.5}
+    return [*area, line(label, x, y, style.colour, dash=style.dash, symbol=_symbol(style.symbol, y), **shown)]
+
+
+def _symbol(symbol: str, values: Sequence[float]) -> str:
+    """Symbols where they do not run into one another."""
+    return symbol if len(values) <= MOST_SYMBOLS else ""
+
+
+def _places(axis: Axis, count: int) -> dict[str, Any]:
+    """An axis of a figure with a tick for each place, of many for some."""
+    return {"dtick": max(1, count // 10), "range": [axis.first - 0.3, axis.first + max(count - 1, 1) + 0.3]}
+
+
+def validation_by_inner_step(validations: Sequence[Row], *, axis: Axis = AXES[INNER_STEP]) -> Spec:
     """How the adaptation curve itself was learned: a line for early, middle and late validations."""
     kind = score_of(validations)
-    scale = kind.scale
     last = len(validations) - 1
     chosen = sorted({0, last // 3, 2 * last // 3, last}) if validations else []
     traces = []
     for position, index in enumerate(chosen):
         row, style = validations[index], look(position)
-        y = [scale * v for v in row["per_step"]]
+        y = [kind.scale * v for v in row["per_step"]]
         colour = AFTER if index == last else style.colour if position else BEFORE
-        x = list(range(len(y)))
-        traces.append(
-            line(f"outer step {row['step']:,}", x, y, colour, dash=DASH_BY_AGE[len(chosen) - 1 - position],
-                 symbol=style.symbol)
-        )  # fmt: skip
-    unit = kind.unit
-    about = f"Validation {unit} by {kind.axis}, for validations from early to late in training: learning to adapt."
-    steps = max((len(row["per_step"]) for row in validations), default=1)
+        dash = DASH_BY_AGE[len(chosen) - 1 - position]
+        x = axis.numbers(len(y))
+        traces.append(line(f"outer step {row['step']:,}", x, y, colour, dash=dash, symbol=_symbol(style.symbol, y)))
+    about = (
+        f"Validation {kind.unit} by {axis.place}, for validations from early to late in training: learning to adapt."
+    )
     return figure(
         "How adapting was learned",
         about,
         traces,
-        x=f"{kind.axis} (0: before adapting)",
-        y=unit,
-        xaxis={"dtick": max(1, steps // 10), "range": [-0.3, max(steps - 1, 1) + 0.3]},
+        x=axis.title,
+        y=kind.unit,
+        xaxis=_places(axis, max((len(row["per_step"]) for row in validations), default=1)),
         yaxis=score_axis(kind, (v for r in validations for v in r["per_step"])),
     )
 
@@ -88,16 +115,19 @@ def validation_by_inner_step(validations: Sequence[Row]) -> Spec:
 DASH_BY_AGE = ("solid", "dash", "dashdot", "dot")
 
 
-def spread(values: Sequence[float], *, score: str = "accuracy", before: float | None = None) -> Spec:
-    """How the score after adapting is spread over test tasks, with the means before and after adapting."""
+def spread(
+    values: Sequence[float], *, score: str = "accuracy", before: float | None = None, axis: Axis | None = None
+) -> Spec:
+    """How the score in the end is spread over test tasks, with its mean and, along an `axis`, that `before`."""
     kind = score_named(score)
     scale, unit = kind.scale, kind.unit
     x = [scale * v for v in values]
     bars: Trace = {"type": "histogram", "x": x, "name": "test tasks", "marker": {"color": AFTER, "opacity": 0.75}}
     bars["nbinsx"] = 30
-    marks = [("mean after", sum(x) / max(len(x), 1), AFTER, "solid")]
-    if before is not None:
-        marks.append(("mean before", scale * before, QUIET, "dash"))
+    first, last = ("before", "after") if axis is None or axis.first == 0 else ("first", "last")
+    marks = [("mean" if axis is None else f"mean {last}", sum(x) / max(len(x), 1), AFTER, "solid")]
+    if before is not None and axis is not None:
+        marks.append((f"mean {first}", scale * before, QUIET, "dash"))
     shapes = [
         {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": at, "x1": at, "line": {"color": c, "dash": dash}}
         for _, at, c, dash in marks
@@ -109,12 +139,14 @@ def spread(values: Sequence[float], *, score: str = "accuracy", before: float | 
     if len(marks) == 2:  # two close means must not write over each other
         left = marks[1][1] <= marks[0][1]
         notes[0]["xanchor"], notes[1]["xanchor"] = ("left", "right") if left else ("right", "left")
-    about = f"Number of test tasks by {unit} after adapting; lines mark the means before and after adapting."
+    when = "" if axis is None else f" {axis.after}"
+    means = "the line marks the mean" if axis is None else f"lines mark the means {axis.both}"
+    about = f"Number of test tasks by {unit}{when}; {means}."
     return figure(
         "Spread over test tasks",
         about,
         [bars],
-        x=f"{unit}, after adapting",
+        x=f"{unit}{when}",
         y="tasks",
         shapes=shapes,
         annotations=notes,

@@ -10,8 +10,8 @@ import numpy as np
 from raymeta.trackers.scores import score_in, score_named
 from raymeta.views.figures.style import QUIET, Row, Spec, Trace, band, figure, line, log_axis, look, text
 
-Axis = Literal["step", "time", "tasks"]
-AXIS_TITLES: dict[Axis, str] = {"step": "outer step", "time": "minutes of training", "tasks": "training tasks"}
+Along = Literal["step", "time", "tasks"]
+AXIS_TITLES: dict[Along, str] = {"step": "outer step", "time": "minutes of training", "tasks": "training tasks"}
 
 
 class Curve(NamedTuple):
@@ -21,27 +21,49 @@ class Curve(NamedTuple):
     group: str
     x: list[float]
     y: list[float]
+    ci95: list[float] = []  # half-widths of the 95 % intervals, where they are known
+    place: int | None = None  # of the run among all that are compared, which decides its look in every figure
 
 
-def overlay(curves: Sequence[Curve], *, metric: str, axis: Axis = "step", grouped: bool = False) -> Spec:
+def overlay(curves: Sequence[Curve], *, metric: str, axis: Along = "step", grouped: bool = False) -> Spec:
     """One line for each run, or for each group of seeds: their mean, and the range from lowest to highest."""
     score = score_in(metric)
     percent = score is not None and score.percent
     scale, unit = (100.0, f"{metric} in %") if percent else (1.0, metric)
-    curves = [curve._replace(y=[scale * v for v in curve.y]) for curve in curves if curve.x]
+    curves = [
+        curve._replace(
+            y=[scale * v for v in curve.y],
+            ci95=[scale * c for c in curve.ci95],
+            place=position if curve.place is None else curve.place,
+        )
+        for position, curve in enumerate(curves)
+        if curve.x
+    ]
     traces: list[Trace] = []
     if grouped:
-        for position, name in enumerate(dict.fromkeys(curve.group for curve in curves)):
-            traces += _group(name, [curve for curve in curves if curve.group == name], position)
+        for name in dict.fromkeys(curve.group for curve in curves):
+            group = [curve for curve in curves if curve.group == name]
+            traces += _group(name, group, group[0].place or 0)  # the look of its first run
     else:
-        for position, curve in enumerate(curves):
-            style = look(position)
-            symbol = style.symbol if len(curve.x) <= 60 else ""
-            traces.append(line(curve.label, curve.x, curve.y, style.colour, dash=style.dash, symbol=symbol))
-    about = f"{unit} of each {'group of seeds: mean, and range from lowest to highest' if grouped else 'run'}."
-    yaxis = {} if percent else log_axis(v for curve in curves for v in curve.y)
+        traces += [trace for curve in curves for trace in _curve(curve)]
+    has_bands = any(curve.ci95 for curve in curves)
+    of_run = "run, with its 95 % interval" if has_bands else "run"
+    about = f"{unit} of each {'group of seeds: mean, and range from lowest to highest' if grouped else of_run}."
+    yaxis = {"rangemode": "tozero"} if percent else log_axis(v for curve in curves for v in curve.y)
     title = f"{metric} by {AXIS_TITLES[axis]}"
-    return figure(title, about, traces, x=AXIS_TITLES[axis], y=unit, yaxis=yaxis)
+    return figure(
+        title, about, traces, x=AXIS_TITLES[axis], y=unit, xaxis={"rangemode": "tozero"}, yaxis=yaxis, showlegend=True
+    )
+
+
+def _curve(curve: Curve) -> list[Trace]:
+    style, name = look(curve.place or 0), text(curve.label)
+    symbol = style.symbol if len(curve.x) <= 60 else ""
+    drawn = line(curve.label, curve.x, curve.y, style.colour, dash=style.dash, symbol=symbol, legendgroup=name)
+    if len(curve.ci95) != len(curve.x):
+        return [drawn]
+    low, high = ([v + sign * c for v, c in zip(curve.y, curve.ci95, strict=True)] for sign in (-1, 1))
+    return [*band(curve.x, low, high, style.colour, name), drawn]
 
 
 def _group(name: str, curves: Sequence[Curve], position: int) -> list[Trace]:
@@ -58,19 +80,19 @@ def _group(name: str, curves: Sequence[Curve], position: int) -> list[Trace]:
 
 
 def headlines(rows: Sequence[Row]) -> Spec:
-    """Each run's test score with its 95 % interval; rows are {label, value, ci95, name}."""
+    """Each run's test score with its 95 % interval; rows are {label, value, ci95, name, place}."""
     kinds = {score_named(str(row["name"])) for row in rows}
     scale, unit = next((kind.scale, kind.unit) for kind in kinds) if len(kinds) == 1 else (1.0, "score")
-    dots = _dots([(row["label"], scale * row["value"], scale * row["ci95"]) for row in rows])
+    dots = _dots([_dot(row, "value", scale) for row in rows])
     about = "Test score of each run; the bar is the 95 % interval of the mean over test tasks."
     return _forest("Test scores", about, dots, unit, len(rows))
 
 
 def differences(rows: Sequence[Row], *, reference: str, score: str) -> Spec:
-    """Paired differences to the run `reference` on the same test tasks; rows are {label, difference, ci95}."""
+    """Paired differences to the run `reference` on the same test tasks; rows are {label, difference, ci95, place}."""
     kind = score_named(score)
     scale, unit = kind.scale, f"{kind.title}, percentage points" if kind.percent else kind.title
-    dots = _dots([(row["label"], scale * row["difference"], scale * row["ci95"]) for row in rows])
+    dots = _dots([_dot(row, "difference", scale) for row in rows])
     about = (
         f"Mean difference to {text(reference)} over the same test tasks, paired task by task, with its 95 % interval. "
         "An interval that leaves out zero is a difference beyond chance."
@@ -81,10 +103,14 @@ def differences(rows: Sequence[Row], *, reference: str, score: str) -> Spec:
     return chart
 
 
-def _dots(rows: Sequence[tuple[str, float, float]]) -> list[Trace]:
+def _dot(row: Row, key: str, scale: float) -> tuple[str, float, float, int]:
+    return row["label"], scale * row[key], scale * row["ci95"], row["place"]
+
+
+def _dots(rows: Sequence[tuple[str, float, float, int]]) -> list[Trace]:
     traces = []
-    for position, (label, value, ci95) in enumerate(rows):
-        style = look(position)
+    for label, value, ci95, place in rows:
+        style = look(place)
         trace: Trace = {"type": "scatter", "mode": "markers", "x": [value], "y": [text(label, 40)]}
         trace |= {"name": text(label), "marker": {"color": style.colour, "symbol": style.symbol, "size": 10}}
         if np.isfinite(ci95):

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from raymeta.trackers.axes import AXES, INNER_STEP
 from raymeta.views.figures.style import AFTER, BEFORE, COLOURS, Row, Spec, Trace, figure, line
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def class_name(index: int) -> str:
-    """A, B, ..., Z, then numbers: the classes of a task have no names."""
+    """A, B, ..., Z, then numbers: short names of the classes of a task."""
     return LETTERS[index] if index < len(LETTERS) else str(index + 1)
 
 
@@ -28,8 +29,10 @@ def fit(episode: Row) -> Spec:
     traces: list[Trace] = [line("truth", at, truth[order].tolist(), BEFORE, dash="dot")]
     last = len(fits) - 1
     for step, values in enumerate(fits):
-        name = "before adapting" if step == 0 else f"after {step} inner step" + ("s" if step > 1 else "")
-        colour, dash = (COLOURS[1], "dash") if step == 0 else (AFTER, "solid")
+        name = "before adapting" if step == 0 else AXES[INNER_STEP].end(step + 1)
+        if last == 0:  # a method without inner steps
+            name = "the model's fit"
+        colour, dash = (COLOURS[1], "dash") if step == 0 < last else (AFTER, "solid")
         shown = step in (0, last)
         trace = line(name, at, values.tolist(), colour, dash=dash, visible=True if shown else "legendonly")
         traces.append(trace | {"meta": {"inner_step": step}, "showlegend": shown})
@@ -37,7 +40,8 @@ def fit(episode: Row) -> Spec:
     points |= {"x": support[0].tolist(), "y": support[1].tolist()}
     points["marker"] = {"size": 10, "symbol": "x", "color": COLOURS[4]}
     traces.append(points)
-    about = "The task's true function, its support points, and the model's fit before and after adapting to them."
+    when = " before and after adapting to them" if last else ""
+    about = f"The task's true function, its support points, and the model's fit{when}."
     return figure("Fit", about, traces, x="x", y="y", hovermode="closest")
 
 
@@ -79,7 +83,7 @@ def sheet(episode: Row, queries: Sequence[int] | None = None) -> Spec:
         "Confidence in the true class",
         about,
         [heat],
-        x="inner step (0: before adapting)",
+        x=AXES[INNER_STEP].title,
         y="",
         xaxis={"dtick": max(1, len(probabilities) // 10)},
         yaxis={"autorange": "reversed", "dtick": 1},

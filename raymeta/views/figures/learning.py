@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from raymeta.trackers.axes import Axis
 from raymeta.trackers.names import TRAIN_QUERY_ACCURACY, TRAIN_QUERY_LOSS, TRAIN_SUPPORT_LOSS
 from raymeta.trackers.scores import score_in
 from raymeta.views.figures.style import (
     AFTER,
     BEFORE,
     COLOURS,
+    MARGIN,
     QUIET,
     Row,
     Spec,
@@ -27,22 +29,25 @@ SMOOTH_OVER = 40
 """A smoothed line is an exponential average over about one such part of the curve."""
 
 
-def losses(rows: Sequence[Row]) -> Spec:
-    """Query and support loss of training, as computed (faint) and smoothed."""
+def losses(rows: Sequence[Row], axis: Axis | None = None) -> Spec:
+    """Query and support loss of training, as computed (faint) and smoothed; of a method that adapts along `axis`."""
+    after, before = ("", "") if axis is None else (f", {axis.after}", f", {axis.before}")
     traces = [
-        *_smoothed(rows, TRAIN_QUERY_LOSS, "query loss, after adapting", AFTER, "solid"),
-        *_smoothed(rows, TRAIN_SUPPORT_LOSS, "support loss, before adapting", COLOURS[1], "dash"),
+        *_smoothed(rows, TRAIN_QUERY_LOSS, f"query loss{after}", AFTER, "solid"),
+        *_smoothed(rows, TRAIN_SUPPORT_LOSS, f"support loss{before}", COLOURS[1], "dash"),
     ]
     values = [v for row in rows for v in (row.get(TRAIN_QUERY_LOSS), row.get(TRAIN_SUPPORT_LOSS))]
-    about = (
-        "Training loss by outer step. The query loss is what the outer step lowers; the support loss is the inner "
-        "loss on the support set before the first inner step, in the inner loop's own scale. Bold lines are smoothed."
-    )
+    about = "Training loss by outer step. The query loss is what the outer step lowers"
+    if any(row.get(TRAIN_SUPPORT_LOSS) is not None for row in rows):
+        about += "; the support loss is the inner loss on the support set at first, in the inner loop's own scale"
+    about += ". Bold lines are smoothed."
     return figure("Loss in training", about, traces, x="outer step", y="loss", yaxis=log_axis(values))
 
 
-def scores(rows: Sequence[Row], validations: Sequence[Row], *, chance: float | None = None) -> Spec:
-    """Validation score before and after adapting with its 95 % interval, and the accuracy on training tasks."""
+def scores(
+    rows: Sequence[Row], validations: Sequence[Row], *, chance: float | None = None, axis: Axis | None = None
+) -> Spec:
+    """Validation score with its 95 % interval, before and after along an `axis`, and the accuracy on training tasks."""
     score = score_of(validations)
     scale, unit = score.scale, score.unit
     x = [row["step"] for row in validations]
@@ -54,16 +59,16 @@ def scores(rows: Sequence[Row], validations: Sequence[Row], *, chance: float | N
         traces += _smoothed(rows, TRAIN_QUERY_ACCURACY, "training tasks", COLOURS[1], "dot", scale=scale)
     if validations:
         low, high = ([m + sign * c for m, c in zip(after, ci95, strict=True)] for sign in (-1, 1))
-        traces += band(x, low, high, AFTER, "after adapting")
-        traces.append(line("after adapting", x, after, AFTER, symbol="circle", legendgroup="after adapting"))
-        if any(len(row["per_step"]) > 1 for row in validations):
-            traces.append(line("before adapting", x, before, BEFORE, dash="dash", symbol="square"))
-    about = (
-        f"Validation {unit} by outer step, before and after adapting to each task, with the 95 % interval of the mean."
-    )
-    title = f"{score.title.capitalize()} before and after adapting"
-    axis = score_axis(score, [*after, *before])
-    chart = figure(title, about, traces, x="outer step", y=unit, yaxis=axis)
+        name = "validation tasks" if axis is None else axis.after
+        traces += band(x, low, high, AFTER, name)
+        traces.append(line(name, x, after, AFTER, symbol="circle", legendgroup=name))
+        if axis is not None:
+            traces.append(line(axis.before, x, before, BEFORE, dash="dash", symbol="square"))
+    both = "" if axis is None else f" {axis.both}"
+    about = f"Validation {unit} by outer step{both and ','}{both}, with the 95 % interval of the mean."
+    title = f"{score.title.capitalize()}{both or ' on validation tasks'}"
+    yaxis = score_axis(score, [*after, *before])
+    chart = figure(title, about, traces, x="outer step", y=unit, yaxis=yaxis)
     if chance and score.percent:
         chart["layout"] |= _chance(chance)
     return chart
@@ -71,9 +76,10 @@ def scores(rows: Sequence[Row], validations: Sequence[Row], *, chance: float | N
 
 def _chance(chance: float) -> Row:
     shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 100 * chance, "y1": 100 * chance}
-    note = {"xref": "paper", "x": 1, "y": 100 * chance, "text": "chance", "showarrow": False, "xanchor": "right"}
+    note = {"xref": "paper", "x": 1, "y": 100 * chance, "text": "chance", "showarrow": False, "xanchor": "left"}
     shape["line"] = {"color": QUIET, "dash": "dot", "width": 1}
-    return {"shapes": [shape], "annotations": [note | {"yanchor": "bottom", "font": {"size": 11}}]}
+    outside = note | {"yanchor": "middle", "font": {"size": 11}}  # where it covers no point
+    return {"shapes": [shape], "annotations": [outside], "margin": MARGIN | {"r": 52}}
 
 
 def optimisation(rows: Sequence[Row]) -> Spec:

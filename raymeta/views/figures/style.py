@@ -21,6 +21,9 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 
 
+MARGIN = {"l": 8, "r": 16, "t": 40, "b": 8}
+
+
 class Look(NamedTuple):
     """What tells one line from the others."""
 
@@ -54,7 +57,7 @@ def figure(title: str, about: str, traces: Iterable[Trace], *, x: str, y: str, *
     }
     common: dict[str, Any] = {
         "meta": {"title": title, "about": about},
-        "margin": {"l": 8, "r": 16, "t": 40, "b": 8},
+        "margin": MARGIN,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         "hovermode": "x unified",
         "uirevision": title,
@@ -105,8 +108,19 @@ def score_axis(score: Score, values: Iterable[object]) -> dict[str, Any]:
     return {"rangemode": "tozero"} if score.percent else log_axis(values)
 
 
+def log_scale(values: Iterable[object]) -> dict[str, Any]:
+    """A logarithmic axis for positive values: ticks at powers of ten, and over less than two decades at 1, 2, 5."""
+    numbers = [float(v) for v in values if is_number(v)]
+    low, high = min(numbers), max(numbers)
+    if high > 30 * low:
+        return {"type": "log", "dtick": 1, "exponentformat": "power"}
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    return {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+
+
 def log_axis(values: Iterable[object]) -> dict[str, Any]:
     """`type: log` for positive values that span more than a factor of 30."""
     numbers = [float(v) for v in values if is_number(v)]
     wide = bool(numbers) and min(numbers) > 0 and max(numbers) > 30 * min(numbers)
-    return {"type": "log", "dtick": 1, "exponentformat": "power"} if wide else {}
+    return log_scale(numbers) if wide else {}

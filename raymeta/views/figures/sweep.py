@@ -21,12 +21,15 @@ from raymeta.views.figures.style import (
     is_number,
     line,
     log_axis,
+    log_scale,
+    score_axis,
     text,
 )
 
 MAX_BINS = 4  # of a numeric option, when its importance is estimated
 GRID = 30  # points along each side of a contour
 SCALE = "Viridis"
+MOST_LEVEL = 5  # names of axes side by side; more are turned
 
 
 class Trials(NamedTuple):
@@ -36,6 +39,13 @@ class Trials(NamedTuple):
     keys: Sequence[str]
     higher: bool
     score: str
+    logarithmic: frozenset[str] = frozenset()
+    """options whose values were drawn by logarithm"""
+
+    def axis(self, key: str) -> dict[str, Any]:
+        """An axis of an option's numbers on the scale that they were drawn on, which a grid or a list does not tell."""
+        values = self.column(key)
+        return log_scale(values) if key in self.logarithmic and _are_positive(values) else log_axis(values)
 
     def column(self, key: str) -> list[Any]:
         return [row["config"].get(key) for row in self.rows]
@@ -62,11 +72,16 @@ class Scale(NamedTuple):
     ticks: list[tuple[float, str]]
 
 
-def scale_of(values: Sequence[Any]) -> Scale:
-    """Numbers by value, or by logarithm where they span a factor above 30; anything else by category."""
+def _are_positive(values: Sequence[Any]) -> bool:
+    present = [v for v in values if v is not None]
+    return bool(present) and all(is_number(v) and v > 0 for v in present)
+
+
+def scale_of(values: Sequence[Any], *, logarithmic: bool = False) -> Scale:
+    """Numbers by value, or by logarithm where asked or where they span a factor above 30; others by category."""
     present = [v for v in values if v is not None]
     if present and all(is_number(v) for v in present):
-        logarithmic = bool(log_axis(present))
+        logarithmic = (logarithmic and min(present) > 0) or bool(log_axis(present))
         numbers = [math.log10(v) if logarithmic else float(v) for v in present]
         low, high = min(numbers), max(numbers)
         width = high - low or 1.0
@@ -76,7 +91,10 @@ def scale_of(values: Sequence[Any]) -> Scale:
         ]
         at = [0.0, 0.5, 1.0] if high > low else [0.5]
         back = [low + p * width if high > low else low for p in at]
-        return Scale(places, [(p, f"{10**b if logarithmic else b:.3g}") for p, b in zip(at, back, strict=True)])
+        return Scale(
+            places,
+            [(p, f"{10**b if logarithmic else b:.{2 if p == 0.5 else 3}g}") for p, b in zip(at, back, strict=True)],
+        )
     names = sorted({str(v) for v in present})
     place = {name: i / (len(names) - 1) if len(names) > 1 else 0.5 for i, name in enumerate(names)}
     return Scale([None if v is None else place[str(v)] for v in values], [(p, text(n, 14)) for n, p in place.items()])
@@ -87,7 +105,7 @@ def parallel(trials: Trials) -> Spec:
 
     `meta.parallel` of a trace holds its trial, for brushing.
     """
-    axes = [(key, scale_of(trials.column(key))) for key in trials.keys]
+    axes = [(key, scale_of(trials.column(key), logarithmic=key in trials.logarithmic)) for key in trials.keys]
     axes.append((trials.unit, scale_of(trials.shown)))
     tint = _tints(trials)
     traces: list[Trace] = []
@@ -105,7 +123,7 @@ def parallel(trials: Trials) -> Spec:
         for i in range(len(axes))
     ]
     notes = [
-        {"x": i, "y": p, "text": tick, "showarrow": False, "xanchor": "left", "xshift": 5, "font": {"size": 11}}
+        {"x": i, "y": p, "text": tick, "showarrow": False, "font": {"size": 11}, **_beside(p)}
         for i, (_, scale) in enumerate(axes)
         for p, tick in scale.ticks
     ]
@@ -117,10 +135,11 @@ def parallel(trials: Trials) -> Spec:
         x="",
         y="",
         xaxis={
-            "tickvals": list(range(len(axes))), "ticktext": [text(key, 26) for key, _ in axes],
-            "range": [-0.25, len(axes) - 0.65], "showgrid": False, "side": "top", "fixedrange": True,
+            "tickvals": list(range(len(axes))), "ticktext": [_in_lines(key) for key, _ in axes],
+            "range": [-0.4, len(axes) - 0.6], "tickangle": 0 if len(axes) <= MOST_LEVEL else "auto",
+            "showgrid": False, "side": "top", "fixedrange": True,
         },
-        yaxis={"visible": False, "range": [-0.06, 1.06], "fixedrange": True},
+        yaxis={"visible": False, "range": [-0.12, 1.12], "fixedrange": True},
         shapes=shapes,
         annotations=notes,
         showlegend=False,
@@ -128,6 +147,18 @@ def parallel(trials: Trials) -> Spec:
         dragmode="select",
         margin={"l": 12, "r": 48, "t": 44, "b": 12},
     )  # fmt: skip
+
+
+def _in_lines(key: str) -> str:
+    """`algorithm.` above `inner_lr`, so that names beside one another have room."""
+    return "<br>".join(text(part, 26) for part in key.replace(".", ".\n").split("\n"))
+
+
+def _beside(place: float) -> Row:
+    """Where the text of a tick covers no point: beyond the ends of its axis, else above its place."""
+    if place == 0:
+        return {"yanchor": "top", "yshift": -5}
+    return {"yanchor": "bottom", "yshift": 5} | ({} if place == 1 else {"xanchor": "left", "xshift": 3, "yshift": 3})
 
 
 def _tints(trials: Trials) -> list[str]:
@@ -148,7 +179,7 @@ def against_score(trials: Trials, key: str) -> Spec:
     points["text"] = [text(f"trial {row['trial']}") for row in trials.rows]
     points["marker"] = {"size": 9, "color": AFTER, "opacity": 0.8, "line": {"width": 1, "color": "#808090"}}
     about = f"Score of each trial by {text(key)}; the other options differ too."
-    axis = log_axis(x) if numeric else {"type": "category"}
+    axis = trials.axis(key) if numeric else {"type": "category"}
     return figure(
         f"Score by {text(key)}",
         about,
@@ -169,7 +200,7 @@ def contour(trials: Trials, first: str, second: str) -> Spec:
     ]
     rows = [row for row in rows if is_number(row[0]) and is_number(row[1])]
     x, y, score = (np.array(column, float) for column in zip(*rows, strict=True)) if rows else (np.zeros(0),) * 3
-    axes = [log_axis(column.tolist()) for column in (x, y)]
+    axes = [trials.axis(key) for key in (first, second)]
     u, v = ((np.log10(c) if axis else c) for c, axis in zip((x, y), axes, strict=True))
     traces: list[Trace] = []
     if len(rows) >= 4 and np.ptp(u) > 0 and np.ptp(v) > 0:
@@ -299,7 +330,7 @@ def curves(reports: Mapping[str, Sequence[tuple[int, float]]], trials: Trials) -
         traces[-1]["line"]["width"] = 1.5
         traces[-1]["marker"]["size"] = 4
     about = "Validation score of each trial by outer step; the brighter, the better it ended. Short lines were stopped."
-    axis = {} if kind.percent else log_axis(v for trace in traces for v in trace["y"])
+    axis = score_axis(kind, (v for trace in traces for v in trace["y"]))
     return figure(
         "Trials by outer step",
         about,

@@ -6,12 +6,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from raymeta.runs.compare import config_differences, pair_up
+from raymeta.trackers.axes import INNER_STEP, Axis
 from raymeta.trackers.names import METRICS, TRAIN_QUERY_LOSS
 from raymeta.trackers.scores import OF_GOAL, SCORES, values_of
 from raymeta.views.figures import adaptation, comparison
-from raymeta.views.figures.comparison import Axis, Curve
+from raymeta.views.figures.adaptation import Course
+from raymeta.views.figures.comparison import Along, Curve
 from raymeta.views.figures.style import is_number
-from raymeta.views.pages.document import Block, Page, chart, fact, interval_of, note, score, section, table
+from raymeta.views.pages.document import (
+    Block,
+    Page,
+    chart,
+    duration,
+    fact,
+    interval_of,
+    intervals_of,
+    note,
+    score,
+    section,
+    table,
+)
 from raymeta.views.sources.run import RunSource
 
 MAX_RUNS = 24
@@ -26,13 +40,16 @@ def compare_page(sources: Sequence[RunSource], *, metric: str = "", axis: str = 
     present = [name for name in METRICS if any(is_number(row.get(name)) for found in rows.values() for row in found)]
     if metric not in present:
         metric = next((name for name in (*PREFERRED, *present) if name in present), "")
-    along: Axis = axis if axis in get_args(Axis) else "step"  # type: ignore[assignment]
+    along: Along = axis if axis in get_args(Along) else "step"  # type: ignore[assignment]
     labels = labels_of(sources)
-    curves = [_curve(source, labels[source.id], rows[source.id], metric, along) for source in sources]
+    curves = [
+        _curve(source, labels[source.id], rows[source.id], metric, along)._replace(place=place)
+        for place, source in enumerate(sources)
+    ]
     overlay = chart("overlay", comparison.overlay(curves, metric=metric, axis=along, grouped=grouped))
     sections = [
         section("curves", "Curves", [overlay or note("These runs have no curve to lay over one another yet.")]),
-        section("scores", "Scores on test tasks", _scores(sources, labels)),
+        section("scores", "Scores on test tasks", [*_scores(sources, labels), _endings(sources, labels)]),
         section("paired", "Paired differences", _paired(sources, labels)),
         section("differences", "Configured differently", [_differences(sources, labels)]),
     ]
@@ -47,7 +64,10 @@ def compare_page(sources: Sequence[RunSource], *, metric: str = "", axis: str = 
         "title": f"Compare {len(sources)} runs",
         "status": "",
         "live": any(source.run.status == "running" for source in sources),
-        "facts": [fact(labels[s.id], score(s.headline), s.run.status) for s in sources],
+        "facts": [
+            fact(labels[s.id], score(s.headline), f"{s.run.ending.how}, {s.run.ending.steps_done} steps")
+            for s in sources
+        ],
         "links": {labels[s.id]: s.id for s in sources},
         "controls": controls,
         "sections": [s for s in sections if s["blocks"]],
@@ -68,19 +88,22 @@ def _control(name: str, label: str, value: str, options: Mapping[Any, str]) -> d
     return {"name": name, "label": label, "value": value, "options": [[key, text] for key, text in options.items()]}
 
 
-def _curve(source: RunSource, label: str, rows: list[dict[str, Any]], metric: str, axis: Axis) -> Curve:
+def _curve(source: RunSource, label: str, rows: list[dict[str, Any]], metric: str, axis: Along) -> Curve:
     config = source.config
     batch = config.get("meta_batch_size")
     tasks = batch if is_number(batch) else 1
     minutes = minutes_of(rows)
-    places: dict[Axis, list[float]] = {
+    places: dict[Along, list[float]] = {
         "step": [row["step"] for row in rows],
         "time": minutes,
         "tasks": [row["step"] * tasks for row in rows],
     }
     points = [(x, row) for x, row in zip(places[axis], rows, strict=True) if is_number(row.get(metric))]
+    ci95 = [row.get(f"{metric}_ci95") for _, row in points]
     ours = {key: value for key, value in config.items() if key not in ("seed", "output", "name", "tags")}
-    return Curve(label, _group(source, ours), [x for x, _ in points], [row[metric] for _, row in points])
+    known = [width for width in ci95 if is_number(width)]
+    values = [row[metric] for _, row in points]
+    return Curve(label, _group(source, ours), [x for x, _ in points], values, known if len(known) == len(ci95) else [])
 
 
 def _group(source: RunSource, config: Mapping[str, Any]) -> str:
@@ -102,33 +125,60 @@ def minutes_of(rows: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def _scores(sources: Sequence[RunSource], labels: Mapping[str, str]) -> list[Block | None]:
+    places = {source.id: place for place, source in enumerate(sources)}
     scored = [(source, headline) for source in sources if (headline := source.headline) is not None]
     names = {headline["name"] for _, headline in scored}
     if len(names) > 1:
         return [note("These runs are scored by different metrics, so one picture cannot hold them.")]
     rows = [
-        {"label": labels[s.id], "value": h["value"], "ci95": interval_of(h) or 0.0, "name": h["name"]}
+        {
+            "label": labels[s.id],
+            "value": h["value"],
+            "ci95": interval_of(h) or 0.0,
+            "name": h["name"],
+            "place": places[s.id],
+        }
         for s, h in scored
     ]
     if not rows:
         return [note("None of these runs has a test score yet.")]
     name = names.pop()
-    curves = {}
-    for source, _ in scored:
-        by_step = values_of(name, source.evaluation.get("by_inner_step", {}))
-        if by_step and len(by_step) > 1:
-            curves[labels[source.id]] = by_step
-    return [
-        chart("headlines", comparison.headlines(rows)),
-        chart("by_inner_step", adaptation.by_inner_step(curves, score=name)),
+    courses = [
+        (source.axis, Course(labels[source.id], by_step, intervals_of(test), places[source.id]))
+        for source, _ in scored
+        if (test := source.evaluation) and (by_step := values_of(name, test["by_inner_step"]))
     ]
+    return [chart("headlines", comparison.headlines(rows)), *_by_axis(courses, name)]
+
+
+def _by_axis(courses: Sequence[tuple[Axis | None, Course]], name: str) -> list[Block | None]:
+    """A figure for each axis that scores stand over; methods without inner steps are level lines in each."""
+    axes = list(dict.fromkeys(axis for axis, _ in courses if axis is not None))
+    return [
+        chart(
+            "by_inner_step" if axis.place == INNER_STEP else f"by:{axis.place}",
+            adaptation.by_inner_step([c for of, c in courses if of in (axis, None)], score=name, axis=axis),
+        )
+        for axis in axes
+    ]
+
+
+def _endings(sources: Sequence[RunSource], labels: Mapping[str, str]) -> Block | None:
+    """How far each run went: a run that stopped early may be worse for that alone."""
+    rows = [
+        [labels[s.id], s.run.ending.how, s.run.ending.steps_done, score(s.headline), duration(s.summary.get("wall_s"))]
+        for s in sources
+    ]
+    return table("endings", "How the runs ended", ["Run", "Ended", "Outer steps", "Test score", "Time"], rows)
 
 
 def _paired(sources: Sequence[RunSource], labels: Mapping[str, str]) -> list[Block | None]:
     pairs = pair_up({labels[source.id]: source.evaluation for source in sources})
     if pairs is None:
         return []
-    drawn = comparison.differences(pairs.rows, reference=pairs.reference, score=pairs.score)
+    places = {labels[source.id]: place for place, source in enumerate(sources)}
+    rows = [row | {"place": places[row["label"]]} for row in pairs.rows]
+    drawn = comparison.differences(rows, reference=pairs.reference, score=pairs.score)
     blocks: list[Block | None] = [chart("paired", drawn)]
     if pairs.left_out:
         names = ", ".join(pairs.left_out)

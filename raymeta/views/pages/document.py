@@ -61,6 +61,15 @@ def interval_of(headline: dict[str, Any]) -> float | None:
     return float(ci95) if is_number(ci95) else None
 
 
+def intervals_of(test: dict[str, Any]) -> list[float]:
+    """Half-widths of a test's intervals along its axis; the last one's alone where no others are written."""
+    found = test.get("ci95_by_inner_step")
+    if isinstance(found, list) and found and all(is_number(width) for width in found):
+        return [float(width) for width in found]
+    last = interval_of(test["headline"])
+    return [] if last is None else [last]
+
+
 def plain(value: float, name: str) -> str:
     """One score without its interval: `97.3 %` or `0.0312`."""
     return f"{100 * value:.1f} %" if score_named(name).percent else f"{value:.3g}"

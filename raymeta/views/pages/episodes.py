@@ -18,6 +18,7 @@ Item = dict[str, Any]
 MAX_EPISODES = 50
 MAX_VALUES = 400_000
 """Probabilities of one episode; a larger one is not shown."""
+MAX_LETTERS = 80
 
 
 def read_episodes(run: Path, picture: Callable[[Path], str]) -> tuple[list[Item], list[str]]:
@@ -62,12 +63,21 @@ def _classification(content: Item, path: Path, picture: Callable[[Path], str]) -
     return {
         "kind": "classes",
         "names": [figures.class_name(i) for i in range(way)],
+        "titles": _titles(content, way),
         "support": labels["support"],
         "query": labels["query"],
         "probabilities": np.round(np.nan_to_num(probabilities), 3).tolist(),
         "boxes": boxes,
         "sheet": picture(sheet) if boxes else None,
     }
+
+
+def _titles(content: Item, way: int) -> list[str] | None:
+    """The classes' own names, where the task set has any."""
+    found = content.get("class_names")
+    if not isinstance(found, list) or len(found) != way:
+        return None
+    return [str(name)[:MAX_LETTERS] for name in found]
 
 
 def _boxes(content: Item, labels: dict[str, list[int]]) -> dict[str, list[list[int]]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 from raymeta.errors import DataError
 from raymeta.runs import layout
 from raymeta.system.their_code import trust_flag
-from raymeta.trackers.scores import score_named, values_of
+from raymeta.trackers.axes import Axis
+from raymeta.trackers.over_classes import read_over_classes
+from raymeta.trackers.scores import score_named, value_text, values_of
 from raymeta.views.figures import adaptation, learning, workers
+from raymeta.views.figures.adaptation import Course
 from raymeta.views.figures.style import Spec, is_number
 from raymeta.views.pages.document import (
     Block,
@@ -23,6 +27,7 @@ from raymeta.views.pages.document import (
     count,
     duration,
     fact,
+    intervals_of,
     note,
     plain,
     score,
@@ -56,6 +61,7 @@ def run_page(source: RunSource, *, picture: Picture = embedded) -> Page:
         "id": source.id,
         "title": run.name,
         "status": run.status,
+        "ending": run.ending.how,
         "created": _created(run.info),
         "live": run.status == "running",
         "facts": _facts(source),
@@ -65,24 +71,31 @@ def run_page(source: RunSource, *, picture: Picture = embedded) -> Page:
 
 def run_figures(source: RunSource) -> dict[str, Spec]:
     """All figures of a run by name."""
-    rows, validations = source.metrics(), source.validations()
-    test = source.evaluation
-    figures = {}
-    if test:
-        headline = test["headline"]
-        name, values = str(headline.get("name")), test["values"]
-        by_step = values_of(name, test["by_inner_step"]) or []
-        ci95 = {"test tasks": float(headline["ci95"])} if is_number(headline.get("ci95")) else None
-        figures["by_inner_step"] = adaptation.by_inner_step({"test tasks": by_step}, score=name, ci95=ci95)
-        figures["spread"] = adaptation.spread(values, score=name, before=by_step[0] if len(by_step) > 1 else None)
-    figures["scores"] = learning.scores(rows, validations, chance=_chance(source))
-    figures["validation_by_inner_step"] = adaptation.validation_by_inner_step(validations)
-    figures["losses"] = learning.losses(rows)
+    rows, validations, axis = source.metrics(), source.validations(), source.axis
+    figures = _test_figures(source, axis)
+    figures["scores"] = learning.scores(rows, validations, chance=_chance(source), axis=axis)
+    if axis is not None:
+        figures["validation_by_inner_step"] = adaptation.validation_by_inner_step(validations, axis=axis)
+    figures["losses"] = learning.losses(rows, axis)
     figures["optimisation"] = learning.optimisation(rows)
     figures["speed"] = learning.speed(rows)
     snapshots = source.workers()
     figures["worker_rates"], figures["worker_shares"] = workers.rates(snapshots), workers.shares(snapshots)
     return figures
+
+
+def _test_figures(source: RunSource, axis: Axis | None) -> dict[str, Spec]:
+    """Of a method without inner steps there is no curve, only the spread."""
+    test = source.evaluation
+    if not test:
+        return {}
+    name = str(test["headline"].get("name"))
+    by_step = values_of(name, test["by_inner_step"]) or [float("nan")]
+    spread = adaptation.spread(test["values"], score=name, before=by_step[0], axis=axis)
+    if axis is None:
+        return {"spread": spread}
+    course = Course("test tasks", by_step, intervals_of(test))
+    return {"by_inner_step": adaptation.by_inner_step([course], score=name, axis=axis), "spread": spread}
 
 
 def _chance(source: RunSource) -> float | None:
@@ -95,10 +108,10 @@ def _sections(source: RunSource, picture: Picture) -> list[Section]:
     charts = {name: chart(name, spec) for name, spec in figures.items()}
     items, damaged = read_episodes(source.path, picture)
     subject = [charts.get("by_inner_step"), charts.get("spread"), charts["scores"]]
-    subject.append(charts["validation_by_inner_step"] if _adapts(source) else None)
+    subject.append(charts.get("validation_by_inner_step"))
     return [
         section("why", "What happened", _ending(source)),
-        section("adaptation", "Adaptation", subject),
+        section("adaptation", "Adaptation" if source.axis else "Scores", subject),
         section("episodes", "Episodes", _viewer(items, damaged)),
         section("learning", "Learning", [charts["losses"], charts["optimisation"], charts["speed"]]),
         section("workers", "Workers", [charts["worker_rates"], charts["worker_shares"], _worker_table(source)]),
@@ -106,12 +119,6 @@ def _sections(source: RunSource, picture: Picture) -> list[Section]:
         section("log", "Log", [_log(source)]),
         section("files", "Files", [_files(source)]),
     ]
-
-
-def _adapts(source: RunSource) -> bool:
-    """Whether anything happens between before and after: prototypical networks take no inner step."""
-    validations = source.validations()
-    return bool(validations) and len(validations[-1]["per_step"]) > 1
 
 
 def _ending(source: RunSource) -> list[Block]:
@@ -125,6 +132,9 @@ def _ending(source: RunSource) -> list[Block]:
     elif run.status == "lost":
         text = "Its process is gone without a word (killed, out of memory, or the machine went down)."
         blocks += [note(f"The run is lost. {reason or text}", "bad"), resume]
+    elif run.status == "finished" and run.ending.how != "finished":
+        early = note(f"{run.ending.text.capitalize()} steps, and tested: with more steps it may score better.")
+        blocks += [early, *([resume] if source.place == str(source.path) else [])]
     elif run.status == "stopped":
         blocks += [note(f"The run was stopped ({reason or 'no reason is written'}); a checkpoint is saved."), resume]
     return blocks
@@ -136,9 +146,13 @@ def _facts(source: RunSource) -> list[dict[str, str]]:
     test = source.evaluation
     name = str(headline["name"]) if headline else ""
     by_step = values_of(name, test.get("by_inner_step", {})) if test else None
-    if by_step and len(by_step) > 1:
-        hint = f"{len(by_step) - 1} inner step{'s' if len(by_step) > 2 else ''}"
-        facts.append(fact("Before → after adapting", f"{plain(by_step[0], name)} → {plain(by_step[-1], name)}", hint))
+    if few := read_over_classes(test.get("over_classes")):
+        half = f"± {value_text(name, few.ci95)}" if math.isfinite(few.ci95) else "–"
+        hint = f"95 % interval over the {few.classes} test classes; one over episodes says nothing of other classes"
+        facts.append(fact("Over classes", half, hint))
+    if by_step and (axis := source.axis):
+        span = f"{plain(by_step[0], name)} → {plain(by_step[-1], name)}"
+        facts.append(fact(axis.both.capitalize(), span, axis.end(len(by_step))))
     elif not headline and (validations := source.validations()):
         facts.append(fact("Validation", score(validations[-1]), f"at step {validations[-1]['step']:,}"))
     done, steps = info.get("step"), info.get("steps")
@@ -148,9 +162,22 @@ def _facts(source: RunSource) -> list[dict[str, str]]:
         facts.append(fact("Time", duration(source.summary["wall_s"])))
     kind = " · ".join(str(config[k]) for k in ("algorithm.name", "tasks.name", "model.name") if k in config)
     facts.append(fact("Method", kind or "–", f"seed {config['seed']}" if "seed" in config else ""))
+    if machine := _machine(source):
+        facts.append(fact("Machine", machine[0], ", ".join(machine[1:])))
     if data := _data(source):
         facts.append(fact("Data", data[-1], "; ".join(data[:-1])))
     return facts
+
+
+def _machine(source: RunSource) -> list[str]:
+    """The host, and the versions and devices that the run was made with."""
+    found = source.environment
+    versions = [f"{name} {found[name]}" for name in ("raymeta", "torch", "python") if isinstance(found.get(name), str)]
+    gpus = found.get("cuda_devices")
+    devices = [f"{count(found.get('cpu_count'))} CPUs", *(gpus[:8] if isinstance(gpus, list) else [])] if found else []
+    commit = found.get("git_commit")
+    told = [*versions, *map(str, devices), *([f"commit {commit[:12]}"] if isinstance(commit, str) else [])]
+    return [str(source.run.info.get("host") or "–"), *(text[:100] for text in told)] if told else []
 
 
 def _data(source: RunSource) -> list[str]:
@@ -206,7 +233,8 @@ def _configuration(source: RunSource) -> list[Block | None]:
     rows = [[key, "–" if value is None else str(value)] for key, value in source.config.items()]
     again = code("Run it again", f"raymeta train -c {shlex.quote(str(source.path / layout.CONFIG))}")
     here = bool(rows) and source.place == str(source.path)
-    return [table("configuration", "Configuration", ("Option", "Value"), rows), again if here else None]
+    began = code("Begun with", source.command) if source.command else None
+    return [table("configuration", "Configuration", ("Option", "Value"), rows), began, again if here else None]
 
 
 def _log(source: RunSource) -> Block | None:

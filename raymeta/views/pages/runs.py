@@ -56,6 +56,7 @@ def _row(source: RunSource) -> dict[str, Any]:
         "id": source.id,
         "name": source.run.name,
         "status": source.run.status,
+        "ending": source.run.ending.how,
         "reason": str(info.get("reason") or "") if source.run.status in ("failed", "lost", "stopped") else "",
         "problem": "; ".join(source.problems),
         "step": step if is_number(step) else 0,

@@ -12,11 +12,15 @@ from raymeta.runs.rows import current_rows
 from raymeta.runs.tail import Tail, thin
 from raymeta.system.files import nan_for_null
 from raymeta.system.text import dotted
+from raymeta.trackers.axes import Axis, axis_of
+from raymeta.trackers.scores import values_of
 from raymeta.views.figures.style import is_number
 from raymeta.views.sources.files import Row, Stamped, json_object, problems_of, stamp_of
 
 POINTS = 700
 """Points of a curve that are sent; more cannot be told apart on a screen."""
+MAX_COMMAND = 4_000
+"""Letters of the command lines that are shown."""
 
 
 class RunSource:
@@ -31,6 +35,8 @@ class RunSource:
         self._config = Stamped(path / layout.CONFIG, yaml_mapping)
         self._summary = Stamped(path / layout.SUMMARY, json_object)
         self._evaluation = Stamped(path / layout.TEST, json_object)
+        self._environment = Stamped(path / layout.ENVIRONMENT, json_object)
+        self._command = Stamped(path / layout.COMMAND, lambda data: {"lines": data.decode(errors="replace")})
         self._tails = {name: Tail(path / name) for name in (layout.METRICS, layout.EVENTS, layout.WORKERS)}
 
     @property
@@ -70,6 +76,27 @@ class RunSource:
         if not whole or not isinstance(found.get("headline"), dict):
             return {}
         return {**found, "by_inner_step": by_step, "values": values}
+
+    @property
+    def environment(self) -> Row:
+        """Versions, devices, commit."""
+        return self._environment.value()
+
+    @property
+    def command(self) -> str:
+        """The command lines of the run, one for each attempt."""
+        return str(self._command.value().get("lines", "")).strip()[:MAX_COMMAND]
+
+    @property
+    def axis(self) -> Axis | None:
+        """What the method's scores of a task stand over; None where there is one score, or none is known yet."""
+        headline, test = self.headline, self.evaluation
+        if headline and test:
+            settings = test.get("settings")
+            name = settings.get("axis") if isinstance(settings, dict) else None
+            return axis_of(name, values_of(headline["name"], test["by_inner_step"]) or [])
+        validations = self.validations()
+        return axis_of(validations[-1].get("axis"), validations[-1]["per_step"]) if validations else None
 
     def metrics(self, limit: int = POINTS) -> list[Row]:
         """One row a step of the run as it went on; an even choice of about `limit` where there are more."""
@@ -112,7 +139,8 @@ class RunSource:
     def version(self) -> str:
         """Changes whenever a page of this run would."""
         # The heart touches run.json, so of this file the content counts, and the time where it makes the run lost.
-        paths = [self._config.path, self._summary.path, self._evaluation.path]
+        files = (self._config, self._summary, self._evaluation, self._environment, self._command)
+        paths = [file.path for file in files]
         paths += [tail.path for tail in self._tails.values()]
         text = repr([[stamp_of(path) for path in paths], self.run.info, self.run.status])
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ A sweep is a folder `sweeps/ID/` with `sweep.yaml`, `summary.json` {status, metr
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ COLUMNS = ("trial", "status", "reason", "step", "value", "ci95", "seed", "wall_s
 """Columns of `trials.csv` that are not options of the configuration."""
 MAX_TRIALS = 2_000
 MAX_CURVES = 200
+MAX_DEPTH = 12
+"""Of choices under choices in a sweep's file that are looked at."""
 
 
 class SweepSource:
@@ -100,7 +102,23 @@ class SweepSource:
         rows = [row for row in self.trials() if is_number(row["value"])]
         keys = list(dict.fromkeys(key for row in rows for key in row["config"]))
         varied = [key for key in keys if len({repr(row["config"].get(key)) for row in rows}) > 1]
-        return Trials(rows, varied or keys, self.higher, self.metric)
+        return Trials(rows, varied or keys, self.higher, self.metric, self.logarithmic)
+
+    @property
+    def logarithmic(self) -> frozenset[str]:
+        """The options that were drawn by logarithm, as the sweep's file says."""
+        return frozenset(_drawn_by_logarithm(self._file.value().get("space"), MAX_DEPTH))
+
+
+def _drawn_by_logarithm(space: object, depth: int) -> Iterator[str]:
+    """Keys of `loguniform`, wherever they stand under choices."""
+    if not isinstance(space, dict) or depth == 0:
+        return
+    for key, domain in space.items():
+        if isinstance(domain, dict) and "loguniform" in domain:
+            yield str(key)
+        else:
+            yield from _drawn_by_logarithm(domain, depth - 1)
 
 
 def _record(data: bytes) -> Row:
