@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "score a run on held-out tasks; compare runs on the same tasks",
     "adapt": "adapt a trained model to your own classes, from a few examples of each",
     "predict": "classify files with an adapted model",
+    "features": "what a model makes of files: embeddings, neighbours, a linear probe",
     "export": "write a trained model for others, or an adapted one for use without raymeta",
     "runs": "list, show, compare and export runs (ls, show, compare, export)",
     "dashboard": "show the runs of a folder in a browser, live",

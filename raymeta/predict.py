@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raymeta.errors import ConfigError, DataError
 from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
 from raymeta.system.files import json_text, write_whole
 
 if TYPE_CHECKING:
     from raymeta.use.adapted import Adapted, Prediction
 
-STANDARD_INPUT = "-"
 MOST_ALTERNATIVES = 3
 """Of a table on the terminal."""
 
@@ -52,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from raymeta.use.folder import read_adapted
+    from raymeta.use.items import named_items
     from raymeta.use.sheet import sheet_html
 
     adapted = read_adapted(arguments.adapted, trust=arguments.trust)
@@ -61,42 +60,6 @@ def _predict(arguments: argparse.Namespace) -> int:
         write_whole(arguments.html, sheet_html(adapted, given, items, answers).encode())
     say(_text(arguments, given, answers))
     return 0
-
-
-def named_items(arguments: Sequence[str], kind: str) -> tuple[list[str], list[Any]]:
-    """What to call each example, as it was given, and the example for the model's reader.
-
-    Raises `DataError` for files that are not there, `ConfigError` where nothing is left.
-    """
-    names = [name for argument in arguments for name in _expanded(argument)]
-    if kind == "pictures":
-        return names, [Path(name) for name in names]
-    from raymeta.use.support import rows_of_file
-
-    pairs = [(f"{name}:{n}", row) for name in names for n, row in enumerate(rows_of_file(Path(name)), 1)]
-    return [name for name, _ in pairs], [row for _, row in pairs]
-
-
-def _expanded(argument: str) -> Iterator[str]:
-    from raymeta.tasks.images.files import image_paths
-
-    path = Path(argument)
-    if argument == STANDARD_INPUT:
-        yield from (line.strip() for line in sys.stdin if line.strip())
-    elif path.is_dir():
-        files = image_paths(path)
-        if not files:
-            raise DataError(f"{path} has no images: name files, or a folder that holds them directly")
-        yield from map(str, files)
-    elif path.exists():
-        yield argument
-    elif any(letter in argument for letter in "*?["):
-        found = sorted(map(str, Path(path.anchor or ".").glob(argument.removeprefix(path.anchor))))
-        if not found:
-            raise ConfigError(f"no file fits {argument}")
-        yield from found
-    else:
-        raise DataError(f"there is no file {argument}")
 
 
 def _with_progress(adapted: Adapted, items: Sequence[Any], *, unknown: bool) -> Iterator[Prediction]:

@@ -12,10 +12,7 @@ from raymeta.trackers.scores import SCORES, score_text
 if TYPE_CHECKING:
     from raymeta.use.pretrained import Pretrained
 
-TRANSDUCTIVE = (
-    "the published score is transductive: batch norm saw all queries of an episode together. Here queries are "
-    "normalised by the support set alone, which is another number"
-)
+TRANSDUCTIVE = "the score above is transductive, as batch norm saw all queries of an episode together"
 
 
 def card(model: Pretrained) -> str:
@@ -63,9 +60,10 @@ def card(model: Pretrained) -> str:
     )
 
 
-def metric_text(about: Mapping[str, Any]) -> str:
-    """The score of the run on its own test classes; nothing where it was not scored."""
-    metric = about.get("metric")
+def metric_text(about: Mapping[str, Any], which: str = "metric") -> str:
+    """The score of the run on its own test classes; nothing where it was not scored. `inductive`: that with queries
+    normalised by the support set."""
+    metric = about.get(which)
     if not isinstance(metric, dict) or metric.get("name") not in SCORES or metric.get("value") is None:
         return ""
     text = score_text(metric["name"], metric["value"], metric.get("ci95"))
@@ -78,7 +76,10 @@ def batch_norm_text(model: Pretrained) -> str:
     if policy == "none":
         return "none in the network"
     text = f"{policy} in training; here statistics of the support set"
-    return f"{text}; {TRANSDUCTIVE}" if policy == "transductive" else text
+    if policy != "transductive":
+        return text
+    other = metric_text(model.about, "inductive") or "not measured, as its data were not here"
+    return f"{text}; {TRANSDUCTIVE}; by the support set alone it is {other}"
 
 
 def _preprocessing(model: Pretrained) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 from raymeta.api.checkpoints import best_checkpoint, run_config
+from raymeta.api.evaluate import meta_test
 from raymeta.config.variants import name_of
 from raymeta.engine.driver.checkpoint import Checkpoint, CheckpointStore
-from raymeta.errors import CheckpointError
+from raymeta.errors import CheckpointError, DataError, RaymetaWarning
 from raymeta.runs import layout
 from raymeta.runs.read import Run, resolve_run
 from raymeta.system.reading import read_text
@@ -45,13 +47,13 @@ def of_run(run: Run, checkpoint: Checkpoint | None = None, *, trust: bool = Fals
     config = run_config(run, {"workers": 0, "min_workers": None, "max_workers": None}, trust=trust or run.trusted)
     checkpoint = best_checkpoint(run) if checkpoint is None else checkpoint
     tasks = recorded(config.tasks, run.manifest)
-    about = _about(run, checkpoint.step) | {"algorithm": name_of(config.algorithm), "model": name_of(config.model)}
+    names = {"algorithm": name_of(config.algorithm), "model": name_of(config.model), "tasks": name_of(config.tasks)}
     model = Pretrained(
         run.id,
         config.model_copy(update={"tasks": tasks}),
         checkpoint.learned,
         checkpoint.fixed,
-        about | {"tasks": name_of(config.tasks)},
+        _about(run, checkpoint.step) | _inductive(run, trust) | names,
         seen_in(config.tasks),
     )
     _require_fits(model, run)
@@ -67,6 +69,23 @@ def _require_fits(model: Pretrained, run: Run) -> None:
             f"the checkpoint of {run.id} does not fit its configuration: {name} is {theirs.get(name)} in the "
             f"checkpoint and {ours.get(name)} as it is built. Was the model's code changed since?"
         )
+
+
+SCORED = 50
+"""Test episodes on which a transductive model is scored by the support set's statistics, too."""
+
+
+def _inductive(run: Run, trust: bool) -> dict[str, Any]:
+    """The score by the support set's statistics, where the run's own is transductive and its data are here."""
+    if (run.summary or {}).get("batch_norm") != "transductive":
+        return {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RaymetaWarning)
+            scored = meta_test(run, episodes=SCORED, trust=trust, batch_norm="support")
+    except DataError:
+        return {}
+    return {"inductive": scored.headline._asdict()}
 
 
 def _about(run: Run, step: int) -> dict[str, Any]:
