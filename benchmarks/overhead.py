@@ -41,7 +41,8 @@ from raymeta.engine.stopwatch import PHASES
 from raymeta.engine.worker.shard_function import Asked, ShardFunction
 from raymeta.keys import TaskKey
 from raymeta.runs.write import RunWriter
-from raymeta.system.files import write_json
+from raymeta.system.files import json_text
+from raymeta.system.outputs import write_output
 from raymeta.trackers.base import Trackers
 from raymeta.trackers.tensorboard import TensorBoard
 from raymeta.trackers.terminal import open_terminal
@@ -198,7 +199,7 @@ def main() -> int:
     load = {"load_average": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}
     content = {"required": REQUIRED, "met": met, "rounds": arguments.rounds, **load, "cases": cases}
     if arguments.output:
-        write_json(arguments.output, content)
+        write_output(arguments.output, json_text(content, indent=2) + "\n", "--output")
     else:
         print(f"wrote {record('overhead', content)}")
     if not met:

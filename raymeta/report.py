@@ -21,7 +21,8 @@ from raymeta.runs.listing import told_apart, without_repetition
 from raymeta.runs.provenance import package_version
 from raymeta.runs.read import Run, resolve_run
 from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
-from raymeta.system.files import json_text, write_whole
+from raymeta.system.files import json_text
+from raymeta.system.outputs import STDOUT, require_output, write_output
 from raymeta.system.redact import without_secrets
 from raymeta.views.pages.compare import compare_page
 from raymeta.views.pages.run import run_page
@@ -50,7 +51,8 @@ def made(argv: Sequence[str] | None = None) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="raymeta report", description=__doc__)
     parser.add_argument("references", nargs="+", metavar="RUN|SWEEP", help="folders, ids, or `latest`")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="[report.html in the folder of the first]")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="- is standard output "
+                        "[report.html in the folder of the first]")  # fmt: skip
     parser.add_argument("--output", default="results", help="folder or URI of runs given by id [results]")
     add_verbose(parser)
     return parser
@@ -67,12 +69,11 @@ def _report(arguments: argparse.Namespace, head: str) -> int:
         sources = [RunSource(run.path, name, run.place) for run, name in zip(runs, told_apart(runs), strict=True)]
     if arguments.out is None and any(run.mirror for run in runs):
         raise ConfigError(f"{runs[0].place} is in a store, where a report is not written: name a file with -o FILE")
-    out = arguments.out or sources[0].path / layout.REPORT
-    if not out.parent.is_dir():
-        raise ConfigError(f"there is no folder {out.parent}: make it, or choose another -o")
-    text = report_html(sources, head)
-    write_whole(out, text.encode())  # bytes: looking for credentials would change scripts, which the policy names
-    say(f"{out} ({len(text.encode()) / 1e6:.1f} MB)")
+    out = require_output(arguments.out or sources[0].path / layout.REPORT, "-o")
+    data = report_html(sources, head).encode()
+    write_output(out, data, "-o")  # bytes: looking for credentials would change scripts, which the policy names
+    if out != STDOUT:
+        say(f"{out} ({len(data) / 1e6:.1f} MB)")
     return 0
 
 

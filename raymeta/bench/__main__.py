@@ -23,8 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--paths", nargs="+", metavar="PATH", help="only these, as the table names them")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="[cpu]")
     parser.add_argument("--json", type=Path, metavar="FILE",
-                        help="write everything that was measured; `raymeta dashboard` shows the files in "
-                        "results/benchmarks")  # fmt: skip
+                        help="write everything that was measured (- is standard output); `raymeta dashboard` shows "
+                        "the files in results/benchmarks")  # fmt: skip
     add_verbose(parser)
     words = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(words)
@@ -40,7 +40,8 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     from raymeta.bench.peers import available
     from raymeta.errors import ConfigError, EnvironmentProblem
     from raymeta.runs.provenance import MEASURED_PACKAGES, provenance
-    from raymeta.system.files import require_writable, write_json
+    from raymeta.system.files import json_text
+    from raymeta.system.outputs import STDOUT, require_output, write_output
     from raymeta.views.sources.bench import KIND
 
     if unknown := [name for name in arguments.cases if name not in CASES]:
@@ -58,16 +59,16 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
             print(f"{case.name:24} peers: {', '.join(available(case)) or 'none'}")
         return 0
     if arguments.json:
-        require_writable(arguments.json.parent)
+        require_output(arguments.json, "--json")
     results, device = [], torch.device(arguments.device)
     with one_core():
         for name in arguments.cases or CASES:
             results.append(measure(CASES[name], device, rounds=arguments.rounds, paths=arguments.paths))
-            print(table(results[-1]), flush=True)
+            print(table(results[-1]), flush=True, file=sys.stderr if arguments.json == STDOUT else sys.stdout)
     if arguments.json:
         made = provenance(_command(words), (*MEASURED_PACKAGES, "higher", "torchopt", "jax"))
         measured = {"device": arguments.device, "rounds": arguments.rounds, "cases": results}
-        write_json(arguments.json, {"kind": KIND, **made, **measured})
+        write_output(arguments.json, json_text({"kind": KIND, **made, **measured}, indent=2) + "\n", "--json")
     return 0
 
 

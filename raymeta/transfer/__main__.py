@@ -21,7 +21,8 @@ import torch
 from raymeta.engine.worker.blueprint import choose_device
 from raymeta.runs.provenance import environment
 from raymeta.system.command_line import Parser, add_verbose, dashed, run_command
-from raymeta.system.files import write_json
+from raymeta.system.files import json_text
+from raymeta.system.outputs import require_output, write_output
 from raymeta.transfer.data import Data, read_cifar10, read_cifar100, subset
 from raymeta.transfer.fit import Recipe, accuracy, fit, network, start_from
 
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fractions", type=_fractions, default=_fractions("0.01,0.05,0.1,0.5,1"), help="label shares")
     parser.add_argument("--seeds", type=_seeds, default=(0, 1), help="seeds, comma-separated [0,1]")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute [auto]")
-    parser.add_argument("--output", type=Path, help="file for the result as JSON")
+    parser.add_argument("--output", type=Path, help="file for the result as JSON, - for standard output")
     add_verbose(parser)
     return parser
 
@@ -70,6 +71,8 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _run(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.device)
+    if arguments.output is not None:
+        require_output(arguments.output, "--output")
     small, large = read_cifar10(arguments.root), read_cifar100(arguments.root)
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
@@ -87,7 +90,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{point['fraction']:8.2f}   {'      '.join(pairs)}")
     if arguments.output is not None:
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items() if k != "root"}
-        write_json(arguments.output, {"settings": settings, "environment": environment(), "runs": rows, "curve": curve})
+        content = {"settings": settings, "environment": environment(), "runs": rows, "curve": curve}
+        write_output(arguments.output, json_text(content, indent=2) + "\n", "--output")
     return 0
 
 

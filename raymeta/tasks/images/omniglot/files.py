@@ -16,6 +16,7 @@ from PIL import Image
 from raymeta.errors import DataError, EnvironmentProblem
 from raymeta.keys import SPLITS
 from raymeta.system.files import write_whole
+from raymeta.system.outputs import require_regular
 from raymeta.system.reading import open_regular
 from raymeta.tasks.images.files import BROKEN_ARCHIVE, for_each_file, image_paths, subfolders
 from raymeta.tasks.images.splits import ClassSplits, published
@@ -140,6 +141,7 @@ def pack(tree: Path, out: Path) -> None:
 
     Arrays: bits, classes and char_id as in `Drawings`; vinyals_split, 0 train, 1 val, 2 test, 255 for none.
     """
+    out = require_regular(out, "OUT")
     drawings = read_tree(tree)
     if not drawings.classes:
         raise DataError(f"no drawings in {tree}: it must hold {_SETS[0]} and {_SETS[1]}")
