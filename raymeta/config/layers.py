@@ -11,6 +11,7 @@ from raymeta.config import yaml_lines
 from raymeta.config.variants import SECTIONS, import_path, name_of, section_of
 from raymeta.config.yaml_lines import KeyPath
 from raymeta.errors import ConfigError
+from raymeta.presets.files import DEFAULT
 from raymeta.system.reading import first_line, read_text
 
 
@@ -24,6 +25,10 @@ class Override(NamedTuple):
     foreign: bool = False  # of a run's folder, see `strangers`
 
 
+OF_PRESET = "preset "
+"""How origins in presets begin."""
+UNASKED = f"{OF_PRESET}{DEFAULT} (the default)"
+"""The origin of a preset that nobody named; nobody misses what is dropped of it."""
 MAX_DOTS = 8
 """More levels than any option has."""
 
@@ -98,6 +103,32 @@ def override_layer(override: Override) -> Layer:
     return Layer(override.origin, value, texts=texts, foreign=override.foreign)
 
 
+class Switch(NamedTuple):
+    """A layer that named another variant, and what the layers below had said of the old one."""
+
+    where: str
+    section: str
+    old: str
+    new: str
+    dropped: list[str]
+
+    def note(self, values: Mapping[str, Any]) -> str | None:
+        """What to tell of it, given the `values` in the end: nothing of options that were given for the new variant."""
+        lost = [key for key in self.dropped if key.partition(".")[2] not in _options_in(values, key)]
+        if not lost:
+            return None
+        return (
+            f"{self.where} switches {self.section} from {self.old} to {self.new}, which starts from its own defaults; "
+            f"dropped: {', '.join(lost)}"
+        )
+
+
+def _options_in(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The options beside dotted `key`."""
+    section = values.get(key.partition(".")[0])
+    return section if isinstance(section, dict) else {}
+
+
 @dataclasses.dataclass
 class Layers:
     """What the layers so far say: nested values, where each came from, and what was noticed."""
@@ -105,7 +136,7 @@ class Layers:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     origins: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
     texts: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
+    switches: list[Switch] = dataclasses.field(default_factory=list)
     errors: list[str] = dataclasses.field(default_factory=list)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     guarded: bool = False
@@ -167,11 +198,27 @@ class Layers:
         if section == "algorithm" and "outer" in self.values:
             outer = self.values.pop("outer")
             dropped += [f"outer.{key}" for key in outer] if isinstance(outer, dict) else ["outer"]
-        if dropped:
-            self.notes.append(
-                f"{where} switches {section} from {old} to {new}, which starts from its own defaults; "
-                f"dropped: {', '.join(dropped)}"
-            )
+        asked = [key for key in dropped if not self.origin(tuple(key.split("."))).startswith(UNASKED)]
+        self.switches.append(Switch(where, section, old, new, asked))
+
+    def notes(self) -> list[str]:
+        """What a person should know of how the values came about."""
+        told = [switch.note(self.values) for switch in self.switches]
+        return [note for note in (*told, self._other_steps_at_test()) if note]
+
+    def _other_steps_at_test(self) -> str | None:
+        """Where a person gave `inner_steps`, and the steps at test are still those of a preset."""
+        given = _options_in(self.values, "algorithm.")
+        steps, at_test = given.get("inner_steps"), given.get("test_inner_steps")
+        origin, theirs = self.origin(("algorithm", "inner_steps")), self.origin(("algorithm", "test_inner_steps"))
+        if None in (steps, at_test) or steps == at_test:
+            return None
+        if origin.startswith(OF_PRESET) or not theirs.startswith(OF_PRESET):
+            return None
+        return (
+            f"{origin}: it trains with {steps} inner steps and tests with {at_test}, algorithm.test_inner_steps of "
+            f"{theirs}: give that, too, for another number"
+        )
 
 
 def _variant_name(value: Any) -> str | None:

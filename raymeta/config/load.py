@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raymeta.config import light, yaml_lines
 from raymeta.config.describe import known_entry, run_options, section_options
-from raymeta.config.layers import Layer, Layers, Override, override_layer, read_layer
+from raymeta.config.layers import OF_PRESET, UNASKED, Layer, Layers, Override, override_layer, read_layer
 from raymeta.config.mistakes import is_known, note, note_missing, one_for_a_choice, unknown
 from raymeta.config.strangers import give, is_of_a_run, left_to_the_person, refusal, untrusted
 from raymeta.config.variants import SECTIONS, name_of, registry, require_name, section_of, variant_class
@@ -56,6 +56,18 @@ def load_config(
 
     Raises `ConfigError` with all mistakes at once, each with its origin, the option's meaning and its range.
     """
+    return finished(merged(preset=preset, files=files, overrides=overrides, foreign=foreign, trust=trust))
+
+
+def merged(
+    *,
+    preset: str | None = None,
+    files: Sequence[Path] = (),
+    overrides: Mapping[str, Any] | Sequence[Override] = (),
+    foreign: bool = False,
+    trust: bool = False,
+) -> Layers:
+    """The first half of `load_config`: all layers on top of each other, and the mistakes that show without torch."""
     layers = Layers()
     from_files = _read_all(files, foreign)
     listed = _as_overrides(overrides)
@@ -63,14 +75,10 @@ def load_config(
         if not layer.foreign:
             _give(layer)
     presets = [layer.content.pop("preset") for layer in from_files if "preset" in layer.content]
-    presets += [preset] if preset is not None else [DEFAULT] if not files else []
+    presets += [preset] if preset is not None else []
     presets += [o.value for o in listed if o.key == "preset"]
-    if presets and presets[-1] is not None:
-        if presets[-1] is True:  # `--preset` without a value
-            raise ConfigError(f"--preset needs a name: one of {', '.join(preset_names())}")
-        name = str(presets[-1])
-        layers.add(read_layer(preset_path(name), f"preset {name}"))
-        layers.values["preset"] = name
+    unasked = not presets and not files
+    _add_preset(layers, DEFAULT if unasked else presets[-1] if presets else None, unasked=unasked)
     for layer in from_files:
         _add(layers, layer, trust)
     # Variants first, so that the order of options on a command line does not matter.
@@ -79,8 +87,30 @@ def load_config(
     for override in sorted(listed, key=lambda o: o.key not in SECTIONS and not o.key.endswith(".name")):
         if override.key != "preset":
             _add(layers, override_layer(override), trust)
+    _look(layers)
+    _require_no_errors(layers)
+    return layers
+
+
+def finished(layers: Layers) -> Loaded:
+    """The second half: objects of the classes that the layers name, with which torch comes."""
     left_out = {key: text for key, text in layers.left_out.items() if key not in layers.values}
-    return Loaded(_checked(layers), layers.notes, left_out)
+    return Loaded(_checked(layers), layers.notes(), left_out)
+
+
+def _add_preset(layers: Layers, preset: Any, *, unasked: bool) -> None:
+    if preset is None:
+        return
+    if preset is True:  # `--preset` without a value
+        raise ConfigError(f"--preset needs a name: one of {', '.join(preset_names())}")
+    name = str(preset)
+    layers.add(read_layer(preset_path(name), UNASKED if unasked else f"{OF_PRESET}{name}"))
+    layers.values["preset"] = name
+
+
+def _require_no_errors(layers: Layers) -> None:
+    if layers.errors:
+        raise ConfigError("\n".join(dict.fromkeys(layers.errors)))
 
 
 def _add(layers: Layers, layer: Layer, trust: bool) -> None:
@@ -197,10 +227,6 @@ def _look_at(layers: Layers, values: dict[str, Any], section: str | None, name: 
 
 
 def _checked(layers: Layers) -> RunConfig:
-    _look(layers)
-    if layers.errors:
-        raise ConfigError("\n".join(dict.fromkeys(layers.errors)))
-
     from pydantic import ValidationError
 
     from raymeta.config.schema import RunConfig, RunOptions
@@ -220,8 +246,7 @@ def _checked(layers: Layers) -> RunConfig:
         layers.errors.append(f"{layers.origin(('outer',))}: outer is a mapping of options")
     top = {key: value for key, value in values.items() if is_known(layers, key)}
     options = _validated(layers, RunOptions, top, None, None)
-    if layers.errors:
-        raise ConfigError("\n".join(dict.fromkeys(layers.errors)))
+    _require_no_errors(layers)
     try:
         return RunConfig(**{name: getattr(options, name) for name in RunOptions.model_fields}, **parts)
     except ValidationError as error:
@@ -297,6 +322,8 @@ def _good(layers: Layers, values: dict[str, Any], section: str | None, name: str
             continue
         if isinstance(value, bool | int | float) and options[key].range.startswith("text"):
             value = layers.texts.get(path, value)  # `--name 2026` is text, whatever it looks like
+        if isinstance(value, str | bool | int | float):
+            value = _items(layers.texts.get(path), value, options[key].range)
         if isinstance(value, float) and not math.isfinite(value):
             where, dotted = layers.origin(path), ".".join(path)
             layers.errors.append(f"{where}: {dotted} {value} should be a finite number. It is {options[key].text()}")
@@ -311,6 +338,14 @@ def _good(layers: Layers, values: dict[str, Any], section: str | None, name: str
             continue
         good[key] = value
     return good, sound
+
+
+def _items(text: str | None, value: Any, range_: str) -> Any:
+    """The items of a list that was written without brackets: `40,40`, `dog,cat`, or one of them alone."""
+    if not range_.startswith("list") or range_.endswith("a,b") or not (text or "").strip():
+        return value
+    items = [item.strip() for item in str(text).split(",")]
+    return items if range_.startswith("list of text") else [yaml_lines.scalar(item) for item in items]
 
 
 def _no_utf8(value: Any) -> str | None:

@@ -56,7 +56,8 @@ def require_trusted(value: object, where: str) -> None:
 
 
 def _that_name_code(value: object) -> Iterator[str]:
-    return (text for text in texts_in(value) if ":" in text)
+    pieces = (piece.strip() for text in texts_in(value) for piece in text.split(","))  # a list may be written as a,b
+    return (piece for piece in pieces if ":" in piece)
 
 
 def left_to_the_person(

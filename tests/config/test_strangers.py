@@ -73,7 +73,7 @@ def test_a_resumed_run_joins_no_cluster_that_its_folder_names(
         raise EnvironmentProblem("enough")
 
     monkeypatch.setattr(training, "open_executor", note)
-    assert train(["--resume", str(run.path), "-q"]) == 3
+    assert train(["--resume", str(run.path), "-q", "--test-episodes", "3"]) == 3
     told = capsys.readouterr().err
     assert "address '10.9.8.7:6379' of the run's folder is not taken over" in told
     assert "give --address again" in told
