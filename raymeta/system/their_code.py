@@ -5,12 +5,15 @@ Whatever it does while it is imported or called, leaving the process by `sys.exi
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -91,7 +94,10 @@ def _is_function(value: Any) -> bool:
 
 
 def _module(name: str, path: str, what: str) -> Any:
+    package, here = name.partition(".")[0], os.getcwd()
     try:
+        if package not in sys.modules and find_spec(package) is None and not {"", here} & {*sys.path}:
+            sys.path.append(here)  # as `python -m` has it from the start; Ray gives its workers the same
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):  # something that the module needs

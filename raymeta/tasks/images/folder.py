@@ -204,12 +204,14 @@ class Images(AugmentedImages):
             return f"{lower} or give it more classes"
         num_classes = sum(self.num_classes(s) for s in SPLITS)
         if (shares := shares_for(num_classes, ways)) is not None:
-            return f"cut the {num_classes} classes otherwise, with tasks.split_ratio {shares}, {lower}, or add classes"
+            cut_so = f"--tasks.split_ratio {_written(shares)}"
+            return f"cut the {num_classes} classes otherwise, with {cut_so}, {lower}, or add classes"
         few = shares_for(num_classes, {s: way for s, way in ways.items() if s != "val"}) if "val" in ways else None
-        without = "" if few is None else f". Without validation (validate_every 0) tasks.split_ratio {few} is enough"
+        cut_so = "--validate_every 0 --tasks.split_ratio "
+        without = "" if few is None else f", or train without validation: {cut_so}{_written(few)}"
         return (
             f"{root} has {num_classes} classes, too few for any cut: {sum(ways.values())} are needed "
-            f"({', '.join(f'{way} for {s}' for s, way in ways.items())}). Add classes or {lower}{without}"
+            f"({', '.join(f'{way} for {s}' for s, way in ways.items())}). Add classes, {lower}{without}"
         )
 
     def _remedy_for_few_images(self, needed: int) -> str:
@@ -228,6 +230,11 @@ class Images(AugmentedImages):
         return dataclasses.replace(
             self, train_classes=lists["train"], val_classes=lists.get("val", ()), test_classes=lists["test"]
         )
+
+
+def _written(shares: Sequence[float]) -> str:
+    """`0.5,0.25,0.25`: as a command line takes them."""
+    return ",".join(f"{share:g}" for share in shares)
 
 
 def _chosen(names: ClassSplits, splits: Mapping[Split, ClassFiles], root: Path) -> dict[Split, ClassFiles]:

@@ -11,7 +11,7 @@ pointing down; a glyph is composed in about the unit square and drawn on 28 x 28
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from raymeta.keys import SPLITS, Split
 from raymeta.options import STRICT
 from raymeta.tasks.images.base import ImageTaskSet
 from raymeta.tasks.images.class_images import ClassImages, Splits
+from raymeta.tasks.images.drawn import kept
 
 Array = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ _STREAMS = {"glyph": 16, "hand": 17, "image": 18}  # second key words; `raymeta.
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Glyphs(ImageTaskSet):
-    """Handwritten characters of invented alphabets: uint8 [n, 1, 28, 28], ink 255 on 0, made in seconds.
+    """Handwritten characters of invented alphabets: uint8 [n, 1, 28, 28], ink 255 on 0, made in seconds once.
 
     Class k of a split is the same glyph however many classes or drawers there are.
     """
@@ -58,8 +59,15 @@ class Glyphs(ImageTaskSet):
     def load(self) -> Splits:
         """Draw all images."""
         counts: dict[Split, int] = {"train": self.train_classes, "val": self.val_classes, "test": self.test_classes}
+        ends = np.cumsum([counts[split] for split in SPLITS])
+        shape = (int(ends[-1]) * self.drawers, 1, _SIDE, _SIDE)
+        images = kept("glyphs", __file__, [self.glyph_seed, self.drawers, counts], shape, lambda: self._drawn(counts))
+        pieces = np.split(images, ends[:-1] * self.drawers)
+        return {split: _pool(split, piece, self.drawers) for split, piece in zip(SPLITS, pieces, strict=True)}
+
+    def _drawn(self, counts: Mapping[Split, int]) -> NDArray[np.uint8]:
         hands = _hands(self.glyph_seed, self.drawers)
-        return {split: _draw_split(self.glyph_seed, split, counts[split], hands) for split in SPLITS}
+        return np.concatenate([_draw_split(self.glyph_seed, split, counts[split], hands) for split in SPLITS])
 
     def _require(self, splits: Sequence[Split]) -> None:
         needed = max((self.size(split).shot + self.size(split).query_shot for split in splits), default=0)
@@ -78,14 +86,18 @@ class Written(NamedTuple):
     pen: Array  # [D] radius in pixels
 
 
-def _draw_split(seed: int, split: Split, num_classes: int, hands: Array) -> ClassImages:
+def _pool(split: Split, images: NDArray[np.uint8], drawers: int) -> ClassImages:
+    num_classes = len(images) // drawers
+    starts = np.arange(num_classes + 1, dtype=np.int64) * drawers
+    return ClassImages(images, starts, [f"{split}/{k:04d}" for k in range(num_classes)])
+
+
+def _draw_split(seed: int, split: Split, num_classes: int, hands: Array) -> NDArray[np.uint8]:
     images = np.empty((num_classes, len(hands), 1, _SIDE, _SIDE), np.uint8)
     for k in range(num_classes):
         stroke_SK2 = _compose(_generator(seed, "glyph", SPLITS.index(split), k))
         images[k, :, 0] = _ink(_write(stroke_SK2, hands, _generator(seed, "image", SPLITS.index(split), k)))
-    starts = np.arange(num_classes + 1, dtype=np.int64) * len(hands)
-    names = [f"{split}/{k:04d}" for k in range(num_classes)]
-    return ClassImages(images.reshape(-1, 1, _SIDE, _SIDE), starts, names)
+    return images.reshape(-1, 1, _SIDE, _SIDE)
 
 
 def _generator(seed: int, stream: str, split: int = 0, index: int = 0) -> np.random.Generator:
