@@ -24,7 +24,7 @@ from raymeta.tree import FloatArray
 
 LOSSES_WITHOUT_PROGRESS = 5
 """Workers that may die in a row, per worker asked, before the run gives up."""
-PATIENCE_S = 5.0
+PATIENCE_S = 15.0
 """How long to wait for workers before saying what they wait for."""
 GRACE_S = 10.0
 """With enough workers to start, how long to wait for the others."""
@@ -114,6 +114,7 @@ class Pool:
     seats: list[Seat] = field(default_factory=list, init=False)
     joining: dict[Any, tuple[Seat, Any]] = field(default_factory=dict, init=False)  # reference -> seat and actor
     _losses: int = field(default=0, init=False)
+    _failed_starts: int = field(default=0, init=False)  # in a row
     _checked_drain: float = field(default=-math.inf, init=False)
     _ready: bool = field(default=False, init=False)
 
@@ -181,29 +182,45 @@ class Pool:
         except ray.exceptions.RayTaskError as error:
             raise cause_of(error) from None
         except ray.exceptions.RayError as error:
-            self.lose(seat, f"could not start: {first_lines(error)}", error)
+            self._failed_starts += 1  # told once: what keeps one from starting keeps all
+            self.lose(seat, f"could not start: {first_lines(error)}", error, quiet=self._failed_starts > 1)
             return
-        seat.live = True
+        seat.live, self._failed_starts = True, 0
         seat.host = self.cluster.addresses().get(seat.node, "")
         if self._ready:
             self.notify("worker_joined", f"{seat.name} joined on {seat.host}", worker=seat.name, node=seat.host)
 
-    def lose(self, seat: Seat, reason: str, error: BaseException | None = None, kind: str = "worker_lost") -> None:
-        """Put a new actor into a seat. Raises `WorkerFailed` where workers keep dying without finishing a shard."""
+    def lose(
+        self,
+        seat: Seat,
+        reason: str,
+        error: BaseException | None = None,
+        kind: str = "worker_lost",
+        *,
+        quiet: bool = False,
+    ) -> None:
+        """Put a new actor into a seat, and say so unless `quiet`.
+
+        Raises `WorkerFailed` where workers keep dying without finishing a shard.
+        """
         self._losses += 1
         if self._losses > LOSSES_WITHOUT_PROGRESS * len(self.seats):
+            remedy = "Out of memory? Try a smaller --chunk_size, or fewer --workers"
+            if self._failed_starts:
+                remedy = "Ray's own logs on that host say why (by default in /tmp/ray/session_latest/logs)"
             raise WorkerFailed(
-                f"{self._losses} workers were lost in a row without finishing a shard; the last {reason}. "
-                "Out of memory? Try a smaller --chunk_size, or fewer --workers"
+                f"{self._losses} workers were lost in a row without finishing a shard; the last {reason}. {remedy}"
             ) from error
         self.cluster.ray.kill(seat.actor)
         seat.restarts += 1
         fields = {"worker": seat.name, "node": seat.host, "pid": seat.pid}
         self._fill(seat)
+        if quiet:
+            return
         left = f"{len(self.live())} of {self.wanted} workers are left"
-        self.notify(
-            kind, f"{fields['worker']} on {seat.host} {reason}; its shards are computed again, {left}", **fields
-        )
+        where = f"{fields['worker']} on {seat.host}" if seat.host else fields["worker"]
+        what = "its shards are computed again" if seat.host else "it is tried again, without a word each time"
+        self.notify(kind, f"{where} {reason}; {what}, {left}", **fields)
 
     def progress(self) -> None:
         """A shard was finished, so workers do not just die."""
