@@ -15,8 +15,10 @@ from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run, resolve_run
 from raymeta.system.command_line import Parser, add_verbose, dashed, print_result, run_command, say
 from raymeta.system.files import json_text, require_writable, write_json
+from raymeta.system.text import clean
 from raymeta.trackers.axes import axis_of
 from raymeta.trackers.over_classes import classes_text
+from raymeta.trackers.progress import event_label
 from raymeta.trackers.scores import difference_text, score_text, span_text
 
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
         workers=arguments.workers,
         changed_data=arguments.changed_data,
         trust=arguments.trust,
+        notify=_told,
         **overrides,
     )
     s = evaluation.settings
@@ -139,6 +142,11 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
         if run.mirror is not None:
             run.mirror.write(f"eval/{name}", run.path / layout.EVALUATIONS / name)
     return evaluation
+
+
+def _told(kind: str, message: str, **fields: object) -> None:
+    """Progress, and what went wrong, on stderr; results alone are on stdout."""
+    print(f"{event_label(kind)}: {clean(message)}", file=sys.stderr, flush=True)
 
 
 def _text(evaluation: Evaluation) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.driver.memory import Chunks
 from raymeta.engine.driver.scoring import EpisodeScores, begin_scoring
-from raymeta.engine.executors.base import Executor, Notify
+from raymeta.engine.executors.base import Executor, Notify, silent
 from raymeta.errors import ConfigError, RaymetaWarning
 from raymeta.keys import Split
 from raymeta.runs.read import Run, resolve_run
 from raymeta.runs.write import Headline
+from raymeta.system.text import duration
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.manifest import sha256_of
 from raymeta.trackers.python_warnings import PythonWarnings
@@ -73,6 +75,28 @@ class Evaluation:
         }
 
 
+TOLD_EVERY_S = 10.0
+
+
+class Told:
+    """Says how far a test is every ten seconds, more rarely in one that takes hours."""
+
+    def __init__(
+        self, split: Split, episodes: int, notify: Notify, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._split, self._episodes, self._notify, self._clock = split, episodes, notify, clock
+        self._began = self._told = clock()
+
+    def done(self, episodes: int) -> None:
+        """So many are scored by now."""
+        now = self._clock()
+        if now - self._told < max(TOLD_EVERY_S, 0.02 * (now - self._began)) or episodes >= self._episodes:
+            return
+        self._told = now
+        left = duration((now - self._began) * (self._episodes - episodes) / episodes)
+        self._notify("testing", f"{episodes:,} of {self._episodes:,} {self._split} episodes scored, {left} left")
+
+
 def evaluate_learned(
     config: RunConfig,
     built: Built,
@@ -93,6 +117,7 @@ def evaluate_learned(
     `notify` hears of memory that did not suffice for as many tasks at once as `chunks` says.
     """
     num_episodes = config.test_episodes if episodes is None else episodes
+    told = Told(split, config.tasks.num_episodes(split) or num_episodes, notify)
     scores = begin_scoring(
         learned,
         blueprint=built.blueprint,
@@ -105,6 +130,7 @@ def evaluate_learned(
         chunks=chunks,
         step=max([step, *(halving.step for halving in chunks.halvings)]),
         notify=notify,
+        done=told.done,
     ).collect()
     size = config.tasks.size(split)
     tasks = yaml.safe_load(dump(config))["tasks"]
@@ -140,6 +166,7 @@ def meta_test(
     workers: int = 0,
     changed_data: bool = False,
     trust: bool = False,
+    notify: Notify | None = None,
     **overrides: Any,
 ) -> Evaluation:
     """Score a run's best checkpoint on `episodes` episodes of `split`; the run's files are only read.
@@ -152,6 +179,7 @@ def meta_test(
         changed_data: score what is there where the run's data changed. Without it this is refused, unless `overrides`
             name other data; a class that the run learned from is refused in any case.
         trust: import the code that the run's configuration names; needed unless it was named in this process before.
+        notify: hears of progress and of what went wrong; without it, the latter are warnings.
         overrides: configuration keys that may differ at test, `tasks.way=20` as `**{"tasks.way": 20}`.
 
     Raises:
@@ -173,18 +201,17 @@ def meta_test(
     checkpoint = best_checkpoint(opened)
     take_fixed_tensors(built, checkpoint)
     executor = open_executor(config, built.blueprint)
-    memory: dict[str, Any] = {"chunks": first_chunks(config), "notify": PythonWarnings().event}
+    chunks = first_chunks(config)
 
-    def scored(episodes: int) -> Evaluation:
+    def scored(episodes: int, notify: Notify) -> Evaluation:
         where: dict[str, Any] = {"run": opened.id, "step": checkpoint.step, "split": split, "seed": seed}
-        return evaluate_learned(
-            config, built, checkpoint.learned, executor, episodes=episodes, inner_steps=inner_steps, **where, **memory
-        )
+        how: dict[str, Any] = {"inner_steps": inner_steps, "chunks": chunks, "notify": notify}
+        return evaluate_learned(config, built, checkpoint.learned, executor, episodes=episodes, **where, **how)
 
     try:
-        if inner_steps is not None and scored(1).settings["inner_steps"] != inner_steps:
+        if inner_steps is not None and scored(1, silent).settings["inner_steps"] != inner_steps:
             raise ConfigError(f"{name_of(config.algorithm)} takes no inner steps: leave --inner-steps out")
-        return scored(episodes)
+        return scored(episodes, notify or PythonWarnings().event)
     finally:
         executor.close()
 

@@ -40,6 +40,7 @@ EVENT_KINDS: Final = (
     "checkpoint",
     "validation",
     "best",
+    "testing",
     "cluster",
     "data",
     "vectorize",

@@ -69,6 +69,8 @@ class Scoring:
     score: ScoreName | None = None
     axis: AxisName = INNER_STEP
     num_classes: int = 0
+    done: Callable[[int], None] = lambda num_tasks: None
+    """hears of the tasks that were scored, some at a time"""
 
     def __post_init__(self) -> None:
         self._results = self.begin()
@@ -77,7 +79,7 @@ class Scoring:
         """Wait for all of them. Raises `OutOfMemory` where memory does not suffice for a single task."""
         while True:
             try:
-                results = sorted(self._results, key=lambda pair: pair[0].index)
+                results = sorted(self._told(), key=lambda pair: pair[0].index)
                 break
             except OutOfMemory as error:
                 self.halve(error)
@@ -88,6 +90,13 @@ class Scoring:
         few = 0 < self.num_classes <= FEW_CLASSES
         classes = over_classes(right, class_id) if few and right is not None and class_id is not None else None
         return EpisodeScores(values, self.split, self.seed, self.score, self.axis, classes)
+
+    def _told(self) -> Iterator[tuple[Block, Result]]:
+        num_tasks = 0
+        for block, result in self._results:
+            num_tasks += result.shard.num_tasks
+            self.done(num_tasks)
+            yield block, result
 
 
 def begin_scoring(
@@ -104,6 +113,7 @@ def begin_scoring(
     chunks: Chunks,
     step: int,
     notify: Notify,
+    done: Callable[[int], None] = lambda num_tasks: None,
 ) -> Scoring:
     """Adapt to `num_episodes` episodes of `split` and score each; the same episodes for every model and checkpoint.
 
@@ -122,4 +132,4 @@ def begin_scoring(
         tell_halving(notify, chunks.halve("scores", step, error))
 
     algorithm, num_classes = blueprint.algorithm, blueprint.tasks.num_classes(split)
-    return Scoring(begin, halve, split, seed, algorithm.score, algorithm.axis, num_classes)
+    return Scoring(begin, halve, split, seed, algorithm.score, algorithm.axis, num_classes, done)
