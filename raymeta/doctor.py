@@ -22,7 +22,14 @@ class Finding(NamedTuple):
 
     name: str
     good: bool
+    """whether nothing stands in the way of training"""
     text: str
+    found: bool = True
+    """False of something that is not there and need not be"""
+
+    @property
+    def mark(self) -> str:
+        return "BAD" if not self.good else "ok" if self.found else "-"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +49,7 @@ def _report(arguments: argparse.Namespace) -> int:
     else:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
-            print(f"{'ok  ' if finding.good else 'BAD '} {finding.name:{width}}  {finding.text}")
+            print(f"{finding.mark:4} {finding.name:{width}}  {finding.text}")
     return 0 if all(finding.good for finding in findings) else 3
 
 
@@ -69,7 +76,9 @@ def _torch(output: Path) -> Finding:
 
 def _torchvision(output: Path) -> Finding:
     if find_spec("torchvision") is None:
-        return Finding("torchvision", True, "not installed: only downloads and backbones need it (raymeta[vision])")
+        return Finding(
+            "torchvision", True, "not installed: only downloads and backbones need it (raymeta[vision])", False
+        )
     try:
         import torchvision
     except (ImportError, RuntimeError, OSError) as error:
@@ -82,7 +91,7 @@ def _ray(output: Path) -> Finding:
     try:
         return Finding("ray", True, f"{version('ray')}, address {os.environ.get('RAY_ADDRESS', 'none set')}")
     except PackageNotFoundError:
-        return Finding("ray", True, "not installed: --workers 0 works; for workers pip install 'raymeta[ray]'")
+        return Finding("ray", True, "not installed: --workers 0 works; for workers pip install 'raymeta[ray]'", False)
 
 
 def _memory(output: Path) -> Finding:
@@ -109,7 +118,7 @@ def _data(output: Path) -> Finding:
         tasks = Omniglot()
         tasks.check()
     except DataError as error:
-        return Finding("omniglot", True, f"not found (--tasks glyphs needs no data): {error}")
+        return Finding("omniglot", True, f"not there, and needed for its own presets only: {error}", False)
     return Finding("omniglot", True, f"{tasks.num_classes('train')} training classes")
 
 

@@ -6,18 +6,17 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from raymeta.config.arguments import Arguments, Flag, split_arguments
-from raymeta.config.describe import run_options, section_options
-from raymeta.config.load import Loaded, Override, dump, load_config
-from raymeta.config.variants import SECTIONS, registry
+from raymeta.config.help import help_text
+from raymeta.config.load import Loaded, Override, dump, finished, merged
+from raymeta.config.variants import SECTIONS
 from raymeta.errors import ConfigError
-from raymeta.presets.files import DEFAULT, preset_names
+from raymeta.runs.overfitting import overfitting
 from raymeta.system.command_line import print_result, run_command, say
-from raymeta.system.text import clean
+from raymeta.system.text import clean, dotted
 from raymeta.system.their_code import trust_flag
 from raymeta.trackers.axes import axis_of
 from raymeta.trackers.base import Tracker
@@ -57,10 +56,11 @@ def _train(argv: Sequence[str]) -> int:
     arguments = split_arguments(argv, FLAGS)
     flags = arguments.flags
     if flags.get("help"):
-        print(help_text())
+        print(help_text(FLAGS, arguments.overrides))
         return 0
     if (mode := flags.get("log_format", "auto")) not in get_args(Mode):
         raise ConfigError(f"--log-format {mode} is none of {', '.join(get_args(Mode))}")
+    profiled_steps = _profiled_steps(flags)
     loaded, resume = _configuration(arguments)
 
     from raymeta.api.describe import run_name, without_effect
@@ -76,7 +76,7 @@ def _train(argv: Sequence[str]) -> int:
         resume=resume,
         command=["raymeta", "train", *argv],
         trackers=lambda title: [_terminal(flags, title, config.steps)],
-        profiled_steps=_profiled_steps(flags),
+        profiled_steps=profiled_steps,
     )
     if flags.get("dry_run"):
         _tell([] if flags.get("quiet") else notes, training.warnings)
@@ -86,6 +86,8 @@ def _train(argv: Sequence[str]) -> int:
             + "\n".join(f"{title}: {text}" for title, text in training.data_lines())
         )
         return 0
+    if training.nothing_is_left:
+        say(training.plan())
     run = training.execute()
     mirror = None if training.store is None else str(training.store / run.id)
     text = result_text(run, training.reason, mirror=mirror, address=config.address)
@@ -101,8 +103,13 @@ def _configuration(arguments: Arguments) -> tuple[Loaded, Run | None]:
     flags, overrides = arguments
     files, trust = [Path(f) for f in flags.get("config", [])], bool(flags.get("trust"))
     if "resume" not in flags:
-        return load_config(files=files, overrides=overrides, trust=trust), None
+        layers = merged(files=files, overrides=overrides, trust=trust)
+        sections = (layers.values.get(section) for section in SECTIONS)
+        named = [str(section.get("name", "?")) for section in sections if isinstance(section, dict)]
+        _tell_first(flags, f"{', '.join(named)}: reading data and building the model")
+        return finished(layers), None
 
+    _tell_first(flags, "reading the run, its data and its checkpoint")
     from raymeta.api.resume import DEFAULT_OUTPUT, resumed_config, run_to_resume
 
     reference = "latest" if flags["resume"] is True else flags["resume"]
@@ -114,14 +121,24 @@ def _configuration(arguments: Arguments) -> tuple[Loaded, Run | None]:
     return loaded._replace(notes=resumed.notes), resumed.run
 
 
+def _tell_first(flags: Mapping[str, Any], text: str) -> None:
+    """One line before torch is imported and the data are read, which may take long."""
+    silent = ("quiet", "dry_run", "print_config")
+    if any(flags.get(flag) for flag in silent) or flags.get("log_format") == "json" or "torch" in sys.modules:
+        return
+    print(clean(f"raymeta train: {text}"), file=sys.stderr, flush=True)
+
+
 def _profiled_steps(flags: Mapping[str, Any]) -> int | None:
     """Steps to trace; None for no profile."""
     asked = flags.get("profile")
-    if asked is None or asked is True:
-        return TRACED_STEPS if asked else None
-    if not asked.isdecimal() or not int(asked):
+    if asked is None:
+        return None
+    if asked is not True and not (asked.isdecimal() and int(asked)):
         raise ConfigError(f"--profile {asked} is no number of steps: write --profile, or --profile 20")
-    return int(asked)
+    if not Path("/dev/nvidiactl").exists():  # torch's tracer, read as torch is imported, calls a missing GPU an error
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    return TRACED_STEPS if asked is True else int(asked)
 
 
 def _tell(notes: Sequence[str], warnings: Sequence[str]) -> None:
@@ -143,6 +160,7 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
     A resumed run goes on where its command line says, so `mirror` and `address` have to be given again.
     """
     path, trust = shlex.quote(str(run.path)), trust_flag(run.config)
+    folder = shlex.quote(str(run.path.parent))
     if reason == "signal":
         there = f" --address {shlex.quote(address)}" if address else ""
         copy = f" --mirror {shlex.quote(mirror.rpartition('/')[0])}" if mirror else ""
@@ -156,10 +174,10 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
         f"{headline['split']} {score_text(name, headline['value'], headline['ci95'])} "
         f"over {headline['episodes']} episodes" + (f", {axis.end(len(steps))}" if axis else ""),
     ]
-    if few := classes_text(name, summary.get("over_classes")):
-        lines.append(few)
+    notes = (classes_text(name, summary.get("over_classes")), overfitting(run.metrics(), dotted(run.config)))
+    lines += [f"note:   {note}" for note in notes if note]
     if summary["stopped_by"] == "time_limit":
-        lines.append(f"the time limit came at step {summary['steps']:,} of {run.info['steps']:,}; --resume goes on")
+        lines.append(f"{run.ending.text}: raymeta train --resume {path}{trust} goes on")
     if axis:
         lines.append(f"{axis.before} {score_text(name, steps[0])}, {axis.after} {score_text(name, steps[-1])}")
     lines += [
@@ -167,9 +185,9 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
         f"batch norm {summary['batch_norm']}; {summary['tasks_per_s']:.0f} tasks/s",
         f"run:    {path}",
         *([f"mirror: {shlex.quote(mirror)}"] if mirror else []),
-        f"next:   raymeta runs show {path}",
+        f"next:   raymeta dashboard {folder}",
+        f"        raymeta report {path}",
         f"        raymeta evaluate {path} --episodes 1000{trust}",
-        *([f"        tensorboard --logdir {path}/tb"] if find_spec("tensorboard") else []),
     ]
     return "\n".join(lines)
 
@@ -180,35 +198,6 @@ def _which(summary: Mapping[str, Any]) -> str:
     if best is None:
         return "the last, as nothing was validated"
     return "best on validation" if best == scored else f"the last, as that of step {best}, the best, cannot be read"
-
-
-def help_text() -> str:
-    """Flags, presets, and every option with its meaning, range and default."""
-    lines = [
-        "usage: raymeta train [-c FILE] [--preset NAME] [--KEY VALUE ...]",
-        "",
-        f"Without file and preset: {DEFAULT}. Presets: {', '.join(preset_names())}.",
-        "Options are configuration keys (--KEY VALUE, --KEY=VALUE or KEY=VALUE; - equals _).",
-        "",
-        "flags",
-        *(f"  {', '.join(f.names)} {f.metavar:8} {f.help}" for f in FLAGS),
-        "",
-        "options",
-        *(_option_line(option) for option in run_options().values()),
-        "",
-        "outer (defaults depend on the algorithm)",
-        *(_option_line(option) for option in section_options("outer").values()),
-    ]
-    for section in SECTIONS:
-        lines += ["", f"--{section} NAME: {', '.join(registry(section))}"]
-        for name in registry(section):
-            lines += [f"  {name}", *(f"  {_option_line(o)}" for o in section_options(section, name).values())]
-    return "\n".join(lines)
-
-
-def _option_line(option: Any) -> str:
-    default = "" if option.default.__class__ is object else f" [{option.default}]"
-    return f"  --{option.key}  {option.text()}{default}"
 
 
 if __name__ == "__main__":

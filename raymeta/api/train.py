@@ -144,7 +144,12 @@ class Training:
         return training
 
     def execute(self) -> Run:
-        """Train and evaluate; the run directory says how it ended, whatever happens."""
+        """Train and evaluate; the run directory says how it ended, whatever happens.
+
+        A finished run of which nothing more is asked is given back as it is.
+        """
+        if self.nothing_is_left and self._resume is not None:
+            return self._resume
         name = run_name(self.config)
         if self._resume is None:
             directory = self._directory or new_run_directory(Path(self.config.output), name, datetime.now())
@@ -157,6 +162,16 @@ class Training:
             with Mirror(directory, self.store / directory.name) as mirror:
                 self._attempt(directory, name, claim, mirror)
         return Run.open(directory)
+
+    @property
+    def nothing_is_left(self) -> bool:
+        """Whether the run that is to go on has all of its steps, and its test, already."""
+        run, asked = self._resume, self.config
+        if run is None or self.store is not None or run.status != "finished" or self.state.step != asked.steps:
+            return False
+        summary = run.summary or {}
+        same_test = run.config.get("test_episodes") == asked.test_episodes
+        return same_test and run.headline is not None and summary.get("steps") == asked.steps
 
     def _attempt(self, directory: Path, name: str, claim: RunLock | None, mirror: Mirror | None = None) -> None:
         writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags, claim=claim)
@@ -284,6 +299,8 @@ class Training:
             where += f", at most {duration(self.config.time_limit)}"
         if self._resume is None:
             return f"{steps} steps {where}"
+        if self.nothing_is_left:
+            return f"all {steps} steps are done and tested: nothing is left to do; --steps N goes on"
         return f"continues at step {done} of {steps} {where}" + (": only the test is left" if done == steps else "")
 
     def _scored(self, store: CheckpointStore, tracker: Trackers) -> tuple[Learned, int]:
@@ -301,6 +318,7 @@ class Training:
     def _evaluate(
         self, learned: Learned, step: int, executor: Executor, tracker: Trackers, writer: RunWriter
     ) -> Evaluation:
+        tracker.event("testing", f"scoring {self.config.test_episodes:,} test episodes")
         return evaluate_learned(
             self.config,
             self.built,

@@ -17,13 +17,16 @@ import yaml
 
 from raymeta.errors import ConfigError, DataError
 from raymeta.runs import layout
+from raymeta.runs.layout import HIGHLIGHTS
 from raymeta.runs.listing import OWN_KEYS, SUMMARY_KEYS, listing_row, public_row, told_apart, without_repetition
+from raymeta.runs.overfitting import overfitting
 from raymeta.runs.read import Run, find_runs, resolve_run
 from raymeta.system.command_line import Parser, add_verbose, run_command, say
 from raymeta.system.files import json_text
 from raymeta.system.redact import without_secrets
 from raymeta.system.text import clean, did_you_mean, dotted, nearest
 from raymeta.system.their_code import trust_flag
+from raymeta.trackers.over_classes import classes_text
 from raymeta.trackers.scores import difference_text, score_text
 from raymeta.trackers.scores import rank as rank_of
 
@@ -77,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _ls(arguments: argparse.Namespace) -> int:
     runs = find_runs(arguments.directory)
-    rows = [listing_row(run) for run in runs]
+    asked = {text.partition("=")[0] for text in arguments.filter} | ({arguments.sort} if arguments.sort else set())
+    known = {*OWN_KEYS, *SUMMARY_KEYS, *HIGHLIGHTS}
+    rows = [listing_row(run, whole=not asked <= known) for run in runs]
     for text in arguments.filter:
         rows = _filtered(rows, text)
     if arguments.sort is not None:
@@ -224,6 +229,7 @@ def _sections(run: Run, config: Row, summary: Row, manifest: Manifest | None) ->
         clean(run.id): [
             f"{run.ending.text}{reason}",
             _headline_line(summary.get("headline")),
+            *_words(run, config, summary),
             done,
             f"created {_local(info.get('created'))}",
         ],
@@ -233,6 +239,14 @@ def _sections(run: Run, config: Row, summary: Row, manifest: Manifest | None) ->
         "files": [str((run.mirror or run.path) / name) for name in files],
         "next": _next_commands(run, config),
     }
+
+
+def _words(run: Run, config: Row, summary: Row) -> list[str]:
+    """What a reader of the headline should know."""
+    headline = summary.get("headline")
+    name = headline["name"] if isinstance(headline, dict) else "accuracy"
+    notes = (classes_text(name, summary.get("over_classes")), overfitting(run.metrics(), config))
+    return [note for note in notes if note]
 
 
 def _headline_line(headline: Row | None) -> str:

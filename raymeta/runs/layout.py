@@ -39,6 +39,8 @@ RECORDS: Final = "records"
 TRIALS: Final = "trials"
 STOP: Final = ".stop"
 
+HIGHLIGHTS: Final = ("algorithm.name", "tasks.name", "model.name")
+"""Options by which people tell runs apart."""
 DECISIVE: Final = (CONFIG, DATA)
 """These decide a run's result, and `run.json` has their hashes."""
 PLAIN: Final = (RUN, CONFIG, COMMAND, ENVIRONMENT, DATA, METRICS, EVENTS, WORKERS, SUMMARY, TEST)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raymeta.errors import RaymetaError
+from raymeta.runs.layout import HIGHLIGHTS
 from raymeta.runs.read import Run
 from raymeta.system.text import dotted
 
@@ -13,16 +14,18 @@ Row = dict[str, Any]
 
 OWN_KEYS = ("id", "name", "status", "ending", "step", "steps", "attempt", "created", "updated", "host", "tags")
 SUMMARY_KEYS = ("headline", "tasks_per_s", "wall_s")
-HIGHLIGHTS = ("algorithm.name", "tasks.name", "model.name")
 
 
-def listing_row(run: Run) -> Row:
-    """Own keys, summary keys, and under `config` the configuration's dotted keys; `problem` says what is damaged."""
+def listing_row(run: Run, *, whole: bool = True) -> Row:
+    """Own keys, summary keys, and under `config` the configuration's dotted keys; `problem` says what is damaged.
+
+    Unless `whole`, the names of the variants are enough, and most configurations are not read.
+    """
     row: Row = {key: run.info.get(key) for key in OWN_KEYS}
     row.update(id=run.id, name=run.name, status=run.status, ending=run.ending.how, config={})
     try:
         summary = run.summary or {}
-        row["config"] = dotted(run.config)
+        row["config"] = (not whole and run.variants) or dotted(run.config)
     except RaymetaError as error:  # one damaged run must not hide the others; the list says so in its place
         summary = {}
         row["problem"] = str(error)

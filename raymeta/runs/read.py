@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,7 +39,7 @@ STALE_S = 20.0
 """A running run whose heartbeat is older than this is lost; the writer's heart beats every 5 s."""
 
 _INFO: dict[str, type] = {"name": str, "status": str, "created": str, "updated": str, "host": str, "reason": str}
-_INFO |= {"attempt": int, "pid": int, "step": int, "steps": int, "tags": list, "sha256": dict}
+_INFO |= {"attempt": int, "pid": int, "step": int, "steps": int, "tags": list, "sha256": dict, "variants": dict}
 _HEADLINE: dict[str, Any] = {"name": str, "value": float | None, "ci95": float | None, "episodes": int, "split": str}
 _SCORES = ("headline", "by_inner_step")  # of a summary; what is null there was no finite number
 
@@ -86,7 +88,7 @@ class Run:
             fetch(self.mirror, self.path, lambda name: name.startswith(CHECKPOINTS))
         return folder
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The folder's name: unique in its output folder."""
         return self.path.resolve().name
@@ -115,8 +117,11 @@ class Run:
 
     @property
     def began(self) -> bool:
-        """Whether it is more than a start that failed."""
-        return self.info.get("status") != "failed" or bool(self.info.get("step"))
+        """Whether it is more than a start that failed, or was killed."""
+        if self.status not in ("failed", "lost") or self.info.get("step"):
+            return True
+        rows = self.path / layout.METRICS  # `run.json` is behind by some seconds
+        return rows.is_file() and rows.stat().st_size > 0
 
     @property
     def config(self) -> dict[str, Any]:
@@ -128,6 +133,15 @@ class Run:
             return {}
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise DataError(f"{path} cannot be read: {error}") from error
+
+    @property
+    def variants(self) -> dict[str, str]:
+        """`algorithm.name`, `tasks.name` and `model.name`: from `run.json`, as a list of runs reads no configuration.
+
+        Of a run of an earlier version they are not there. Raises nothing.
+        """
+        named = self.info.get("variants", {})
+        return {key: value for key, value in named.items() if isinstance(value, str)}
 
     @property
     def manifest(self) -> Manifest | None:
@@ -260,9 +274,9 @@ def _copy(remote: Remote, names: frozenset[str] | None = None) -> Run:
 
 
 def resolve_run(reference: str, output: str | Path) -> Run:
-    """The run a person means: `latest`, a path, a URI, a run's id, or the unique beginning of one.
+    """The run a person means: `latest`, a path, a URI, a run's id or name, or the unique beginning of an id.
 
-    A run that failed before its first step is not the latest while there are others.
+    A run that failed or was killed before its first step is not the latest while there are others.
 
     Raises `ConfigError` for an unknown or ambiguous reference, `DataError` if there are no runs at all, or where a
     newer raymeta made it.
@@ -291,14 +305,17 @@ def _find(reference: str, output: str | Path) -> Run:
         raise DataError(f"no runs in {place}: start one with python -m raymeta.train, or name another --output")
     if reference == "latest":
         return next((run for run in runs if run.began), runs[0])
-    exact = [run for run in runs if run.id == reference]
-    matches = exact or [run for run in runs if reference and run.id.startswith(reference)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise ConfigError(
-            f"«{reference}» is the beginning of {len(matches)} runs: {_listing(matches)}; write more of it"
-        )
+    ways: tuple[tuple[str, Callable[[Run], bool]], ...] = (
+        ("the id", lambda run: run.id == reference),
+        ("the name", lambda run: run.name == reference),
+        ("the beginning", lambda run: bool(reference) and run.id.startswith(reference)),
+    )
+    for what, is_meant in ways:
+        matches = [run for run in runs if is_meant(run)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise ConfigError(f"«{reference}» is {what} of {len(matches)} runs: {_listing(matches)}; give one of these")
     raise ConfigError(f"no run «{reference}» in {place}; the nearest are: {_listing(_nearest(reference, runs))}")
 
 

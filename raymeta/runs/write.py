@@ -1,7 +1,7 @@
 """Writing a run directory: one writer, plain files, the rows of all steps in the file before a checkpoint of the last.
 
     run.json        {format, id, name, status, attempt, pid, host, created, updated, step, steps, tags, raymeta, reason,
-                    sha256}
+                    variants, sha256}
     config.yaml  command.txt  env.json
     data.json       what the data are: classes of each split, counts, side, channels, hashes (`raymeta.tasks.manifest`)
     metrics.jsonl   {step, attempt, time, metric: value, ...}         one row a step, thinned in long runs
@@ -35,10 +35,12 @@ from typing import Any, Literal, NamedTuple
 from raymeta.runs import layout
 from raymeta.runs.lock import RunLock
 from raymeta.runs.provenance import environment, package_version
+from raymeta.runs.read import yaml_mapping
 from raymeta.runs.rows import JsonLines, count_rows, keeps_row, row_stride
 from raymeta.system.files import json_text, write_json, write_problem, write_whole
 from raymeta.system.reading import read_regular
 from raymeta.system.redact import without_secrets
+from raymeta.system.text import dotted
 from raymeta.tasks.manifest import Manifest
 from raymeta.trackers.base import WorkerRow
 from raymeta.trackers.scores import Scores, is_of_validation, score_text
@@ -147,6 +149,7 @@ class RunWriter:
             "tags": list(tags) or previous.get("tags", []),
             "raymeta": package_version("raymeta"),
             "reason": "",
+            "variants": previous.get("variants", {}),
             "sha256": {name: list(hashes) for name, hashes in previous.get("sha256", {}).items()},
         }
 
@@ -162,7 +165,9 @@ class RunWriter:
     # What was run
 
     def write_config(self, text: str) -> None:
-        """`config.yaml`: the resolved configuration."""
+        """`config.yaml`: the resolved configuration; `run.json` has the names of its variants, for lists of runs."""
+        names = dotted(yaml_mapping(text.encode()))
+        self._info["variants"] = {key: names[key] for key in layout.HIGHLIGHTS if key in names}
         self.write_decisive(layout.CONFIG, text)
 
     def write_decisive(self, name: str, text: str) -> None:

@@ -94,7 +94,7 @@ class PlainTerminal:
         self._outlet.drain()
 
     def _line(self, text: str) -> None:
-        self._outlet.write(f"{self._now():%Y-%m-%d %H:%M:%S}  {text}\n")
+        self._outlet.write(f"{self._now():%Y-%m-%d %H:%M:%S}  {text.rstrip()}\n")
 
 
 class JsonTerminal:

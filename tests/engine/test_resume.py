@@ -128,7 +128,7 @@ def test_a_missing_best_checkpoint_is_named_with_what_was_tested(
     assert summary["scored_checkpoint"] == best < 6, "this test needs a run that gets worse"
     assert "(best on validation)" in capsys.readouterr().out
     shutil.rmtree(trained.path / "checkpoints" / f"step-{best:08d}")
-    assert resumed(trained) == 0
+    assert resumed(trained, "--test-episodes", "3") == 0
     said = capsys.readouterr()
     assert f"step-{best:08d}" in said.err
     assert "the parameters of step 6 are tested in place of the best" in said.err

@@ -547,7 +547,11 @@ def test_find_and_resolve(tmp_path: Path) -> None:
     assert resolve_run("2026-11-20_0915_omni", tmp_path).path == old
     with pytest.raises(ConfigError, match="beginning of 2 runs"):
         resolve_run("2026", tmp_path)
-    with pytest.raises(ConfigError, match=rf"no run «omniglot»[^,]*{old.name}$"):
+    assert resolve_run("omniglot", tmp_path).path == old, "by its name"
+    with pytest.raises(ConfigError, match=rf"no run «omniglo»[^,]*{old.name}$"):
+        resolve_run("omniglo", tmp_path)
+    finished_run(tmp_path, "omniglot", created=3e9)
+    with pytest.raises(ConfigError, match=rf"«omniglot» is the name of 2 runs: .*{old.name}"):
         resolve_run("omniglot", tmp_path)
     with pytest.raises(ConfigError, match="no run «»"):
         resolve_run("", tmp_path)

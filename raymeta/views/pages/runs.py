@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from raymeta.runs.listing import HIGHLIGHTS, OWN_KEYS, SUMMARY_KEYS
+from raymeta.runs.layout import HIGHLIGHTS
+from raymeta.runs.listing import OWN_KEYS, SUMMARY_KEYS
 from raymeta.trackers.scores import rank
 from raymeta.views.figures.style import is_number
 from raymeta.views.pages.document import Page, fact, score, when
