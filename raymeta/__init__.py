@@ -25,16 +25,20 @@ if TYPE_CHECKING:
     from raymeta.algorithms.imaml import IMAML as IMAML
     from raymeta.algorithms.joint import JointTraining as JointTraining
     from raymeta.algorithms.l2l import L2L as L2L
+    from raymeta.algorithms.logistic import Logistic as Logistic
     from raymeta.algorithms.maml import MAML as MAML
     from raymeta.algorithms.maml_rl import MAMLRL as MAMLRL
     from raymeta.algorithms.mann import MANN as MANN
+    from raymeta.algorithms.matching import MatchingNet as MatchingNet
     from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
     from raymeta.algorithms.meta_weight_net import MetaWeightNet as MetaWeightNet
+    from raymeta.algorithms.metaoptnet import MetaOptNet as MetaOptNet
     from raymeta.algorithms.protonet import ProtoNet as ProtoNet
     from raymeta.algorithms.r2d2 import R2D2 as R2D2
     from raymeta.algorithms.regularized_evolution import RegularizedEvolution as RegularizedEvolution
-    from raymeta.algorithms.relation_net import RelationNet as RelationNet
+    from raymeta.algorithms.relation import RelationNet as RelationNet
     from raymeta.algorithms.reptile import Reptile as Reptile
+    from raymeta.algorithms.siamese import Siamese as Siamese
     from raymeta.api.evaluate import meta_test as meta_test
     from raymeta.api.gradient import meta_gradient as meta_gradient
     from raymeta.api.load import RunView as RunView
@@ -77,6 +81,9 @@ _HOMES = {
     "Examples": "tasks.episodes",
     "JointTraining": "algorithms.joint",
     "Learned": "adaptation.problem",
+    "Logistic": "algorithms.logistic",
+    "MatchingNet": "algorithms.matching",
+    "MetaOptNet": "algorithms.metaoptnet",
     "MetaSGD": "algorithms.meta_sgd",
     "MetaWeightNet": "algorithms.meta_weight_net",
     "ModelSpec": "models.base",
@@ -87,11 +94,12 @@ _HOMES = {
     "ProtoNet": "algorithms.protonet",
     "RaymetaError": "errors",
     "RegularizedEvolution": "algorithms.regularized_evolution",
-    "RelationNet": "algorithms.relation_net",
+    "RelationNet": "algorithms.relation",
     "Reptile": "algorithms.reptile",
     "RunView": "api.load",
     "Score": "trackers.scores",
     "ScoredAlgorithm": "algorithms.base",
+    "Siamese": "algorithms.siamese",
     "Size": "tasks.episodes",
     "SweepView": "api.load",
     "TaskKey": "keys",

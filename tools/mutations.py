@@ -343,8 +343,69 @@ CHANGES: dict[str, Sequence[Change]] = {
             "onehot_SW.T",
             f"{LAWS}protonet_ignores_order_and_repetition_of_support",
         ),
-        ("farthest class wins", "return -squared_distances(", "return squared_distances(", f"{WHOLE}[vmap-protonet]"),
+        (
+            "farthest class wins",
+            "logits = -squared_distances(",
+            "logits = squared_distances(",
+            f"{WHOLE}[vmap-protonet]",
+        ),
         ("rate does not fall", '"schedule": "step"', '"schedule": "constant"', f"{WHOLE}[vmap-protonet]"),
+    ],
+    "algorithms/matching.py": [
+        (
+            "cosines without scale",
+            "(scale * F.normalize(z_QD",
+            "(F.normalize(z_QD",
+            "tests/laws/test_comparing.py::test_a_large_scale_is_the_nearest_neighbour_for_any_shot",
+        ),
+    ],
+    "algorithms/siamese.py": [
+        (
+            "triplets the other way",
+            "margin + distances_QS[:, :, None] - distances_QS[:, None, :]",
+            "margin - distances_QS[:, :, None] + distances_QS[:, None, :]",
+            "tests/laws/test_comparing.py::test_the_signs_of_a_triplet",
+        ),
+        (
+            "pairs by their number",
+            "(losses_QS * same).sum() / same.sum()",
+            "(losses_QS * same).sum() / same.numel()",
+            "tests/laws/test_comparing.py::test_koch_is_the_cross_entropy_of_same_and_different",
+        ),
+        (
+            "the least alike example",
+            "masked_fill(other_SW, -torch.inf).amax(1)",
+            "masked_fill(other_SW, torch.inf).amin(1)",
+            "tests/laws/test_comparing.py::test_a_class_is_as_alike_as_its_most_alike_example",
+        ),
+    ],
+    "algorithms/logistic.py": [
+        (
+            "half a step",
+            "target = scores_WS + (y_WS - share) / slope",
+            "target = scores_WS + (y_WS - share) / (2 * slope)",
+            "tests/laws/test_closed_form_heads.py::test_a_newton_step_is_that_of_the_hessian",
+        ),
+        (
+            "no regularisation of sure ones",
+            "torch.diag_embed(ridge.double() / slope)",
+            "torch.diag_embed(ridge.double() * slope)",
+            "tests/laws/test_closed_form_heads.py::test_newtons_method_ends_where_the_gradient_is_zero[3]",
+        ),
+    ],
+    "algorithms/metaoptnet.py": [
+        (
+            "the simplex is too small",
+            "(ordered.cumsum(-1) - total) / counts",
+            "(ordered.cumsum(-1) - total / 2) / counts",
+            "tests/laws/test_closed_form_heads.py::test_the_nearest_point_of_a_simplex",
+        ),
+        (
+            "uphill",
+            "ahead - rate * slope",
+            "ahead + rate * slope",
+            "tests/laws/test_closed_form_heads.py::test_the_gap_between_primal_and_dual_closes[0.1]",
+        ),
     ],
     "algorithms/imaml.py": [
         (
@@ -738,8 +799,8 @@ CHANGES: dict[str, Sequence[Change]] = {
     "engine/driver/scoring.py": [
         (
             "scores as they come",
-            "sorted(self._results, key=lambda pair: pair[0].index)",
-            "list(self._results)",
+            "sorted(self._told(), key=lambda pair: pair[0].index)",
+            "list(self._told())",
             SUMS + "scores_are_in_the_order_of_episodes",
         ),
         (

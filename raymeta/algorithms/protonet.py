@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
 from torch import Tensor
+from torch.nn import functional as F
 
 from raymeta.adaptation.embedding import embed, one_hot
 from raymeta.adaptation.outcome import Adaptation
@@ -30,15 +32,27 @@ class ProtoNet(Algorithm):
     goals: ClassVar[tuple[Goal, ...]] = ("classification",)
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3, "schedule": "step", "step_every": 2000}
 
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    """between features and class means: squared Euclidean (the paper's), or one minus the cosine"""
+    temperature: PositiveFloat = 1.0
+    """what the distances are divided by before the softmax"""
+
     def num_outputs(self, tasks: TaskSet) -> int | None:
         return None
 
     def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
         def predict(x: Inputs) -> Tensor:
             z_SD, z_QD = embed(problem, learned, support.x, x, phase)
-            return -squared_distances(z_QD, prototypes(z_SD, support.y, phase.way))
+            return self._logits(z_QD, prototypes(z_SD, support.y, phase.way))
 
         return Adaptation([predict])
+
+    def _logits(self, z_QD: Tensor, c_WD: Tensor) -> Tensor:
+        if self.distance == "cosine":
+            logits = F.normalize(z_QD.flatten(1), dim=-1) @ F.normalize(c_WD, dim=-1).T - 1
+        else:
+            logits = -squared_distances(z_QD, c_WD)
+        return logits if self.temperature == 1 else logits / self.temperature
 
 
 def prototypes(z_SD: Tensor, y_S: Tensor, way: int) -> Tensor:

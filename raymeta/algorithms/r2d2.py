@@ -74,10 +74,14 @@ class R2D2(Algorithm):
 
         def predict(x: Inputs) -> Tensor:
             z_SD, z_QD = (with_ones(z.flatten(1)) for z in embed(problem, learned, support.x, x, phase))
-            weights_DW = ridge_regression(z_SD, one_hot(support.y, phase.way, z_SD.dtype), ridge)
+            weights_DW = self.solve(z_SD, one_hot(support.y, phase.way, z_SD.dtype), ridge)
             return scale * (z_QD @ weights_DW) + learned.params[SHIFT]
 
         return Adaptation([predict])
+
+    def solve(self, z_SD: Tensor, y_SW: Tensor, ridge: Tensor) -> Tensor:
+        """Weights [D, W] of the learner of a task with features z [S, D] and one-hot labels y [S, W]."""
+        return ridge_regression(z_SD, y_SW, ridge)
 
 
 def with_ones(z: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from raymeta.adaptation.problem import Learned
 from raymeta.config.load import dump, load_config
 from raymeta.config.strangers import give
 from raymeta.errors import ConfigError, DataError, RaymetaError
-from raymeta.runs.layout import numbered, read_format
+from raymeta.runs.layout import CONFIG, numbered, read_format
 from raymeta.runs.seals import sealed, unsealed
 from raymeta.system.files import sync_directory, write_json, write_problem, write_whole
 from raymeta.system.reading import first_line, read_json, read_regular, read_safetensors
@@ -39,7 +39,7 @@ from raymeta.use.pretrained import Pretrained
 from raymeta.use.seen import Seen
 from raymeta.use.trust import Calibration, Doubt
 
-CONFIG, TENSORS, MODEL, CARD = "config.yaml", "model.safetensors", "model.json", "README.md"
+TENSORS, MODEL, CARD = "model.safetensors", "model.json", "README.md"
 SUPPORT, ADAPTED = "support.safetensors", "adapted.json"
 RECORDED = f"{Recorded.__module__}:{Recorded.__qualname__}"
 _PARTS = ("params", "state", "fixed")

@@ -54,7 +54,13 @@ CASES: dict[str, Case] = {
     "reptile": Case(options=SINES | {"algorithm.test_inner_steps": 3}, pseudo="φ − θ_K, a difference"),
     "protonet": Case("glyphs", GLYPHS, lowers=False),
     "r2d2": Case("glyphs", GLYPHS, lowers=False),
-    "relation_net": Case("glyphs", GLYPHS, lowers=False),
+    "relation": Case("glyphs", GLYPHS, lowers=False),
+    "logistic": Case("glyphs", GLYPHS, lowers=False),
+    "metaoptnet": Case("glyphs", GLYPHS, lowers=False),
+    "matching": Case(
+        "glyphs", GLYPHS | {"algorithm.full_context": True, "algorithm.processing_steps": 2}, lowers=False
+    ),
+    "siamese": Case("glyphs", GLYPHS, lowers=False),
     "mann": Case("glyphs", GLYPHS, lowers=False),
     "joint": Case(options=SINES | {"algorithm.test_inner_steps": 2, "algorithm.inner_lr": 0.05}),
     "baseline": Case("glyphs", GLYPHS | {"algorithm.test_inner_steps": 5}),

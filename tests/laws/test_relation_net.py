@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import raymeta
 from raymeta import Episode, Examples, ProtoNet, RelationNet, meta_gradient
 from raymeta.adaptation.problem import Phase, Problem
-from raymeta.algorithms.relation_net import RELATION, relation_loss, relation_module
+from raymeta.algorithms.relation import RELATION, relation_loss, relation_module
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.models.layers.beside import Beside
@@ -134,7 +134,7 @@ def test_scores_tell_the_loss_that_is_trained() -> None:
 @pytest.mark.parametrize("policy", ["transductive", "running"])
 def test_bits_and_both_networks_learn(policy: str, local_ray: Any, tmp_path: Path) -> None:
     options: dict[str, Any] = {"tasks": "glyphs", "model": "conv4", "model.width": 4, "batch_norm": policy}
-    options |= {"algorithm": "relation_net", "tasks.shot": 2}
+    options |= {"algorithm": "relation", "tasks.shot": 2}
     run = require_equal_bits(tmp_path, **options)
     start = build(load_config(files=[run.path / "config.yaml"]).config).initial.params
     learned = last_params(run)

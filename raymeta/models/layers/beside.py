@@ -18,6 +18,6 @@ class Beside(nn.Module):
         for name, module in others.items():
             self.add_module(name, module)
 
-    def forward(self, x: Tensor) -> Tensor:
-        outputs: Tensor = self.body(x)
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        outputs: Tensor = self.body(*args, **kwargs)
         return outputs
