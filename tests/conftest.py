@@ -16,6 +16,7 @@ DATA = Path(os.environ.get("RAYMETA_TEST_DATA", Path(__file__).parents[1] / "../
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 # A shell ignores interrupts for what it starts in the background, and programs that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -477,6 +477,12 @@ PINNED: dict[str, dict[str, Any]] = {
     },
     # no paper: must run without data
     "glyphs-5w1s-maml": {"tasks.name": "glyphs", "tasks.way": 5, "tasks.shot": 1, "algorithm.name": "maml"},
+    "omniglot-5w1s-siamese": {"algorithm.pair_loss": "koch", "tasks.way": 5, "tasks.shot": 1},
+    "omniglot-5w1s-matching": {"algorithm.scale": 10.0, "algorithm.full_context": False, "outer.lr": 0.001},
+    "omniglot-5w1s-relation": {"tasks.train_query_shot": 19, "outer.clip_norm": 0.5, "outer.step_every": 100_000},
+    "omniglot-5w1s-r2d2": {"algorithm.init_ridge": 50.0, "algorithm.init_scale": 10.0, "outer.lr": 0.005},
+    "omniglot-5w1s-logistic": {"algorithm.newton_steps": 5, "outer.lr": 0.005},
+    "omniglot-5w1s-metaoptnet": {"algorithm.cost": 0.1, "tasks.way": 5},
 }  # fmt: skip
 
 

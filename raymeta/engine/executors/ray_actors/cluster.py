@@ -14,6 +14,10 @@ from raymeta.errors import EnvironmentProblem
 from raymeta.system.signals import handlers_kept
 
 
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_IGNORE_UNHANDLED_ERRORS": "1"}
+"""What Ray reads at its start, where nobody said otherwise: whatever an actor raises is told by the executor."""
+
+
 class Cluster:
     """A connection to Ray. Starts Ray on this machine unless it runs in this process or `address` names a cluster."""
 
@@ -97,7 +101,8 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 def _start(ray: Any, options: PoolOptions) -> None:
     """A cluster on this machine, where CPU workers may exceed the cores."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     cores = os.cpu_count() or 1
     workers = cores if options.workers == "auto" else options.workers
     cpus = max(cores, (options.max_workers or workers) * options.cpus_per_worker)
@@ -113,7 +118,8 @@ def _close_token() -> None:
 
 
 def _join(ray: Any, address: str) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     _require_listening(address)
     try:
         ray.init(address=address, **_QUIET)
