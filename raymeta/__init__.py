@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.l2l import L2L as L2L
     from raymeta.algorithms.logistic import Logistic as Logistic
     from raymeta.algorithms.maml import MAML as MAML
+    from raymeta.algorithms.maml_pp import MAMLPlusPlus as MAMLPlusPlus
     from raymeta.algorithms.maml_rl import MAMLRL as MAMLRL
     from raymeta.algorithms.mann import MANN as MANN
     from raymeta.algorithms.matching import MatchingNet as MatchingNet
@@ -84,6 +85,7 @@ _HOMES = {
     "Logistic": "algorithms.logistic",
     "MatchingNet": "algorithms.matching",
     "MetaOptNet": "algorithms.metaoptnet",
+    "MAMLPlusPlus": "algorithms.maml_pp",
     "MetaSGD": "algorithms.meta_sgd",
     "MetaWeightNet": "algorithms.meta_weight_net",
     "ModelSpec": "models.base",

@@ -60,6 +60,7 @@ LAWS = "tests/laws/test_algorithms.py::test_"
 OUTER = "tests/laws/test_outer.py::test_"
 UPDATES = "tests/laws/test_outer_updates.py::test_"
 KEYS = "tests/laws/test_keys.py::test_"
+MAML_PP = "tests/laws/test_maml_pp.py::test_"
 RULES = "tests/laws/test_inner_rules.py::test_rules_are_those_of_their_papers_differentiated"
 AGAIN = "tests/laws/test_inner_rules.py::test_steps_that_are_computed_again_keep_the_bits"
 SUMS = "tests/laws/test_sums_and_scores.py::test_"
@@ -274,18 +275,6 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{LAWS}maml_on_matrix_quadratics",
         ),
         (
-            "step weights ignored",
-            "(losses * losses.new_tensor(self.step_weights)).sum()",
-            "losses.mean()",
-            f"{LAWS}multi_step_loss_is_the_weighted_sum_of_truncated_gradients",
-        ),
-        (
-            "step weights one step early",
-            "adaptation.predictors[1:]",
-            "adaptation.predictors[:-1]",
-            f"{LAWS}multi_step_loss_is_the_weighted_sum_of_truncated_gradients",
-        ),
-        (
             "step weights of recomputed steps turned round",
             "enumerate(self.step_weights, start=1)",
             "enumerate(reversed(self.step_weights), start=1)",
@@ -293,8 +282,8 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "adapt_only ignored",
-            "adapt_only=self.adapt_only",
-            'adapt_only=("*",)',
+            "adaptable(problem, learned, self.adapt_only)",
+            "adaptable(problem, learned)",
             f"{LAWS}anil_is_maml_that_adapts_only_the_head",
         ),
     ],
@@ -405,6 +394,44 @@ CHANGES: dict[str, Sequence[Change]] = {
             "ahead - rate * slope",
             "ahead + rate * slope",
             "tests/laws/test_closed_form_heads.py::test_the_gap_between_primal_and_dual_closes[0.1]",
+    "algorithms/maml_pp.py": [
+        (
+            "first order not drawn",
+            "if epoch < self.first_order_epochs:",
+            "if False:",
+            f"{MAML_PP}first_order_epochs_are_fomaml_and_end",
+        ),
+        (
+            "rates of the first step in all steps",
+            "values[RATES + n][k]",
+            "values[RATES + n][0]",
+            f"{MAML_PP}it_is_the_plain_loop[vmap-whole]",
+        ),
+        (
+            "norms adapt",
+            "if not name.startswith(tuple(norms)))",
+            ")",
+            f"{MAML_PP}without_its_changes_it_is_maml_that_leaves_norms_alone[vmap]",
+        ),
+        (
+            "no floor of the weights",
+            "epoch / (num_steps * epochs), floor)",
+            "epoch / (num_steps * epochs), 0)",
+            f"{MAML_PP}weights_of_the_paper",
+        ),
+    ],
+    "models/layers/step_norm.py": [
+        (
+            "gain of the first step in all steps",
+            "value[_slot(step, len(value))].view(shape)",
+            "value[0].view(shape)",
+            f"{MAML_PP}it_is_the_plain_loop[vmap-whole]",
+        ),
+        (
+            "statistics of the first step in all steps",
+            "self.statistics[_slot(step, len(self.statistics))](x)",
+            "self.statistics[0](x)",
+            f"{MAML_PP}every_step_keeps_statistics_of_its_own",
         ),
     ],
     "algorithms/imaml.py": [
@@ -447,8 +474,22 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{WHOLE}[vmap-maml]",
         ),
     ],
+    "adaptation/outcome.py": [
+        (
+            "step weights ignored",
+            "(losses * (weights if isinstance(weights, Tensor) else losses.new_tensor(weights))).sum()",
+            "losses.mean()",
+            f"{LAWS}multi_step_loss_is_the_weighted_sum_of_truncated_gradients",
+        ),
+        (
+            "step weights one step early",
+            "adaptation.predictors[1:]",
+            "adaptation.predictors[:-1]",
+            f"{LAWS}multi_step_loss_is_the_weighted_sum_of_truncated_gradients",
+        ),
+    ],
     "adaptation/descent.py": [
-        ("ascent", "name: value - (rates if", "name: value + (rates if", f"{LAWS}maml_on_matrix_quadratics"),
+        ("ascent", "name: value - (rate if", "name: value + (rate if", f"{LAWS}maml_on_matrix_quadratics"),
         (
             "first order of another derivative",
             "t + (p - s)",
@@ -481,8 +522,8 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "a recomputed step counts from zero",
-            "rule.direction(gradient, kept, step)",
-            "rule.direction(gradient, kept, step - start)",
+            "rule.direction(precondition(gradient), kept, step)",
+            "rule.direction(precondition(gradient), kept, step - start)",
             f"{AGAIN}[MAML-adam-vmap]",
         ),
         (
@@ -493,7 +534,7 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "adapt_only ignored",
-            "if n in problem.param_names}, adapt_only))",
+            "if n in problem.param_names}, patterns))",
             'if n in problem.param_names}, ("*",)))',
             f"{LAWS}anil_is_maml_that_adapts_only_the_head",
         ),
@@ -590,7 +631,7 @@ CHANGES: dict[str, Sequence[Change]] = {
     "adaptation/checkpointing.py": [
         (
             "weights of the losses ignored",
-            "torch.full_like(values[QUERY_LOSS + str(k)], weight) for",
+            "torch.ones_like(values[QUERY_LOSS + str(k)]) * weight for",
             "torch.ones_like(values[QUERY_LOSS + str(k)]) for",
             "tests/laws/test_checkpointed_steps.py::test_every_method_has_equal_bits[multi-step-vmap]",
         ),

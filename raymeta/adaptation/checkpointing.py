@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
-from raymeta.adaptation.descent import Descent
+from raymeta.adaptation.descent import Descent, after
 from raymeta.adaptation.outcome import training_metrics
 from raymeta.adaptation.problem import Learned, Part, Problem
 from raymeta.autodiff.recompute import Link, backward, forward
@@ -19,7 +20,7 @@ SUPPORT_LOSS, QUERY_LOSS, OUTPUTS = "support_loss|", "query_loss|", "outputs|"
 
 
 def checkpointed_gradient(
-    problem: Problem, learned: Learned, episode: Episode, descent: Descent, weights: Mapping[int, float]
+    problem: Problem, learned: Learned, episode: Episode, descent: Descent, weights: Mapping[int, float | Tensor]
 ) -> Part:
     """One task's meta-gradient, new state and metrics, the same bits as one graph of everything gives.
 
@@ -29,10 +30,10 @@ def checkpointed_gradient(
     links += [_step(descent, k, kept=k in weights) for k in range(descent.num_steps)]
     links += [_query(problem, descent, episode, k) for k in sorted(weights)]
     with collect_statistics() as statistics:
-        values, tape = forward(links, learned.params, problem.surroundings)
+        values, tape = forward(links, learned.params | descent.start, problem.surroundings)
     state = {name: statistics[name] for name in learned.state}
     losses = {
-        QUERY_LOSS + str(k): torch.full_like(values[QUERY_LOSS + str(k)], weight) for k, weight in weights.items()
+        QUERY_LOSS + str(k): torch.ones_like(values[QUERY_LOSS + str(k)]) * weight for k, weight in weights.items()
     }
     gradient = backward(tape, losses, problem.surroundings)
     last = values[QUERY_LOSS + str(descent.num_steps)], values[OUTPUTS + str(descent.num_steps)]
@@ -63,7 +64,7 @@ def _query(problem: Problem, descent: Descent, episode: Episode, k: int) -> Link
     def call(values: Params) -> Params:
         values = values | {name: values[kept] for name, kept in own.items()}
         (predict,) = descent.predictors(values, [descent.theta(values)])
-        outputs = predict(episode.query.x)
+        outputs = after(k, predict)(episode.query.x)
         return {QUERY_LOSS + str(k): problem.loss(outputs, episode.query.y), OUTPUTS + str(k): outputs}
 
     return Link([own.get(name, name) for name in descent.queried], call)

@@ -16,11 +16,17 @@ from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.autodiff.recompute import Link
 from raymeta.errors import ConfigError
+from raymeta.models.layers.inner_step import inner_step
 from raymeta.tasks.episodes import Examples
+from raymeta.tasks.inputs import Inputs
 from raymeta.tree import Params, detach, select, tree_map
 
 SGD = InnerRule()
 LossReduction = Literal["mean", "sum_over_classes"]
+Rates = Callable[[Params, int], float | Params]
+"""Inner learning rates of values in an inner step, which is counted from 0."""
+RATES = "inner_lr/"
+"""Prefix of learned inner rates among the parameters; the outer optimiser never decays them."""
 
 
 class Trajectory(NamedTuple):
@@ -38,17 +44,19 @@ class Trajectory(NamedTuple):
 def descend(
     loss: Callable[[Params], Tensor],
     params: Params,
-    rates: float | Params,
+    rates: Callable[[int], float | Params],
     *,
     num_steps: int,
     first_order: bool = False,
     rule: InnerRule = SGD,
+    precondition: Callable[[Params], Params] = lambda gradient: gradient,
     start: int = 0,
     state: Params | None = None,
 ) -> Trajectory:
-    """`num_steps` steps θ ← θ − rate · d from `params`, where the `rule` makes d of ∇loss(θ).
+    """`num_steps` steps θ ← θ − rate · d from `params`, where the `rule` makes d of ∇loss(θ), preconditioned.
 
-    Differentiable with respect to `params`. Steps before these, `start` of them, left the rule's `state`.
+    Differentiable with respect to `params`. Steps before these, `start` of them, left the rule's `state`. Layers see
+    which step is at hand (`inner_step`).
 
     With `first_order` every derivative of the inner gradients is dropped, those with respect to whatever else the loss
     reads too: the trajectory has the same values, and its derivative with respect to `params` is the identity. Nothing
@@ -58,11 +66,13 @@ def descend(
     theta, trajectory, losses, kept = first, [first], [], state or {}
     for step in range(start, start + num_steps):
         with torch.no_grad() if first_order else nullcontext():
-            gradient, value = gradient_and_value(loss, theta)
-            direction, kept = rule.direction(gradient, kept, step)
+            with inner_step(step):
+                gradient, value = gradient_and_value(loss, theta)
+            direction, kept = rule.direction(precondition(gradient), kept, step)
         losses.append(value)
+        rate = rates(step)
         theta = {
-            name: value - (rates if isinstance(rates, float) else rates[name]) * direction[name]
+            name: value - (rate if isinstance(rate, float) else rate[name]) * direction[name]
             for name, value in theta.items()
         }
         trajectory.append(theta)
@@ -99,7 +109,7 @@ class Descent(NamedTuple):
     """names of what a predictor reads"""
     loss: Callable[[Params], Tensor]
     """the support loss of values"""
-    rates: Callable[[Params], float | Params]
+    rates: Rates
     """inner learning rates of values"""
     predictors: Callable[[Params, Sequence[Params]], list[Predictor]]
     """of values with each of several θ in place of theirs"""
@@ -108,6 +118,10 @@ class Descent(NamedTuple):
     prepare: Link | None = None
     """what all steps share, computed once"""
     rule: InnerRule = SGD
+    precondition: Callable[[Params, Params], Params] | None = None
+    """of values and an inner gradient: what takes the gradient's place"""
+    start: Params = {}
+    """values to begin with which are not learned, such as a context of zeros"""
 
     def theta(self, values: Params) -> Params:
         return {name: values[name] for name in self.adapted}
@@ -117,19 +131,31 @@ class Descent(NamedTuple):
         return descend(
             lambda theta: self.loss(values | theta),
             self.theta(values),
-            self.rates(values),
+            lambda step: self.rates(values, step),
             num_steps=num_steps,
             first_order=self.first_order,
             rule=self.rule,
+            precondition=lambda gradient: self.precondition(values, gradient) if self.precondition else gradient,
             start=start,
             state={name: values[name] for name in self.rule.state_names(self.adapted)} if start else None,
         )
 
     def adaptation(self, params: Params) -> Adaptation:
         """All steps from what was learned, and a predictor before and after each."""
-        values = params if self.prepare is None else params | self.prepare.call(params)
+        values = params | self.start if self.prepare is None else params | self.start | self.prepare.call(params)
         trajectory = self.run(values, self.num_steps)
-        return Adaptation(self.predictors(values, trajectory.params), trajectory.first_loss)
+        predictors = enumerate(self.predictors(values, trajectory.params))
+        return Adaptation([after(num_steps, predict) for num_steps, predict in predictors], trajectory.first_loss)
+
+
+def after(num_steps: int, predict: Predictor) -> Predictor:
+    """`predict` as it is after so many inner steps: layers see the last of them."""
+
+    def call(x: Inputs) -> Tensor:
+        with inner_step(max(0, num_steps - 1)):
+            return predict(x)
+
+    return call
 
 
 def _require_matches(patterns: tuple[str, ...], names: Collection[str]) -> None:
@@ -142,25 +168,31 @@ def _require_matches(patterns: tuple[str, ...], names: Collection[str]) -> None:
         raise ConfigError(f"algorithm.adapt_only {told} matches no parameter; the model has {', '.join(sorted(names))}")
 
 
+def adaptable(problem: Problem, learned: Learned, patterns: tuple[str, ...] = ("*",)) -> tuple[str, ...]:
+    """Names of the model's parameters that match one of the shell-style `patterns`, in their order.
+
+    Raises `ConfigError` where a pattern matches none.
+    """
+    _require_matches(patterns, problem.param_names)
+    return tuple(select({n: p for n, p in learned.params.items() if n in problem.param_names}, patterns))
+
+
 def full_descent(
     problem: Problem,
     learned: Learned,
     support: Examples,
     phase: Phase,
     *,
-    rates: Callable[[Params], float | Params],
+    rates: Rates,
     num_steps: int,
     first_order: bool = False,
     reduction: LossReduction = "mean",
-    adapt_only: tuple[str, ...] = ("*",),
+    adapted: tuple[str, ...] | None = None,
     rule: InnerRule = SGD,
 ) -> Descent:
-    """Gradient descent on the support loss of the whole model.
-
-    Raises `ConfigError` where a pattern of `adapt_only` matches no parameter.
-    """
-    _require_matches(adapt_only, problem.param_names)
-    adapted = tuple(select({n: p for n, p in learned.params.items() if n in problem.param_names}, adapt_only))
+    """Gradient descent on the support loss of the whole model, in all of its parameters unless `adapted` names some."""
+    if adapted is None:
+        adapted = adaptable(problem, learned)
     scale = loss_scale(reduction, phase)
 
     def support_loss(values: Params) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from raymeta.adaptation.problem import Problem
+from raymeta.tasks.episodes import Examples
 from raymeta.tasks.inputs import Inputs
 
 Predictor = Callable[[Inputs], Tensor]
@@ -36,6 +38,16 @@ def training_metrics(
     if problem.has_accuracy:
         metrics["train/query_accuracy"] = problem.metrics(outputs.detach(), y)["accuracy"]
     return metrics
+
+
+def multi_step_loss(
+    problem: Problem, adaptation: Adaptation, query: Examples, weights: Tensor | Sequence[float]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Σ_k w_k L_Q(θ_k) over the inner steps, with one weight [K] for each, and the metrics of the last one."""
+    outputs = [predict(query.x) for predict in adaptation.predictors[1:]]
+    losses = torch.stack([problem.loss(out, query.y) for out in outputs])
+    loss = (losses * (weights if isinstance(weights, Tensor) else losses.new_tensor(weights))).sum()
+    return loss, training_metrics(problem, losses[-1], outputs[-1], query.y, adaptation.support_loss)
 
 
 def once(function: Predictor) -> Predictor:

@@ -71,7 +71,7 @@ class ANIL(DescentAlgorithm):
             fixed=(FEATURES,),
             queried=names,
             loss=support_loss,
-            rates=lambda values: self.inner_lr,
+            rates=lambda values, step: self.inner_lr,
             predictors=predictors,
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             first_order=self.first_order,

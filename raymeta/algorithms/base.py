@@ -303,18 +303,25 @@ class DescentAlgorithm(Algorithm):
     def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
         """The inner loop on `support`; of `learned.params` it may use the names only."""
 
-    def loss_weights(self, num_steps: int) -> dict[int, float]:
+    def drawn_descent(
+        self, problem: Problem, learned: Learned, support: Examples, noise: Noise, phase: Phase
+    ) -> Descent:
+        """`descent`, for methods whose inner loop depends on what `noise` gave too."""
+        return self.descent(problem, learned, support, phase)
+
+    def loss_weights(self, num_steps: int, noise: Noise) -> Mapping[int, float | Tensor]:
         """Weights of the query losses in the outer loss, by the inner steps done before each."""
         return {num_steps: 1.0}
 
     def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
-        return self.descent(problem, learned, support, phase).adaptation(learned.params)
+        return self.drawn_descent(problem, learned, support, noise, phase).adaptation(learned.params)
 
     def task_gradient(
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
     ) -> Part:
         if problem.checkpoint_inner_steps:
-            descent = self.descent(problem, learned, episode.support, phase)
+            descent = self.drawn_descent(problem, learned, episode.support, noise, phase)
             if descent.num_steps and not descent.first_order:
-                return checkpointed_gradient(problem, learned, episode, descent, self.loss_weights(descent.num_steps))
+                weights = self.loss_weights(descent.num_steps, noise)
+                return checkpointed_gradient(problem, learned, episode, descent, weights)
         return super().task_gradient(problem, learned, episode, noise=noise, phase=phase)

@@ -56,7 +56,7 @@ class IMAML(DescentAlgorithm):
             learned,
             support,
             phase,
-            rates=lambda values: self.inner_lr,
+            rates=lambda values, step: self.inner_lr,
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             reduction=self.inner_loss_reduction,
             rule=self.rule,

@@ -33,7 +33,7 @@ class JointTraining(DescentAlgorithm):
             learned,
             support,
             phase,
-            rates=lambda values: self.inner_lr,
+            rates=lambda values, step: self.inner_lr,
             num_steps=0 if phase.training else steps_in(phase, 0, self.test_inner_steps),
             reduction=self.inner_loss_reduction,
             rule=self.rule,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+
 from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.adaptation.descent import Descent, LossReduction, full_descent, steps_in
-from raymeta.adaptation.outcome import training_metrics
+from raymeta.adaptation.descent import Descent, LossReduction, adaptable, full_descent, steps_in
+from raymeta.adaptation.outcome import multi_step_loss
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import DescentAlgorithm
 from raymeta.options import STRICT
@@ -57,17 +58,17 @@ class MAML(DescentAlgorithm):
             learned,
             support,
             phase,
-            rates=lambda values: self.inner_lr,
+            rates=lambda values, step: self.inner_lr,
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             first_order=self.first_order,
             reduction=self.inner_loss_reduction,
             rule=self.rule,
-            adapt_only=self.adapt_only,
+            adapted=adaptable(problem, learned, self.adapt_only),
         )
 
-    def loss_weights(self, num_steps: int) -> dict[int, float]:
+    def loss_weights(self, num_steps: int, noise: Noise) -> Mapping[int, float | Tensor]:
         if self.step_weights is None:
-            return super().loss_weights(num_steps)
+            return super().loss_weights(num_steps, noise)
         return dict(enumerate(self.step_weights, start=1))
 
     def task_loss(
@@ -76,7 +77,4 @@ class MAML(DescentAlgorithm):
         if self.step_weights is None:
             return super().task_loss(problem, learned, episode, noise=noise, phase=phase)
         adaptation = self.adapt(problem, learned, episode.support, noise=noise, phase=phase)
-        outputs = [predict(episode.query.x) for predict in adaptation.predictors[1:]]
-        losses = torch.stack([problem.loss(out, episode.query.y) for out in outputs])
-        loss = (losses * losses.new_tensor(self.step_weights)).sum()
-        return loss, training_metrics(problem, losses[-1], outputs[-1], episode.query.y, adaptation.support_loss)
+        return multi_step_loss(problem, adaptation, episode.query, self.step_weights)

@@ -109,7 +109,7 @@ class MAMLRL(ScoredAlgorithm):
             trajectory = descend(
                 lambda theta, last=last: self._surrogate(problem, theta, last, phase),  # type: ignore[misc]
                 policies[-1],
-                self.inner_lr,
+                lambda step: self.inner_lr,
                 num_steps=1,
             )
             policies.append(trajectory.params[-1])

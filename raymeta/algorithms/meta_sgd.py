@@ -9,15 +9,12 @@ import torch
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
 
-from raymeta.adaptation.descent import Descent, LossReduction, full_descent, steps_in
+from raymeta.adaptation.descent import RATES, Descent, LossReduction, full_descent, steps_in
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import DescentAlgorithm
 from raymeta.options import STRICT
 from raymeta.tasks.episodes import Examples
 from raymeta.tree import Params
-
-RATES = "inner_lr/"
-"""Prefix of the learned rates among the parameters; the outer optimiser never decays them."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -55,7 +52,7 @@ class MetaSGD(DescentAlgorithm):
             learned,
             support,
             phase,
-            rates=lambda values: {n.removeprefix(RATES): p for n, p in values.items() if n.startswith(RATES)},
+            rates=lambda values, step: {n.removeprefix(RATES): p for n, p in values.items() if n.startswith(RATES)},
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             reduction=self.inner_loss_reduction,
             rule=self.rule,

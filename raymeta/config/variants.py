@@ -22,6 +22,7 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 BUILT_IN: dict[Section, dict[str, str]] = {
     "algorithm": {
         "maml": "raymeta.algorithms.maml:MAML",
+        "maml_pp": "raymeta.algorithms.maml_pp:MAMLPlusPlus",
         "imaml": "raymeta.algorithms.imaml:IMAML",
         "anil": "raymeta.algorithms.anil:ANIL",
         "meta_sgd": "raymeta.algorithms.meta_sgd:MetaSGD",

@@ -17,8 +17,8 @@ def preset_names() -> list[str]:
 
 
 def preset_path(name: str) -> Path:
-    """The file of preset `name`; raises `ConfigError` where there is none."""
-    names = preset_names()
+    """The file of preset `name`, which may have _ for -, as algorithms do; raises `ConfigError` where there is none."""
+    names, name = preset_names(), name.replace("_", "-")
     if name not in names:
         hint = did_you_mean(nearest(name, names), after=" ")
         raise ConfigError(f"there is no preset {name}: {hint}choose one of {', '.join(names)}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import raymeta
-from raymeta import ANIL, MAML, Episode, Examples, MetaSGD
+from raymeta import ANIL, MAML, Episode, Examples, MAMLPlusPlus, MetaSGD
 from raymeta.adaptation.problem import BatchNormPolicy, Part, Phase, Problem, Vectorize
 from raymeta.algorithms.base import Algorithm
 from raymeta.config.load import load_config
@@ -32,6 +32,7 @@ METHODS: dict[str, Algorithm] = {
     "multi-step, some adapt": MAML(inner_lr=0.3, inner_steps=2, step_weights=(0.3, 0.7), adapt_only=("head.*",)),
     "meta-sgd": MetaSGD(inner_steps=3),
     "anil": ANIL(inner_lr=0.3, inner_steps=3),
+    "maml++": MAMLPlusPlus(inner_steps=3),
     "first order": MAML(inner_lr=0.3, inner_steps=3, first_order=True),
     "no step": MAML(inner_steps=0),
 }

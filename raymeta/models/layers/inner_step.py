@@ -1,0 +1,24 @@
+"""Which inner step a layer is computed in, decided around the call as whose statistics batch norm uses is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_STEP: ContextVar[int] = ContextVar("inner step", default=0)
+
+
+@contextmanager
+def inner_step(step: int) -> Iterator[None]:
+    """Inside, inner step `step` is at hand, counted from 0."""
+    token = _STEP.set(step)
+    try:
+        yield
+    finally:
+        _STEP.reset(token)
+
+
+def current_inner_step() -> int:
+    """The inner step at hand; 0 outside of an inner loop. A query is predicted in the last step before it."""
+    return _STEP.get()
