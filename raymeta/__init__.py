@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.base import DescentAlgorithm as DescentAlgorithm
     from raymeta.algorithms.base import ScoredAlgorithm as ScoredAlgorithm
     from raymeta.algorithms.baseline import Baseline as Baseline
+    from raymeta.algorithms.cavia import CAVIA as CAVIA
     from raymeta.algorithms.imaml import IMAML as IMAML
     from raymeta.algorithms.joint import JointTraining as JointTraining
     from raymeta.algorithms.l2l import L2L as L2L
@@ -66,6 +67,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ANIL": "algorithms.anil",
+    "CAVIA": "algorithms.cavia",
     "IMAML": "algorithms.imaml",
     "L2L": "algorithms.l2l",
     "MAML": "algorithms.maml",

@@ -420,6 +420,28 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{MAML_PP}weights_of_the_paper",
         ),
     ],
+    "algorithms/cavia.py": [
+        (
+            "clipping ignored",
+            "part.sums[name].clamp(-largest, largest)",
+            "part.sums[name]",
+            "tests/laws/test_cavia.py::test_each_task_is_clipped_before_the_mean",
+        ),
+        (
+            "always first order",
+            "first_order=self.first_order",
+            "first_order=True",
+            "tests/laws/test_cavia.py::test_film_is_the_plain_loop[vmap]",
+        ),
+    ],
+    "models/layers/film.py": [
+        (
+            "no shift",
+            "h * gain.view(shape) + shift.view(shape)",
+            "h * gain.view(shape)",
+            "tests/laws/test_cavia.py::test_film_is_the_plain_loop[vmap]",
+        ),
+    ],
     "models/layers/step_norm.py": [
         (
             "gain of the first step in all steps",

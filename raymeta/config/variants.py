@@ -23,6 +23,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
     "algorithm": {
         "maml": "raymeta.algorithms.maml:MAML",
         "maml_pp": "raymeta.algorithms.maml_pp:MAMLPlusPlus",
+        "cavia": "raymeta.algorithms.cavia:CAVIA",
         "imaml": "raymeta.algorithms.imaml:IMAML",
         "anil": "raymeta.algorithms.anil:ANIL",
         "meta_sgd": "raymeta.algorithms.meta_sgd:MetaSGD",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import raymeta
-from raymeta import ANIL, MAML, Episode, Examples, MAMLPlusPlus, MetaSGD
+from raymeta import ANIL, CAVIA, MAML, Episode, Examples, MAMLPlusPlus, MetaSGD
 from raymeta.adaptation.problem import BatchNormPolicy, Part, Phase, Problem, Vectorize
 from raymeta.algorithms.base import Algorithm
 from raymeta.config.load import load_config
@@ -19,6 +19,7 @@ from raymeta.config.schema import RunConfig
 from raymeta.errors import ConfigError
 from raymeta.models.conv4 import Conv4
 from raymeta.models.habits import Habits
+from raymeta.models.layers.context import WithContext
 from raymeta.models.layers.convert import convert
 from raymeta.models.layers.norm import NormKind
 from raymeta.options import FREE_ON_RESUME, marked
@@ -98,6 +99,12 @@ def test_every_method_has_equal_bits(method: str, vectorize: Vectorize) -> None:
 @pytest.mark.parametrize("norm", ["group", "layer", "instance"])
 def test_every_norm_has_equal_bits(norm: NormKind) -> None:
     assert_equal_bits(conv(norm), METHODS["maml"])
+
+
+@pytest.mark.parametrize("vectorize", VECTORIZE)
+def test_a_context_has_equal_bits(vectorize: Vectorize) -> None:
+    model = network(lambda: WithContext(Conv4(width=4, depth=2).build((3, 9, 9), WAY), 2))
+    assert_equal_bits(model, CAVIA(inner_steps=3), vectorize=vectorize)
 
 
 @pytest.mark.parametrize("vectorize", VECTORIZE)
