@@ -434,6 +434,20 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/laws/test_cavia.py::test_film_is_the_plain_loop[vmap]",
         ),
     ],
+    "algorithms/meta_curvature.py": [
+        (
+            "matrices transposed",
+            "g, dims=([1], [place])",
+            "g, dims=([0], [place])",
+            "tests/laws/test_meta_curvature.py::test_three_matrices_are_their_kronecker_product",
+        ),
+        (
+            "no preconditioning",
+            "plain._replace(precondition=curved)",
+            "plain",
+            "tests/laws/test_meta_curvature.py::test_multiples_of_identities_are_rates",
+        ),
+    ],
     "models/layers/film.py": [
         (
             "no shift",

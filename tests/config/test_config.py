@@ -248,8 +248,8 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(file: Write) -> None:
 
 def test_an_option_of_another_variant_is_explained() -> None:
     assert mistakes("--algorithm.inner_lr", "0.1", preset="omniglot-5w1s-protonet") == [
-        "command line --algorithm.inner_lr: algorithm.inner_lr belongs to maml, maml_pp, cavia, imaml, anil, reptile, "
-        "joint and maml_rl; this run uses protonet"
+        "command line --algorithm.inner_lr: algorithm.inner_lr belongs to maml, maml_pp, cavia, meta_curvature, "
+        "imaml, anil, reptile, joint and maml_rl; this run uses protonet"
     ]
 
 
@@ -474,6 +474,25 @@ PINNED: dict[str, dict[str, Any]] = {
     "omniglot-5w1s-meta-sgd": {
         "algorithm.name": "meta_sgd", "algorithm.init_lr": [0.005, 0.1], "algorithm.inner_steps": 1, "steps": 60000,
         "tasks.query_shot": 15,
+    },
+    # Antoniou et al. 2019, the released configurations
+    "omniglot-5w1s-maml-pp": {
+        "algorithm.name": "maml_pp", "algorithm.inner_lr": 0.1, "algorithm.inner_steps": 5,
+        "algorithm.multi_step_epochs": 10, "algorithm.epoch_steps": 500, "algorithm.learned_rates": True,
+        "algorithm.step_statistics": True, "algorithm.step_affine": True, "meta_batch_size": 8, "steps": 50000,
+        "model.downsample": "pool", "model.pooling": "flatten", "model.width": 64, "outer.schedule": "cosine",
+        "outer.lr": 0.001, "outer.final_lr": 0.00001,
+    },
+    # Zintgraf et al. 2019, their code's settings of mini-ImageNet
+    "omniglot-5w1s-cavia": {
+        "algorithm.name": "cavia", "algorithm.enters": "film", "algorithm.num_context": 100, "algorithm.inner_lr": 1.0,
+        "algorithm.inner_steps": 2, "algorithm.clip_task_value": 10.0, "meta_batch_size": 16, "steps": 60000,
+        "outer.step_every": 5000, "outer.step_factor": 0.9,
+    },
+    # Park and Oliva 2019 with MAML's settings of Omniglot
+    "omniglot-5w1s-meta-curvature": {
+        "algorithm.name": "meta_curvature", "algorithm.inner_lr": 0.4, "algorithm.inner_steps": 1, "steps": 60000,
+        "algorithm.inner_loss_reduction": "sum_over_classes",
     },
     # no paper: must run without data
     "glyphs-5w1s-maml": {"tasks.name": "glyphs", "tasks.way": 5, "tasks.shot": 1, "algorithm.name": "maml"},
