@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.joint import JointTraining as JointTraining
     from raymeta.algorithms.l2l import L2L as L2L
     from raymeta.algorithms.logistic import Logistic as Logistic
+    from raymeta.algorithms.leo import LEO as LEO
     from raymeta.algorithms.maml import MAML as MAML
     from raymeta.algorithms.maml_pp import MAMLPlusPlus as MAMLPlusPlus
     from raymeta.algorithms.maml_rl import MAMLRL as MAMLRL
@@ -71,6 +72,7 @@ _HOMES = {
     "CAVIA": "algorithms.cavia",
     "IMAML": "algorithms.imaml",
     "L2L": "algorithms.l2l",
+    "LEO": "algorithms.leo",
     "MAML": "algorithms.maml",
     "MAMLRL": "algorithms.maml_rl",
     "MANN": "algorithms.mann",

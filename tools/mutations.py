@@ -448,6 +448,26 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/laws/test_meta_curvature.py::test_multiples_of_identities_are_rates",
         ),
     ],
+    "algorithms/leo.py": [
+        (
+            "latents not detached",
+            "latents[-1].detach()",
+            "latents[-1]",
+            "tests/laws/test_leo.py::test_it_is_the_plain_loop[vmap]",
+        ),
+        (
+            "the same sample in every step",
+            "noise[WEIGHTS][k] if",
+            "noise[WEIGHTS][0] if",
+            "tests/laws/test_leo.py::test_it_is_the_plain_loop[vmap]",
+        ),
+        (
+            "sum over partners",
+            "related_S = problem.beside(RELATION, learned, pairs).mean(1)",
+            "related_S = problem.beside(RELATION, learned, pairs).sum(1)",
+            "tests/laws/test_leo.py::test_it_is_the_plain_loop[vmap]",
+        ),
+    ],
     "models/layers/film.py": [
         (
             "no shift",

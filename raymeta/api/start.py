@@ -16,6 +16,9 @@ from raymeta.runs.read import resolve_run
 from raymeta.system.reading import read_safetensors
 from raymeta.tree import Params
 
+_BODY = "body."
+"""What names of a network begin with that stands beside others."""
+
 
 def start_from(source: str, built: Built, outer: OuterOptimizer, *, output: str) -> str:
     """Give parameters and fixed tensors the values that `source` has under their names; returns what to tell.
@@ -27,6 +30,7 @@ def start_from(source: str, built: Built, outer: OuterOptimizer, *, output: str)
     """
     theirs = _tensors(source, output)
     ours = outer.params | outer.state | built.fixed
+    theirs = theirs | {name: theirs[other] for name in ours if (other := _beside(name, theirs)) in theirs}
     fitting = [name for name, value in ours.items() if name in theirs and theirs[name].shape == value.shape]
     if not fitting:
         raise ConfigError(
@@ -39,6 +43,12 @@ def start_from(source: str, built: Built, outer: OuterOptimizer, *, output: str)
     left = [name for name in ours if name not in fitting]
     text = f"starts with {len(fitting)} of {len(ours)} tensors from {source}"
     return f"{text}; as they were initialised: {', '.join(left[:8])}{', ...' * (len(left) > 8)}" if left else text
+
+
+def _beside(name: str, theirs: Params) -> str:
+    """`name` as it is in `theirs`, where the network may be the body beside others, and here not, or the reverse."""
+    candidates = (name, name.removeprefix(_BODY), _BODY + name)
+    return next((one for one in candidates if one in theirs), name)
 
 
 def _tensors(source: str, output: str) -> Params:

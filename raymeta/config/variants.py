@@ -25,6 +25,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "maml_pp": "raymeta.algorithms.maml_pp:MAMLPlusPlus",
         "cavia": "raymeta.algorithms.cavia:CAVIA",
         "meta_curvature": "raymeta.algorithms.meta_curvature:MetaCurvature",
+        "leo": "raymeta.algorithms.leo:LEO",
         "imaml": "raymeta.algorithms.imaml:IMAML",
         "anil": "raymeta.algorithms.anil:ANIL",
         "meta_sgd": "raymeta.algorithms.meta_sgd:MetaSGD",

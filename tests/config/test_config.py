@@ -494,6 +494,14 @@ PINNED: dict[str, dict[str, Any]] = {
         "algorithm.name": "meta_curvature", "algorithm.inner_lr": 0.4, "algorithm.inner_steps": 1, "steps": 60000,
         "algorithm.inner_loss_reduction": "sum_over_classes",
     },
+    # Rusu et al. 2019, released code, mini-ImageNet with one shot
+    "omniglot-5w1s-leo": {
+        "algorithm.name": "leo", "algorithm.num_latents": 64, "algorithm.latent_steps": 5, "algorithm.weight_steps": 5,
+        "algorithm.init_latent_lr": 1.0, "algorithm.init_weight_lr": 0.001, "algorithm.dropout": 0.308,
+        "algorithm.kl_weight": 0.756, "algorithm.encoder_weight": 5.757e-6, "algorithm.l2_weight": 3.623e-10,
+        "algorithm.orthogonality_weight": 0.188, "meta_batch_size": 12, "tasks.query_shot": 15,
+        "outer.clip_value": 0.1, "outer.clip_norm": 0.1,
+    },
     # no paper: must run without data
     "glyphs-5w1s-maml": {"tasks.name": "glyphs", "tasks.way": 5, "tasks.shot": 1, "algorithm.name": "maml"},
     "omniglot-5w1s-siamese": {"algorithm.pair_loss": "koch", "tasks.way": 5, "tasks.shot": 1},

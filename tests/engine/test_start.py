@@ -82,3 +82,16 @@ def test_weights_of_another_model_are_told(tmp_path: Path) -> None:
     save_file({"other": torch.ones(2)}, file)
     with pytest.raises(ConfigError, match=r"none of the tensors in .* \(other \[2\]\)"):
         trained(tmp_path / "runs", start=str(file))
+
+
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+def test_a_body_beside_other_networks_begins_with_a_network_alone(tmp_path: Path) -> None:
+    """And a network alone with such a body."""
+    options: dict[str, Any] = {"preset": None, "tasks": "glyphs", "model": "mlp", "model.hidden": [8], "tasks.way": 3}
+    alone = trained(tmp_path, algorithm="baseline", **options)
+    frozen = {"start": str(alone.path), "freeze": ["body.*"]}
+    beside = trained(tmp_path, algorithm="leo", **options, **frozen)
+    again = trained(tmp_path, algorithm="protonet", **options, start=str(beside.path), freeze=["linear1.weight"])
+    weight = params(alone)["linear1.weight"]
+    assert torch.equal(params(beside)["body.linear1.weight"], weight)
+    assert torch.equal(params(again)["linear1.weight"], weight)
