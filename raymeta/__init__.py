@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.mann import MANN as MANN
     from raymeta.algorithms.matching import MatchingNet as MatchingNet
     from raymeta.algorithms.meta_curvature import MetaCurvature as MetaCurvature
+    from raymeta.algorithms.meta_lstm import MetaLSTM as MetaLSTM
     from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
     from raymeta.algorithms.meta_weight_net import MetaWeightNet as MetaWeightNet
     from raymeta.algorithms.metaoptnet import MetaOptNet as MetaOptNet
@@ -92,6 +93,7 @@ _HOMES = {
     "MetaOptNet": "algorithms.metaoptnet",
     "MAMLPlusPlus": "algorithms.maml_pp",
     "MetaCurvature": "algorithms.meta_curvature",
+    "MetaLSTM": "algorithms.meta_lstm",
     "MetaSGD": "algorithms.meta_sgd",
     "MetaWeightNet": "algorithms.meta_weight_net",
     "ModelSpec": "models.base",

@@ -468,6 +468,28 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/laws/test_leo.py::test_it_is_the_plain_loop[vmap]",
         ),
     ],
+    "algorithms/meta_lstm.py": [
+        (
+            "slopes differentiated",
+            "with torch.no_grad(), inner_step(step):",
+            "with inner_step(step):",
+            "tests/laws/test_meta_lstm.py::test_it_is_the_plain_loop[vmap]",
+        ),
+    ],
+    "models/layers/coordinate_lstm.py": [
+        (
+            "each gate reads the other's last value",
+            "for gate in (last[:, :1], last[:, 1:])]",
+            "for gate in (last[:, 1:], last[:, :1])]",
+            "tests/laws/test_meta_lstm.py::test_it_is_the_plain_loop[vmap]",
+        ),
+        (
+            "nothing forgotten",
+            "forget[:, 0] * theta - write",
+            "theta - write",
+            "tests/laws/test_meta_lstm.py::test_it_is_the_plain_loop[vmap]",
+        ),
+    ],
     "models/layers/film.py": [
         (
             "no shift",

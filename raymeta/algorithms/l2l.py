@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -17,7 +16,7 @@ from raymeta.algorithms.base import Compute, Outer, ScoredAlgorithm
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.keys import TaskKey
 from raymeta.models.base import ModelSpec
-from raymeta.models.layers.coordinate_lstm import CoordinateLSTM
+from raymeta.models.layers.coordinate_lstm import CoordinateLSTM, preprocess
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
@@ -129,13 +128,3 @@ class L2L(ScoredAlgorithm):
 def quadratic(task: Examples, theta: Tensor) -> Tensor:
     """‖Wθ − y‖² of `Quadratics`."""
     return (only(task.x) @ theta - task.y[:, 0]).square().sum()
-
-
-def preprocess(gradient: Tensor, p: float) -> Tensor:
-    """Inputs [n, 2] of the LSTM for a gradient [n]: magnitude and sign on a scale of their own (appendix A)."""
-    magnitude = gradient.abs()
-    is_large = magnitude >= math.exp(-p)
-    logarithm = torch.log(torch.where(is_large, magnitude, 1.0)) / p
-    first = torch.where(is_large, logarithm, -1.0)
-    second = torch.where(is_large, gradient.sign(), math.exp(p) * gradient)
-    return torch.stack([first, second], -1)

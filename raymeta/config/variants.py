@@ -26,6 +26,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "cavia": "raymeta.algorithms.cavia:CAVIA",
         "meta_curvature": "raymeta.algorithms.meta_curvature:MetaCurvature",
         "leo": "raymeta.algorithms.leo:LEO",
+        "meta_lstm": "raymeta.algorithms.meta_lstm:MetaLSTM",
         "imaml": "raymeta.algorithms.imaml:IMAML",
         "anil": "raymeta.algorithms.anil:ANIL",
         "meta_sgd": "raymeta.algorithms.meta_sgd:MetaSGD",

@@ -502,6 +502,11 @@ PINNED: dict[str, dict[str, Any]] = {
         "algorithm.orthogonality_weight": 0.188, "meta_batch_size": 12, "tasks.query_shot": 15,
         "outer.clip_value": 0.1, "outer.clip_norm": 0.1,
     },
+    # Ravi and Larochelle 2017, mini-ImageNet with one shot
+    "omniglot-5w1s-meta-lstm": {
+        "algorithm.name": "meta_lstm", "algorithm.inner_steps": 12, "algorithm.hidden": 20, "steps": 75000,
+        "model.width": 32, "outer.lr": 0.001, "outer.clip_norm": 0.25, "tasks.query_shot": 15,
+    },
     # no paper: must run without data
     "glyphs-5w1s-maml": {"tasks.name": "glyphs", "tasks.way": 5, "tasks.shot": 1, "algorithm.name": "maml"},
     "omniglot-5w1s-siamese": {"algorithm.pair_loss": "koch", "tasks.way": 5, "tasks.shot": 1},

@@ -49,6 +49,11 @@ CASES: dict[str, Case] = {
     "cavia": Case(options=SINES | {"algorithm.inner_lr": 0.5, "algorithm.inner_steps": 2}),
     "meta_curvature": Case(options=SINES | {"algorithm.inner_lr": 0.05, "algorithm.inner_steps": 2}),
     "leo": Case("glyphs", GLYPHS | {"algorithm.num_latents": 4, "algorithm.init_weight_lr": 0.1}),
+    "meta_lstm": Case(
+        options=SINES | {"algorithm.inner_steps": 2, "algorithm.hidden": 3},
+        pseudo="slopes of the learner are inputs",
+        lowers=False,
+    ),
     "imaml": Case(
         options=SINES | {"algorithm.inner_lr": 0.05, "algorithm.inner_steps": 2},
         pseudo="the gradient of the solved inner problem; equal where it is solved, see test_imaml",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from raymeta import L2L, Episode, Examples, Learned, Phase, Problem
-from raymeta.algorithms.l2l import preprocess, quadratic
+from raymeta.algorithms.l2l import quadratic
+from raymeta.models.layers.coordinate_lstm import preprocess
 
 DIM = 4
 
