@@ -296,8 +296,8 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "first order ignored",
-            "first_order=self.first_order",
-            "first_order=False",
+            '"first_order": self.first_order',
+            '"first_order": False',
             f"{WHOLE}[vmap-anil, first order, sum over classes]",
         ),
         (
@@ -308,15 +308,21 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "queries that know no support",
-            "problem.features(body, x, phase, support_x=support.x)",
-            "problem.features(body, x, phase)",
+            "problem.features(here, x, phase, support_x=support.x)",
+            "problem.features(here, x, phase)",
             f"{WHOLE}[vmap-anil, support]",
         ),
         (
             "steps of training at test",
-            "num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps)",
-            "num_steps=steps_in(phase, self.inner_steps, None)",
+            '"num_steps": steps_in(phase, self.inner_steps, self.test_inner_steps)',
+            '"num_steps": steps_in(phase, self.inner_steps, None)',
             f"{WHOLE}[vmap-anil]",
+        ),
+        (
+            "all of it adapts in place of the body",
+            "adapted=body, reduction=reduction",
+            "adapted=names, reduction=reduction",
+            f"{LAWS}boil_is_maml_that_adapts_all_but_the_head",
         ),
     ],
     "algorithms/protonet.py": [
@@ -530,6 +536,12 @@ CHANGES: dict[str, Sequence[Change]] = {
             "r + share * d",
             "r",
             "tests/laws/test_imaml.py::test_as_many_steps_as_dimensions_solve_a_system_and_more_change_nothing",
+        ),
+        (
+            "at least one conjugate-gradient step",
+            "at_solution, self.cg_steps) if self.cg_steps else at_solution",
+            "at_solution, max(1, self.cg_steps))",
+            "tests/laws/test_imaml.py::test_without_conjugate_gradients_it_is_first_order_maml_on_the_same_way",
         ),
     ],
     "algorithms/base.py": [

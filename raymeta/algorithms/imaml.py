@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -43,8 +43,8 @@ class IMAML(DescentAlgorithm):
     """inner steps at validation and test; the same as `inner_steps` unless given"""
     proximal: PositiveFloat = 2.0
     """weight λ of the term that keeps adapted parameters near what is learned"""
-    cg_steps: PositiveInt = 5
-    """conjugate-gradient steps"""
+    cg_steps: NonNegativeInt = 5
+    """conjugate-gradient steps; with 0 the gradient at the solution is taken as it is, as in FOMAML"""
     cg_damping: NonNegativeFloat = 0.0
     """added to the identity in the equation that is solved"""
     inner_loss_reduction: LossReduction = "mean"
@@ -82,7 +82,8 @@ class IMAML(DescentAlgorithm):
             curved = curvature(lambda phi: descent.loss(learned.params | phi), solution, x)
             return tree_map(lambda c, own: c / self.proximal + self.cg_damping * own, curved, x)
 
-        implicit = conjugate_gradients(operator, {name: query.sums[name] for name in solution}, self.cg_steps)
+        at_solution = {name: query.sums[name] for name in solution}
+        implicit = conjugate_gradients(operator, at_solution, self.cg_steps) if self.cg_steps else at_solution
         first = {} if trajectory.first_loss is None else {"train/support_loss": trajectory.first_loss.detach()}
         return query._replace(sums=query.sums | implicit, metrics=query.metrics | first)
 

@@ -41,7 +41,9 @@ class MetaLSTM(Algorithm):
     Differences from the authors' code:
     1. A step sees the whole support set, as theirs does too at the batch sizes of the paper (5 with one shot, 25 with
        five).
-    2. Batch norm at test is by the batch unless --batch_norm running is given, which is theirs.
+    2. The ranges in which the gates' biases begin are options: a short run needs a larger rate to begin with than
+       the paper's long one, such as `init_write` (-2, -1).
+    3. Batch norm at test is by the batch unless --batch_norm running is given, which is theirs.
     """
 
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3, "clip_norm": 0.25}
@@ -52,11 +54,17 @@ class MetaLSTM(Algorithm):
     """updates at validation and test; the same as `inner_steps` unless given"""
     hidden: PositiveInt = 20
     """units of the LSTM that reads gradients and losses"""
+    init_forget: tuple[float, float] = (4.0, 6.0)
+    """range of the forget gate's bias at the start; its sigmoid is what is kept of a parameter in a step"""
+    init_write: tuple[float, float] = (-5.0, -4.0)
+    """range of the write gate's bias at the start; its sigmoid is the step's rate, first about 0.01"""
     log_range: PositiveFloat = 10.0
     """p: values of magnitude from e^−p are given to the LSTM as (log|v| / p, sign v), smaller ones as (−1, e^p v)"""
 
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
-        return Beside(super().network(spec, tasks), **{UPDATE: GatedUpdate(self.hidden)})
+        return Beside(
+            super().network(spec, tasks), **{UPDATE: GatedUpdate(self.hidden, self.init_forget, self.init_write)}
+        )
 
     def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
         names = tuple(name for name in adaptable(problem, learned) if not name.startswith(f"{UPDATE}."))

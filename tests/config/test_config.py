@@ -507,6 +507,15 @@ PINNED: dict[str, dict[str, Any]] = {
         "algorithm.name": "meta_lstm", "algorithm.inner_steps": 12, "algorithm.hidden": 20, "steps": 75000,
         "model.width": 32, "outer.lr": 0.001, "outer.clip_norm": 0.25, "tasks.query_shot": 15,
     },
+    # Oh et al. 2021: 0.5 on the body, one step
+    "omniglot-5w1s-boil": {
+        "algorithm.name": "anil", "algorithm.adapts": "body", "algorithm.inner_lr": 0.5, "algorithm.inner_steps": 1,
+    },
+    # Rajeswaran et al. 2019, the authors' code
+    "omniglot-5w1s-imaml": {
+        "algorithm.name": "imaml", "algorithm.inner_steps": 16, "algorithm.inner_lr": 0.1, "algorithm.proximal": 2.0,
+        "algorithm.cg_steps": 5, "meta_batch_size": 32, "tasks.query_shot": 1, "outer.lr": 0.001,
+    },
     # no paper: must run without data
     "glyphs-5w1s-maml": {"tasks.name": "glyphs", "tasks.way": 5, "tasks.shot": 1, "algorithm.name": "maml"},
     "omniglot-5w1s-siamese": {"algorithm.pair_loss": "koch", "tasks.way": 5, "tasks.shot": 1},

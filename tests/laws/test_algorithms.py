@@ -257,6 +257,27 @@ def test_anil_is_maml_that_adapts_only_the_head() -> None:
         torch.testing.assert_close(value, maml[name], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("first_order", [False, True])
+def test_boil_is_maml_that_adapts_all_but_the_head(first_order: bool) -> None:
+    model, episodes = tanh_net(NORMS["batch"]), classification(3)
+    body = tuple(f"{name}.*" for name, child in model.named_children() if name != "3" and list(child.parameters()))
+    options = {
+        "inner_lr": 0.2,
+        "inner_steps": 3,
+        "first_order": first_order,
+        "inner_loss_reduction": "sum_over_classes",
+    }
+    boil = meta_gradient(model, ANIL(adapts="body", **options), episodes)
+    maml = meta_gradient(model, MAML(adapt_only=body, **options), episodes)
+    assert boil.keys() == maml.keys()
+    assert all(torch.equal(value, maml[name]) for name, value in boil.items())
+
+
+def test_boil_needs_a_body() -> None:
+    with pytest.raises(ConfigError, match="nothing would adapt"):
+        meta_gradient(torch.nn.Linear(4, 3).double(), ANIL(adapts="body"), classification(1))
+
+
 def test_meta_sgd_with_constant_rates_is_maml_and_its_rate_gradient_has_a_closed_form() -> None:
     model, episodes = tanh_net(None), classification(1)
     rates = {f"inner_lr/{n}": torch.full_like(p, 0.2) for n, p in model.named_parameters()}

@@ -100,6 +100,16 @@ def test_as_many_steps_as_dimensions_solve_a_system_and_more_change_nothing() ->
     assert (nothing["x"] == 0).all()
 
 
+@pytest.mark.parametrize("vectorize", VECTORIZE)
+def test_without_conjugate_gradients_it_is_first_order_maml_on_the_same_way(vectorize: Any) -> None:
+    start, episode = quadratics()[4:]
+    algorithm = IMAML(inner_steps=5, inner_lr=0.2, proximal=1e-14, cg_steps=0)
+    found = meta_gradient(Point(start), algorithm, [episode], loss=quadratic, vectorize=vectorize)["theta"]
+    first = MAML(inner_steps=5, inner_lr=0.2, first_order=True)
+    expected = meta_gradient(Point(start), first, [episode], loss=quadratic, vectorize=vectorize)["theta"]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 # A network
 
 

@@ -48,11 +48,14 @@ class GatedUpdate(nn.Module):
     [n], θ [n], the LSTM's state [n, 1, 2, hidden] and the last gates (f, i) [n, 2] to the next of the last three.
     """
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(
+        self, hidden: int, forget: tuple[float, float] = (4.0, 6.0), write: tuple[float, float] = (-5.0, -4.0)
+    ) -> None:
+        """The gates' biases are drawn from the ranges `forget` and `write`."""
         super().__init__()
         self.cells = LSTMCells(4, hidden, 1)
         self.forget, self.write = nn.Linear(hidden + 2, 1), nn.Linear(hidden + 2, 1)
-        for gate, low, high in ((self.forget, 4.0, 6.0), (self.write, -5.0, -4.0)):
+        for gate, (low, high) in ((self.forget, forget), (self.write, write)):
             nn.init.uniform_(gate.weight, -0.01, 0.01)
             nn.init.uniform_(gate.bias, low, high)
 
