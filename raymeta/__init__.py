@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from raymeta.algorithms.imaml import IMAML as IMAML
     from raymeta.algorithms.joint import JointTraining as JointTraining
     from raymeta.algorithms.l2l import L2L as L2L
-    from raymeta.algorithms.logistic import Logistic as Logistic
     from raymeta.algorithms.leo import LEO as LEO
+    from raymeta.algorithms.logistic import Logistic as Logistic
     from raymeta.algorithms.maml import MAML as MAML
     from raymeta.algorithms.maml_pp import MAMLPlusPlus as MAMLPlusPlus
     from raymeta.algorithms.maml_rl import MAMLRL as MAMLRL
@@ -89,11 +89,11 @@ _HOMES = {
     "JointTraining": "algorithms.joint",
     "Learned": "adaptation.problem",
     "Logistic": "algorithms.logistic",
-    "MatchingNet": "algorithms.matching",
-    "MetaOptNet": "algorithms.metaoptnet",
     "MAMLPlusPlus": "algorithms.maml_pp",
+    "MatchingNet": "algorithms.matching",
     "MetaCurvature": "algorithms.meta_curvature",
     "MetaLSTM": "algorithms.meta_lstm",
+    "MetaOptNet": "algorithms.metaoptnet",
     "MetaSGD": "algorithms.meta_sgd",
     "MetaWeightNet": "algorithms.meta_weight_net",
     "ModelSpec": "models.base",

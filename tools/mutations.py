@@ -400,6 +400,8 @@ CHANGES: dict[str, Sequence[Change]] = {
             "ahead - rate * slope",
             "ahead + rate * slope",
             "tests/laws/test_closed_form_heads.py::test_the_gap_between_primal_and_dual_closes[0.1]",
+        ),
+    ],
     "algorithms/maml_pp.py": [
         (
             "first order not drawn",

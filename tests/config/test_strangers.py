@@ -298,6 +298,7 @@ def test_every_text_among_the_options_is_plain_or_marked() -> None:
         "device",
         "kind",
         "layers_sha256",
+        "film_layer",
         "start",
     }
     for section in SECTIONS:

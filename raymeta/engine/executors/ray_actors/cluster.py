@@ -13,7 +13,6 @@ from raymeta.engine.executors.ray_actors.watched import Watched
 from raymeta.errors import EnvironmentProblem
 from raymeta.system.signals import handlers_kept
 
-
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_IGNORE_UNHANDLED_ERRORS": "1"}
 """What Ray reads at its start, where nobody said otherwise: whatever an actor raises is told by the executor."""
 
