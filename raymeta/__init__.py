@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
     from raymeta.algorithms.meta_weight_net import MetaWeightNet as MetaWeightNet
     from raymeta.algorithms.metaoptnet import MetaOptNet as MetaOptNet
+    from raymeta.algorithms.pfn import PFN as PFN
     from raymeta.algorithms.protonet import ProtoNet as ProtoNet
     from raymeta.algorithms.r2d2 import R2D2 as R2D2
     from raymeta.algorithms.regularized_evolution import RegularizedEvolution as RegularizedEvolution
@@ -77,6 +78,7 @@ _HOMES = {
     "MAML": "algorithms.maml",
     "MAMLRL": "algorithms.maml_rl",
     "MANN": "algorithms.mann",
+    "PFN": "algorithms.pfn",
     "R2D2": "algorithms.r2d2",
     "Adaptation": "adaptation.outcome",
     "Adapted": "use.adapted",

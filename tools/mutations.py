@@ -65,6 +65,10 @@ RULES = "tests/laws/test_inner_rules.py::test_rules_are_those_of_their_papers_di
 AGAIN = "tests/laws/test_inner_rules.py::test_steps_that_are_computed_again_keep_the_bits"
 SUMS = "tests/laws/test_sums_and_scores.py::test_"
 
+PFN = "tests/laws/test_pfn.py::test_"
+LIKELIHOODS = "tests/laws/test_likelihoods.py::test_"
+PROCESS = "tests/tasks/test_gaussian_process.py::test_"
+
 Change = tuple[str, str, str, str]
 """Name, old text, new text, test."""
 
@@ -207,6 +211,92 @@ CHANGES: dict[str, Sequence[Change]] = {
             'if self.head == "linear":\n            logits',
             "if True:\n            logits",
             f"{WHOLE}[vmap-baseline, cosine]",
+        ),
+    ],
+    "algorithms/pfn.py": [
+        (
+            "not the features of the support",
+            "return (z_SF - mean_F) / scale_F, (z_QF - mean_F) / scale_F",
+            "return (z_SF - mean_F) / scale_F, (z_QF - z_QF.mean(0)) / scale_F",
+            f"{PFN}standardized_features_are_those_of_the_support",
+        ),
+        (
+            "trained on squares",
+            "loss=bars.nll, point=bars.point",
+            "loss=lambda o, y: (bars.point(o) - y).square().mean(), point=bars.point",
+            f"{PFN}the_loss_is_the_likelihood_of_the_queries[regression]",
+        ),
+        (
+            "borders of one task",
+            "for step in range(PRIOR_TASKS)",
+            "for step in [0]",
+            f"{PFN}borders_are_quantiles_of_the_prior_and_stay",
+        ),
+    ],
+    "models/layers/in_context.py": [
+        (
+            "queries see each other",
+            "self.key_value(normal_NE[:num_support])",
+            "self.key_value(normal_NE)",
+            f"{PFN}queries_do_not_see_each_other[classification]",
+        ),
+        (
+            "labels are not read",
+            "self.of_x(z_SF) + self.of_y(y_SY)",
+            "self.of_x(z_SF)",
+            f"{PFN}the_order_of_the_support_does_not_matter[classification]",
+        ),
+        (
+            "attention is not scaled",
+            "/ math.sqrt(query.shape[-1])",
+            "* 1.0",
+            f"{PFN}attention_is_that_of_torch",
+        ),
+    ],
+    "adaptation/likelihoods.py": [
+        (
+            "half of a tail",
+            "math.log(2) + low_n",
+            "low_n",
+            f"{LIKELIHOODS}bars_are_a_density_and_their_point_is_its_mean",
+        ),
+        (
+            "widths forgotten",
+            "-self.borders.diff().log()[place_n1[:, 0]]",
+            "0 * self.borders.diff().log()[place_n1[:, 0]]",
+            f"{LIKELIHOODS}density_within_bars_by_hand",
+        ),
+        (
+            "a product of samples",
+            "log_nL.logsumexp(1)",
+            "log_nL.sum(1)",
+            f"{LIKELIHOODS}a_mixture_is_the_mean_of_densities",
+        ),
+        (
+            "deviations below the least",
+            "self.least + (1 - self.least) * F.softplus(spread)",
+            "F.softplus(spread)",
+            f"{LIKELIHOODS}normals_by_hand",
+        ),
+    ],
+    "tasks/gaussian_process.py": [
+        (
+            "noise is not squared",
+            "self.noise**2 * torch.eye",
+            "self.noise * torch.eye",
+            f"{PROCESS}the_posterior_is_the_conditional_of_the_joint_distribution",
+        ),
+        (
+            "noise free predictions",
+            "kernel.amplitude**2 + kernel.noise**2 - (",
+            "kernel.amplitude**2 - (",
+            f"{PROCESS}the_posterior_is_the_conditional_of_the_joint_distribution",
+        ),
+        (
+            "one size for all steps",
+            'if split != "train" or least == most:',
+            "if True:",
+            f"{PROCESS}training_sizes_are_drawn_by_step_and_those_of_tests_are_not",
         ),
     ],
     "algorithms/meta_sgd.py": [
@@ -563,6 +653,8 @@ CHANGES: dict[str, Sequence[Change]] = {
             "scores on the support set",
             "outputs = [predict(query.x) for",
             "query = episode.support\n            outputs = [predict(query.x) for",
+            "steps = [problem.metrics(predict(query.x), query.y, *own)",
+            "query = episode.support\n            steps = [problem.metrics(predict(query.x), query.y, *own)",
             f"{WHOLE}[vmap-maml]",
         ),
     ],

@@ -20,12 +20,14 @@ class Adaptation(NamedTuple):
     """The outcome of adapting to one task: a predictor before and after each inner step, and the first support loss.
 
     `loss` of (outputs, y) is the method's own where it has one; `penalty` is added to what the outer loop minimises.
+    Where outputs say more of y than a value, as a distribution does, `point` of outputs are the values.
     """
 
     predictors: list[Predictor]  # K + 1
     support_loss: Tensor | None = None
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
     penalty: Tensor | None = None
+    point: Callable[[Tensor], Tensor] | None = None
 
 
 def training_metrics(

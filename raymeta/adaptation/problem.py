@@ -281,14 +281,21 @@ class Problem:
         """Number of classes in each of a batch of episodes (0 for regression)."""
         return int(episodes.support.y.max()) + 1 if self.goal == "classification" else 0
 
-    def metrics(self, outputs: Tensor, y: Tensor, loss: Loss | None = None) -> dict[str, Tensor]:
+    def metrics(
+        self,
+        outputs: Tensor,
+        y: Tensor,
+        loss: Loss | None = None,
+        point: Callable[[Tensor], Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Loss of a prediction, accuracy or squared error where it is judged, and metrics of a person's own.
 
-        `loss` is that of a method which has its own.
+        `loss` is that of a method which has its own, and `point` of outputs are the values that they predict.
         """
         values = {"loss": (loss or self.loss)(outputs, y)}
+        outputs = outputs if point is None else point(outputs)
         values |= {name: metric(outputs, y) for name, metric in self.own_metrics.items()}
-        if self.judged and self.goal == "regression" and self.own_loss is not None:
+        if self.judged and self.goal == "regression" and (self.own_loss is not None or point is not None):
             values["mse"] = squared_error(outputs, y)
         if self.has_accuracy:
             right = (outputs.argmax(1) == y).to(outputs.dtype)  # of [n, way, ...]

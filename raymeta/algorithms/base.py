@@ -30,7 +30,7 @@ from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
 from raymeta.trackers.axes import INNER_STEP, AxisName
 from raymeta.trackers.names import OUTER_GRAD_NORM
-from raymeta.trackers.scores import ScoreName
+from raymeta.trackers.scores import OF_GOAL, ScoreName
 from raymeta.tree import Params
 
 TASK_GRADIENT = "task_gradient"
@@ -67,6 +67,10 @@ class Algorithm(ABC):
     def has_own_step(self) -> bool:
         """Whether an outer step is anything but one map of `task_gradient` and one update."""
         return type(self).step is not Algorithm.step
+
+    def score_of(self, goal: Goal) -> ScoreName:
+        """Name of its score in `SCORES` for tasks of a goal: its own, or that of the goal."""
+        return self.score or OF_GOAL[goal]
 
     def num_outputs(self, tasks: TaskSet) -> int | None:
         """Outputs of the model's head for `tasks`; None for a model that ends with features.
@@ -179,9 +183,9 @@ class Algorithm(ABC):
 
         def one(episode: Episode, noise: Noise) -> dict[str, Tensor]:
             adaptation = self.adapt(problem, learned, episode.support, noise=noise, phase=phase)
-            query, loss = episode.query, adaptation.loss
+            query, own = episode.query, (adaptation.loss, adaptation.point)
             outputs = [predict(query.x) for predict in adaptation.predictors]
-            steps = [problem.metrics(output, query.y, loss) for output in outputs]
+            steps = [problem.metrics(output, query.y, *own) for output in outputs]
             scores = {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
             return scores | ({RIGHT: outputs[-1].argmax(1) == query.y} if by_class else {})
 

@@ -102,7 +102,8 @@ def _told(left_out: dict[str, None], what: str) -> Iterator[None]:
 
 
 def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: Episode) -> Tensor:
-    """Outputs for the queries before and after each inner step [K + 1, Q, outputs]: on the CPU, in the network type."""
+    """What is predicted for the queries before and after each inner step [K + 1, Q, outputs]: on the CPU, in the
+    network type."""
     problem = blueprint.problem()
     problem.set_training(False)
     dtype = type_of(problem.model)
@@ -113,7 +114,8 @@ def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: E
     one = {name: value[0] for name, value in noise.items()}
     with torch.no_grad(), exact_attention():
         adaptation = blueprint.algorithm.adapt(problem, learned, episode.support, noise=one, phase=phase)
-        return torch.stack([predict(episode.query.x) for predict in adaptation.predictors])
+        outputs = [predict(episode.query.x) for predict in adaptation.predictors]
+        return torch.stack(outputs if adaptation.point is None else [adaptation.point(one) for one in outputs])
 
 
 def _in_type(dtype: torch.dtype, params: Params) -> Params:

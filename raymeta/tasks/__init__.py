@@ -14,6 +14,7 @@ from raymeta.system.public_names import resolved
 
 if TYPE_CHECKING:
     from raymeta.tasks.cell_table import CellTable as CellTable
+    from raymeta.tasks.gaussian_process import GaussianProcess as GaussianProcess
     from raymeta.tasks.images.cifar100 import FC100 as FC100
     from raymeta.tasks.images.cifar100 import CifarFS as CifarFS
     from raymeta.tasks.images.folder import Images as Images
@@ -28,6 +29,7 @@ _HOMES = {
     "FC100": "images.cifar100",
     "CellTable": "cell_table",
     "CifarFS": "images.cifar100",
+    "GaussianProcess": "gaussian_process",
     "Glyphs": "images.glyphs",
     "Images": "images.folder",
     "MiniImagenet": "images.mini_imagenet",

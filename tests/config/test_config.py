@@ -516,6 +516,12 @@ PINNED: dict[str, dict[str, Any]] = {
         "algorithm.name": "imaml", "algorithm.inner_steps": 16, "algorithm.inner_lr": 0.1, "algorithm.proximal": 2.0,
         "algorithm.cg_steps": 5, "meta_batch_size": 32, "tasks.query_shot": 1, "outer.lr": 0.001,
     },
+    # Müller et al. 2022; sizes for two processors
+    "gp-pfn": {
+        "tasks.name": "gaussian_process", "tasks.length_scale": [0.4, 0.4], "tasks.train_shots": [1, 20],
+        "algorithm.name": "pfn", "algorithm.bars": 100, "outer.schedule": "cosine",
+    },
+    "omniglot-5w1s-pfn": {"algorithm.name": "pfn", "tasks.way": 5, "tasks.shot": 1},
     # no paper: must run without data
     "glyphs-5w1s-maml": {"tasks.name": "glyphs", "tasks.way": 5, "tasks.shot": 1, "algorithm.name": "maml"},
     "omniglot-5w1s-siamese": {"algorithm.pair_loss": "koch", "tasks.way": 5, "tasks.shot": 1},

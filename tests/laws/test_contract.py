@@ -43,6 +43,7 @@ class Case(NamedTuple):
 MLP = {"model": "mlp", "model.hidden": [6], "model.activation": "tanh"}
 SINES = {**MLP, "tasks.shot": 4, "tasks.query_shot": 4}
 GLYPHS = {"model": "mlp", "model.hidden": [6], "model.activation": "tanh", "tasks.way": 3}
+GP = {"model": "mlp", "model.hidden": [], "tasks.train_shots": [2, 5], "tasks.shot": 4, "tasks.query_shot": 4}
 CASES: dict[str, Case] = {
     "maml": Case(options=SINES | {"algorithm.inner_lr": 0.05, "algorithm.inner_steps": 2}),
     "maml_pp": Case("glyphs", GLYPHS | {"model.norm": "batch", "algorithm.inner_steps": 2}),
@@ -71,6 +72,9 @@ CASES: dict[str, Case] = {
     ),
     "siamese": Case("glyphs", GLYPHS, lowers=False),
     "mann": Case("glyphs", GLYPHS, lowers=False),
+    "pfn": Case(
+        "gaussian_process", {**GP, "algorithm.width": 8, "algorithm.depth": 2, "algorithm.heads": 2}, lowers=False
+    ),
     "joint": Case(options=SINES | {"algorithm.test_inner_steps": 2, "algorithm.inner_lr": 0.05}),
     "baseline": Case("glyphs", GLYPHS | {"algorithm.test_inner_steps": 5}),
     "meta_weight_net": Case(
@@ -298,8 +302,7 @@ def test_a_run_ends_with_its_score(name: str, tmp_path: Path) -> None:
         algorithm=name, tasks=case.tasks, output=str(tmp_path), steps=2, meta_batch_size=2, validate_every=1,
         validation_episodes=2, test_episodes=2, **case.options,
     )  # fmt: skip
-    algorithm = load_config(overrides={"algorithm": name, "tasks": case.tasks}).config.algorithm
-    goal = "accuracy" if case.tasks == "glyphs" else "mse"
-    assert run.summary["headline"]["name"] == (algorithm.score or goal)
+    config = load_config(overrides={"algorithm": name, "tasks": case.tasks}).config
+    assert run.summary["headline"]["name"] == config.algorithm.score_of(config.tasks.goal)
     values: Tensor = torch.tensor(run.summary["by_inner_step"])
     assert values.isfinite().all()

@@ -9,10 +9,8 @@ from typing import Any
 import golden_runs
 import pytest
 
-from raymeta.presets.files import preset_names
-
 QUICK = {"sinusoid-maml"}
-PRESETS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in preset_names()]
+PRESETS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in golden_runs.PRESETS]
 
 
 def require_recorded(preset: str, found: dict[str, Any]) -> None:

@@ -132,4 +132,5 @@ def begin_scoring(
         tell_halving(notify, chunks.halve("scores", step, error))
 
     algorithm, num_classes = blueprint.algorithm, blueprint.tasks.num_classes(split)
-    return Scoring(begin, halve, split, seed, algorithm.score, algorithm.axis, num_classes, done)
+    score = algorithm.score_of(blueprint.tasks.goal)
+    return Scoring(begin, halve, split, seed, score, algorithm.axis, num_classes, done)

@@ -13,7 +13,7 @@ from raymeta.config.schema import RunConfig
 from raymeta.runs import layout
 from raymeta.sweeps.file.schema import SweepFile
 from raymeta.sweeps.file.space import Point, Space
-from raymeta.trackers.scores import OF_GOAL, SCORES, name_in, score_named
+from raymeta.trackers.scores import SCORES, name_in, score_named
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,4 @@ class Sweep:
 
 def metric_of(config: RunConfig) -> str:
     """What a trial with this configuration reports."""
-    return SCORES[config.algorithm.score or OF_GOAL[config.tasks.goal]].column
+    return SCORES[config.algorithm.score_of(config.tasks.goal)].column
