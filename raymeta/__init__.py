@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.base import ScoredAlgorithm as ScoredAlgorithm
     from raymeta.algorithms.baseline import Baseline as Baseline
     from raymeta.algorithms.cavia import CAVIA as CAVIA
+    from raymeta.algorithms.cnp import CNP as CNP
     from raymeta.algorithms.imaml import IMAML as IMAML
     from raymeta.algorithms.joint import JointTraining as JointTraining
     from raymeta.algorithms.l2l import L2L as L2L
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
     from raymeta.algorithms.meta_weight_net import MetaWeightNet as MetaWeightNet
     from raymeta.algorithms.metaoptnet import MetaOptNet as MetaOptNet
+    from raymeta.algorithms.neural_process import NP as NP
     from raymeta.algorithms.pfn import PFN as PFN
     from raymeta.algorithms.protonet import ProtoNet as ProtoNet
     from raymeta.algorithms.r2d2 import R2D2 as R2D2
@@ -72,12 +74,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "ANIL": "algorithms.anil",
     "CAVIA": "algorithms.cavia",
+    "CNP": "algorithms.cnp",
     "IMAML": "algorithms.imaml",
     "L2L": "algorithms.l2l",
     "LEO": "algorithms.leo",
     "MAML": "algorithms.maml",
     "MAMLRL": "algorithms.maml_rl",
     "MANN": "algorithms.mann",
+    "NP": "algorithms.neural_process",
     "PFN": "algorithms.pfn",
     "R2D2": "algorithms.r2d2",
     "Adaptation": "adaptation.outcome",

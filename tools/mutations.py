@@ -65,6 +65,7 @@ RULES = "tests/laws/test_inner_rules.py::test_rules_are_those_of_their_papers_di
 AGAIN = "tests/laws/test_inner_rules.py::test_steps_that_are_computed_again_keep_the_bits"
 SUMS = "tests/laws/test_sums_and_scores.py::test_"
 
+CNP = "tests/laws/test_cnp.py::test_"
 PFN = "tests/laws/test_pfn.py::test_"
 LIKELIHOODS = "tests/laws/test_likelihoods.py::test_"
 PROCESS = "tests/tasks/test_gaussian_process.py::test_"
@@ -211,6 +212,48 @@ CHANGES: dict[str, Sequence[Change]] = {
             'if self.head == "linear":\n            logits',
             "if True:\n            logits",
             f"{WHOLE}[vmap-baseline, cosine]",
+        ),
+    ],
+    "algorithms/cnp.py": [
+        (
+            "queries alone are targets",
+            "episode = Episode(episode.support, of_all(episode))",
+            "episode = Episode(episode.support, episode.query)",
+            f"{CNP}training_targets_are_support_and_query_and_scores_are_of_queries",
+        ),
+        (
+            "one mean for all classes",
+            "return means_of_classes(problem.beside(ENCODER, learned, z_SF), y, last.out_features).flatten()",
+            "return means_of_classes(problem.beside(ENCODER, learned, z_SF), 0 * y, last.out_features).flatten()",
+            f"{CNP}a_cnp_by_hand[classification]",
+        ),
+    ],
+    "algorithms/neural_process.py": [
+        (
+            "samples that do not see the queries",
+            "self.decoded(problem, learned, z_NF, whole, ",
+            "self.decoded(problem, learned, z_NF, known, ",
+            f"{CNP}the_bound_by_hand",
+        ),
+        (
+            "divergence turned round",
+            "divergence(whole, known)",
+            "divergence(known, whole)",
+            f"{CNP}the_bound_by_hand",
+        ),
+        (
+            "samples of training at test",
+            "self.samples if phase.training else self.test_samples",
+            "self.samples",
+            f"{CNP}a_prediction_is_a_mixture_over_samples_from_the_support",
+        ),
+    ],
+    "models/layers/set_encoder.py": [
+        (
+            "a sum instead of a mean",
+            "codes_SD.sum(0) / max(len(codes_SD), 1)",
+            "codes_SD.sum(0)",
+            f"{CNP}order_and_repetition_of_the_support_do_not_matter[algorithm1-regression]",
         ),
     ],
     "algorithms/pfn.py": [

@@ -24,3 +24,9 @@ def embed(problem: Problem, learned: Learned, support_x: Inputs, x: Inputs, phas
 def one_hot(y: Tensor, way: int, dtype: torch.dtype) -> Tensor:
     """Labels [n] as rows [n, W] of zeros and a one; torch's own `one_hot` fails under vmap."""
     return (y[:, None] == torch.arange(way, device=y.device)).to(dtype)
+
+
+def means_of_classes(codes_SD: Tensor, y_S: Tensor, way: int) -> Tensor:
+    """The mean of each class [W, D]; zeros for a class without examples."""
+    members_SW = one_hot(y_S, way, codes_SD.dtype)
+    return (members_SW / members_SW.sum(0).clamp(min=1)).T @ codes_SD

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from raymeta.tasks.episodes import Episode, Examples
+from raymeta.tasks.inputs import joined
+
 HALF_NORMAL_MEDIAN = 0.6744897501960817
 """Of a half-normal distribution with standard deviation 1."""
 
@@ -93,3 +96,16 @@ def bars_of(values: Tensor, count: int) -> Bars:
     """`count` bars of equal mass over `values` [m], whose ends are the least and the largest value."""
     places = torch.linspace(0, 1, count + 1, dtype=torch.float64)
     return Bars(torch.quantile(values.double(), places).to(values.dtype))
+
+
+def divergence(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    """KL of independent normal distributions with means and standard deviations [Z], the first against the second."""
+    (mean, std), (other_mean, other_std) = first, second
+    ratio = (std / other_std).square()
+    return ((((mean - other_mean) / other_std).square() + ratio - 1 - ratio.log()) / 2).sum()
+
+
+def of_all(episode: Episode) -> Examples:
+    """Support and query as one set of targets, the support first."""
+    support, query = episode
+    return Examples(joined(support.x, query.x), torch.cat([support.y, query.y]))

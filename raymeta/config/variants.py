@@ -39,6 +39,8 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "siamese": "raymeta.algorithms.siamese:Siamese",
         "relation": "raymeta.algorithms.relation:RelationNet",
         "mann": "raymeta.algorithms.mann:MANN",
+        "cnp": "raymeta.algorithms.cnp:CNP",
+        "np": "raymeta.algorithms.neural_process:NP",
         "pfn": "raymeta.algorithms.pfn:PFN",
         "meta_weight_net": "raymeta.algorithms.meta_weight_net:MetaWeightNet",
         "joint": "raymeta.algorithms.joint:JointTraining",

@@ -516,6 +516,14 @@ PINNED: dict[str, dict[str, Any]] = {
         "algorithm.name": "imaml", "algorithm.inner_steps": 16, "algorithm.inner_lr": 0.1, "algorithm.proximal": 2.0,
         "algorithm.cg_steps": 5, "meta_batch_size": 32, "tasks.query_shot": 1, "outer.lr": 0.001,
     },
+    # Garnelo et al. 2018, section 4.1 and code; arXiv:1807.01622
+    "gp-cnp": {
+        "tasks.name": "gaussian_process", "tasks.length_scale": [0.4, 0.4], "tasks.noise": [0.02, 0.02],
+        "tasks.train_shots": [1, 10], "algorithm.name": "cnp", "algorithm.hidden": 128, "outer.lr": 0.0001,
+        "meta_batch_size": 64, "steps": 200000,
+    },
+    "gp-np": {"tasks.name": "gaussian_process", "tasks.train_shots": [1, 10], "algorithm.name": "np"},
+    "omniglot-5w1s-cnp": {"algorithm.name": "cnp", "tasks.way": 5, "tasks.shot": 1},
     # Müller et al. 2022; sizes for two processors
     "gp-pfn": {
         "tasks.name": "gaussian_process", "tasks.length_scale": [0.4, 0.4], "tasks.train_shots": [1, 20],

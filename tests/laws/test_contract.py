@@ -72,6 +72,10 @@ CASES: dict[str, Case] = {
     ),
     "siamese": Case("glyphs", GLYPHS, lowers=False),
     "mann": Case("glyphs", GLYPHS, lowers=False),
+    "cnp": Case("gaussian_process", {**GP, "algorithm.hidden": 8}, lowers=False),
+    "np": Case(
+        "gaussian_process", {**GP, "algorithm.hidden": 8, "algorithm.latent": 3, "algorithm.samples": 2}, lowers=False
+    ),
     "pfn": Case(
         "gaussian_process", {**GP, "algorithm.width": 8, "algorithm.depth": 2, "algorithm.heads": 2}, lowers=False
     ),

@@ -80,7 +80,7 @@ def test_the_loss_is_the_likelihood_of_the_queries(goal: Any) -> None:
     expected = F.cross_entropy(outputs, episode.query.y) if goal == KINDS[0] else BARS.nll(outputs, episode.query.y)
     learned = SMALL.init(problem, problem.initial_params(), torch.Generator())
     loss, _ = SMALL.task_loss(problem, learned, episode, noise={}, phase=Phase(way=WAY))
-    assert float(loss) == pytest.approx(float(expected), rel=1e-12)
+    assert loss.item() == pytest.approx(float(expected), rel=1e-12)
     scores = SMALL.scores(problem, learned, stack_episodes([episode]), noise={}, phase=Phase(training=False))
     assert float(scores["loss"]) == pytest.approx(float(expected), rel=1e-12)
     if goal == "regression":
