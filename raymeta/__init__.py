@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.relation import RelationNet as RelationNet
     from raymeta.algorithms.reptile import Reptile as Reptile
     from raymeta.algorithms.siamese import Siamese as Siamese
+    from raymeta.algorithms.snail import SNAIL as SNAIL
     from raymeta.api.evaluate import meta_test as meta_test
     from raymeta.api.gradient import meta_gradient as meta_gradient
     from raymeta.api.load import RunView as RunView
@@ -84,6 +85,7 @@ _HOMES = {
     "NP": "algorithms.neural_process",
     "PFN": "algorithms.pfn",
     "R2D2": "algorithms.r2d2",
+    "SNAIL": "algorithms.snail",
     "Adaptation": "adaptation.outcome",
     "Adapted": "use.adapted",
     "Algorithm": "algorithms.base",

@@ -65,6 +65,7 @@ RULES = "tests/laws/test_inner_rules.py::test_rules_are_those_of_their_papers_di
 AGAIN = "tests/laws/test_inner_rules.py::test_steps_that_are_computed_again_keep_the_bits"
 SUMS = "tests/laws/test_sums_and_scores.py::test_"
 
+SNAIL = "tests/laws/test_snail.py::test_"
 CNP = "tests/laws/test_cnp.py::test_"
 PFN = "tests/laws/test_pfn.py::test_"
 LIKELIHOODS = "tests/laws/test_likelihoods.py::test_"
@@ -212,6 +213,32 @@ CHANGES: dict[str, Sequence[Change]] = {
             'if self.head == "linear":\n            logits',
             "if True:\n            logits",
             f"{WHOLE}[vmap-baseline, cosine]",
+        ),
+    ],
+    "algorithms/snail.py": [
+        (
+            "attention to later places",
+            "places[:, None] >= places",
+            "places[:, None] >= 0 * places",
+            f"{SNAIL}no_place_sees_a_later_one[attention]",
+        ),
+        (
+            "dilations from 2",
+            "2**block))",
+            "2 ** (block + 1)))",
+            f"{SNAIL}convolutions_alone_see_the_whole_sequence[4]",
+        ),
+        (
+            "one place too early",
+            "earlier_SC[num_before]",
+            "earlier_SC[num_before - 1]",
+            f"{SNAIL}shared_places_are_those_of_whole_sequences",
+        ),
+        (
+            "queries tell their label",
+            "untold_QF = F.pad(z_QF, (0, way))",
+            "untold_QF = F.pad(z_QF, (0, way), value=1.0)",
+            f"{SNAIL}labels_of_the_support_stand_in_the_sequence_in_the_drawn_order",
         ),
     ],
     "algorithms/cnp.py": [

@@ -39,6 +39,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "siamese": "raymeta.algorithms.siamese:Siamese",
         "relation": "raymeta.algorithms.relation:RelationNet",
         "mann": "raymeta.algorithms.mann:MANN",
+        "snail": "raymeta.algorithms.snail:SNAIL",
         "cnp": "raymeta.algorithms.cnp:CNP",
         "np": "raymeta.algorithms.neural_process:NP",
         "pfn": "raymeta.algorithms.pfn:PFN",

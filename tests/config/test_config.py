@@ -524,6 +524,17 @@ PINNED: dict[str, dict[str, Any]] = {
     },
     "gp-np": {"tasks.name": "gaussian_process", "tasks.train_shots": [1, 10], "algorithm.name": "np"},
     "omniglot-5w1s-cnp": {"algorithm.name": "cnp", "tasks.way": 5, "tasks.shot": 1},
+    # Mishra et al. 2018, section 5.1 and appendix
+    "omniglot-5w1s-snail": {
+        "algorithm.name": "snail", "algorithm.scale": 1, "tasks.way": 5, "tasks.shot": 1, "meta_batch_size": 32,
+        "outer.optimizer": "adam", "outer.lr": 0.001,
+    },
+    # Santoro et al. 2016, section 4: ten instances of each of five classes
+    "omniglot-5w1s-mann": {
+        "algorithm.name": "mann", "algorithm.hidden": 200, "algorithm.memory_slots": 128, "algorithm.memory_width": 40,
+        "algorithm.read_heads": 4, "tasks.way": 5, "tasks.shot": 1, "tasks.query_shot": 9, "meta_batch_size": 16,
+        "steps": 100000, "model.hidden": [], "outer.lr": 0.0001,
+    },
     # Müller et al. 2022; sizes for two processors
     "gp-pfn": {
         "tasks.name": "gaussian_process", "tasks.length_scale": [0.4, 0.4], "tasks.train_shots": [1, 20],

@@ -72,6 +72,7 @@ CASES: dict[str, Case] = {
     ),
     "siamese": Case("glyphs", GLYPHS, lowers=False),
     "mann": Case("glyphs", GLYPHS, lowers=False),
+    "snail": Case("glyphs", {**GLYPHS, "algorithm.scale": 32}, lowers=False),
     "cnp": Case("gaussian_process", {**GP, "algorithm.hidden": 8}, lowers=False),
     "np": Case(
         "gaussian_process", {**GP, "algorithm.hidden": 8, "algorithm.latent": 3, "algorithm.samples": 2}, lowers=False
