@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.baseline import Baseline as Baseline
     from raymeta.algorithms.cavia import CAVIA as CAVIA
     from raymeta.algorithms.cnp import CNP as CNP
+    from raymeta.algorithms.hsml import HSML as HSML
     from raymeta.algorithms.imaml import IMAML as IMAML
     from raymeta.algorithms.joint import JointTraining as JointTraining
     from raymeta.algorithms.l2l import L2L as L2L
@@ -76,6 +77,7 @@ _HOMES = {
     "ANIL": "algorithms.anil",
     "CAVIA": "algorithms.cavia",
     "CNP": "algorithms.cnp",
+    "HSML": "algorithms.hsml",
     "IMAML": "algorithms.imaml",
     "L2L": "algorithms.l2l",
     "LEO": "algorithms.leo",

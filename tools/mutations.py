@@ -65,6 +65,7 @@ RULES = "tests/laws/test_inner_rules.py::test_rules_are_those_of_their_papers_di
 AGAIN = "tests/laws/test_inner_rules.py::test_steps_that_are_computed_again_keep_the_bits"
 SUMS = "tests/laws/test_sums_and_scores.py::test_"
 
+HSML = "tests/laws/test_hsml.py::test_"
 SNAIL = "tests/laws/test_snail.py::test_"
 CNP = "tests/laws/test_cnp.py::test_"
 PFN = "tests/laws/test_pfn.py::test_"
@@ -213,6 +214,48 @@ CHANGES: dict[str, Sequence[Change]] = {
             'if self.head == "linear":\n            logits',
             "if True:\n            logits",
             f"{WHOLE}[vmap-baseline, cosine]",
+        ),
+    ],
+    "algorithms/hsml.py": [
+        (
+            "a start without modulation",
+            "{name: eta * learned.params[name] for name, eta in pieces",
+            "{name: learned.params[name] for name, eta in pieces",
+            f"{HSML}the_start_is_the_formula",
+        ),
+        (
+            "assignment by distance",
+            "(task_E - self.centres).square().sum(1) / (2 * self.sigma)",
+            "(task_E - self.centres).square().sum(1).sqrt() / (2 * self.sigma)",
+            f"{HSML}the_start_is_the_formula",
+        ),
+        (
+            "gates over leaves",
+            "self.gate(leaf_CE).softmax(1)",
+            "self.gate(leaf_CE).softmax(0)",
+            f"{HSML}the_start_is_the_formula",
+        ),
+        (
+            "no error of the auto-encoder",
+            "penalty=self.reconstruction * error",
+            "penalty=0 * error",
+            f"{HSML}the_outer_loss_has_the_error_of_the_auto_encoder",
+        ),
+    ],
+    "models/layers/gru.py": [
+        (
+            "update turned round",
+            "(1 - update) * new + update * state",
+            "update * new + (1 - update) * state",
+            f"{HSML}the_recurrent_unit_is_that_of_torch",
+        ),
+    ],
+    "tasks/mixture.py": [
+        (
+            "phase inside of the sine",
+            "amplitude * np.sin(frequency * x) + shift",
+            "amplitude * np.sin(frequency * x + shift)",
+            "tests/tasks/test_mixture.py::test_every_task_is_a_function_of_its_family",
         ),
     ],
     "algorithms/snail.py": [

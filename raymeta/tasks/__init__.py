@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from raymeta.tasks.images.glyphs import Glyphs as Glyphs
     from raymeta.tasks.images.mini_imagenet import MiniImagenet as MiniImagenet
     from raymeta.tasks.images.omniglot.task_set import Omniglot as Omniglot
+    from raymeta.tasks.mixture import Mixture as Mixture
     from raymeta.tasks.navigation import Navigation as Navigation
     from raymeta.tasks.quadratics import Quadratics as Quadratics
     from raymeta.tasks.sinusoid import Sinusoid as Sinusoid
@@ -33,6 +34,7 @@ _HOMES = {
     "Glyphs": "images.glyphs",
     "Images": "images.folder",
     "MiniImagenet": "images.mini_imagenet",
+    "Mixture": "mixture",
     "Navigation": "navigation",
     "Omniglot": "images.omniglot.task_set",
     "Quadratics": "quadratics",

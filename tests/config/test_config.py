@@ -524,6 +524,14 @@ PINNED: dict[str, dict[str, Any]] = {
     },
     "gp-np": {"tasks.name": "gaussian_process", "tasks.train_shots": [1, 10], "algorithm.name": "np"},
     "omniglot-5w1s-cnp": {"algorithm.name": "cnp", "tasks.way": 5, "tasks.shot": 1},
+    # Yao et al. 2019, section 5.1 and appendix
+    "mixture-hsml": {
+        "tasks.name": "mixture", "tasks.shot": 10, "tasks.train_query_shot": 10, "algorithm.name": "hsml",
+        "algorithm.inner_lr": 0.001, "algorithm.inner_steps": 5, "algorithm.embedding": 40, "algorithm.leaves": 4,
+        "algorithm.parents": 2, "algorithm.sigma": 2.0, "algorithm.reconstruction": 0.01, "meta_batch_size": 25,
+        "steps": 70000, "outer.lr": 0.001,
+    },
+    "omniglot-5w1s-hsml": {"algorithm.name": "hsml", "algorithm.sigma": 10.0, "tasks.way": 5, "tasks.shot": 1},
     # Mishra et al. 2018, section 5.1 and appendix
     "omniglot-5w1s-snail": {
         "algorithm.name": "snail", "algorithm.scale": 1, "tasks.way": 5, "tasks.shot": 1, "meta_batch_size": 32,

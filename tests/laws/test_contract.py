@@ -72,6 +72,10 @@ CASES: dict[str, Case] = {
     ),
     "siamese": Case("glyphs", GLYPHS, lowers=False),
     "mann": Case("glyphs", GLYPHS, lowers=False),
+    "hsml": Case(options=SINES | {"algorithm.inner_lr": 0.05, "algorithm.inner_steps": 2, "algorithm.embedding": 5}),
+    "metail": Case(
+        "glyphs", GLYPHS | {"algorithm.inner_lr": 0.05, "algorithm.embedding": 5, "algorithm.encoder": "mean"}
+    ),
     "snail": Case("glyphs", {**GLYPHS, "algorithm.scale": 32}, lowers=False),
     "cnp": Case("gaussian_process", {**GP, "algorithm.hidden": 8}, lowers=False),
     "np": Case(

@@ -93,6 +93,7 @@ def test_standardized_features_are_those_of_the_support() -> None:
     z, q = standardized(support, x)
     torch.testing.assert_close(z.mean(0), torch.zeros(4).double(), rtol=0, atol=1e-12)
     torch.testing.assert_close(z.std(0, correction=0), torch.ones(4).double(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(q, (x - support.mean(0)) / support.std(0, correction=0), rtol=1e-5, atol=1e-6)
     moved = standardized(5 * support - 3, 5 * x - 3)
     torch.testing.assert_close(moved[1], q, rtol=1e-5, atol=1e-6)
     assert torch.equal(standardized(torch.ones(3, 2), torch.ones(3, 2))[1], torch.zeros(3, 2))
