@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.base import ScoredAlgorithm as ScoredAlgorithm
     from raymeta.algorithms.baseline import Baseline as Baseline
     from raymeta.algorithms.cavia import CAVIA as CAVIA
+    from raymeta.algorithms.cnaps import CNAPs as CNAPs
     from raymeta.algorithms.cnp import CNP as CNP
     from raymeta.algorithms.hsml import HSML as HSML
     from raymeta.algorithms.imaml import IMAML as IMAML
@@ -93,6 +94,7 @@ _HOMES = {
     "Algorithm": "algorithms.base",
     "Baseline": "algorithms.baseline",
     "Beside": "models.layers.beside",
+    "CNAPs": "algorithms.cnaps",
     "DescentAlgorithm": "algorithms.base",
     "Episode": "tasks.episodes",
     "Examples": "tasks.episodes",

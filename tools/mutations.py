@@ -65,11 +65,13 @@ RULES = "tests/laws/test_inner_rules.py::test_rules_are_those_of_their_papers_di
 AGAIN = "tests/laws/test_inner_rules.py::test_steps_that_are_computed_again_keep_the_bits"
 SUMS = "tests/laws/test_sums_and_scores.py::test_"
 
+CNAPS = "tests/laws/test_cnaps.py::test_"
 HSML = "tests/laws/test_hsml.py::test_"
 SNAIL = "tests/laws/test_snail.py::test_"
 CNP = "tests/laws/test_cnp.py::test_"
 PFN = "tests/laws/test_pfn.py::test_"
 LIKELIHOODS = "tests/laws/test_likelihoods.py::test_"
+TABLES = "tests/tasks/test_tabular_prior.py::test_"
 PROCESS = "tests/tasks/test_gaussian_process.py::test_"
 
 Change = tuple[str, str, str, str]
@@ -216,6 +218,29 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{WHOLE}[vmap-baseline, cosine]",
         ),
     ],
+    "algorithms/cnaps.py": [
+        (
+            "a body that learns",
+            "body.requires_grad_(False)",
+            "body.requires_grad_(True)",
+            f"{CNAPS}a_frozen_body_is_that_of_the_run_it_starts_from",
+        ),
+        (
+            "scales around 0",
+            "return 1 + gamma_C, beta_C",
+            "return gamma_C, beta_C",
+            f"{CNAPS}without_modulation_the_body_is_bit_for_bit_the_same",
+        ),
+        ("no bias", "+ bias_W", "+ 0 * bias_W", f"{CNAPS}heads_are_written_for_each_class"),
+    ],
+    "adaptation/film.py": [
+        (
+            "shifts are not scaled",
+            "own_gamma * bias + own_beta",
+            "bias + own_beta",
+            f"{CNAPS}film_is_a_scale_and_a_shift_of_what_a_layer_gives",
+        ),
+    ],
     "algorithms/hsml.py": [
         (
             "a start without modulation",
@@ -248,6 +273,28 @@ CHANGES: dict[str, Sequence[Change]] = {
             "(1 - update) * new + update * state",
             "update * new + (1 - update) * state",
             f"{HSML}the_recurrent_unit_is_that_of_torch",
+        ),
+    ],
+    "tasks/sizes.py": [
+        (
+            "the most is never drawn",
+            "(most - least + 1)",
+            "(most - least)",
+            f"{TABLES}sizes_are_those_of_the_step_and_a_batch_is_its_tasks",
+        ),
+    ],
+    "tasks/tabular_prior.py": [
+        (
+            "labels in the order of values",
+            ", axis=1)[rng.permutation(way)]",
+            ", axis=1)",
+            f"{TABLES}features_tell_about_classes_and_labels_are_in_random_order",
+        ),
+        (
+            "all features in every table",
+            "x_NF[:, rng.integers(2, self.features + 1) :] = 0",
+            "x_NF[:, rng.integers(2, self.features + 1) :] *= 1",
+            f"{TABLES}tables_have_from_two_to_all_features_and_zeros_for_the_rest",
         ),
     ],
     "tasks/mixture.py": [
@@ -407,8 +454,8 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "one size for all steps",
-            'if split != "train" or least == most:',
-            "if True:",
+            "drawn_for_step(split, step, *self.train_shots)",
+            "self.shot",
             f"{PROCESS}training_sizes_are_drawn_by_step_and_those_of_tests_are_not",
         ),
     ],

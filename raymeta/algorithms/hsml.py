@@ -20,11 +20,10 @@ from raymeta.adaptation.outcome import Adaptation, Predictor
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import Algorithm
 from raymeta.models.base import ModelSpec
-from raymeta.models.conv4 import Conv4
 from raymeta.models.layers.beside import Beside
 from raymeta.models.layers.gru import GRU
 from raymeta.models.layers.set_encoder import perceptron
-from raymeta.models.shapes import require_one, require_outputs
+from raymeta.models.reader import reader_of
 from raymeta.options import STRICT
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.episodes import Examples, Noise
@@ -33,8 +32,6 @@ from raymeta.tree import Params
 
 READER, ENCODER, DECODER, TREE, GATE = "reader", "encoder", "decoder", "tree", "gate"
 """Names of the networks beside the model."""
-READER_WIDTH = 32
-"""Features of an image that an embedding reads."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -85,9 +82,7 @@ class HSML(Algorithm):
 
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
         body = super().network(spec, tasks)
-        shape = require_one("hsml", tasks.input_shape)
-        reader = Conv4(width=READER_WIDTH, norm="none").build(shape, None) if len(shape) == 3 else nn.Flatten()
-        features = require_outputs("the reader", reader, shape, None).shape[1] if len(shape) == 3 else math.prod(shape)
+        reader, features = reader_of(tasks.input_shape)
         num_params = sum(p.numel() for p in body.parameters())
         return Beside(body, **{READER: reader}, **self.networks(features + (self.num_outputs(tasks) or 0), num_params))
 

@@ -39,6 +39,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "siamese": "raymeta.algorithms.siamese:Siamese",
         "relation": "raymeta.algorithms.relation:RelationNet",
         "mann": "raymeta.algorithms.mann:MANN",
+        "cnaps": "raymeta.algorithms.cnaps:CNAPs",
         "hsml": "raymeta.algorithms.hsml:HSML",
         "metail": "raymeta.algorithms.hsml:HSML",
         "snail": "raymeta.algorithms.snail:SNAIL",
@@ -65,6 +66,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "cifar_fs": "raymeta.tasks.images.cifar100:CifarFS",
         "fc100": "raymeta.tasks.images.cifar100:FC100",
         "mini_imagenet": "raymeta.tasks.images.mini_imagenet:MiniImagenet",
+        "tabular_prior": "raymeta.tasks.tabular_prior:TabularPrior",
     },
     "model": {
         "mlp": "raymeta.models.mlp:MLP",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from raymeta.tasks.navigation import Navigation as Navigation
     from raymeta.tasks.quadratics import Quadratics as Quadratics
     from raymeta.tasks.sinusoid import Sinusoid as Sinusoid
+    from raymeta.tasks.tabular_prior import TabularPrior as TabularPrior
 
 _HOMES = {
     "FC100": "images.cifar100",
@@ -39,6 +40,7 @@ _HOMES = {
     "Omniglot": "images.omniglot.task_set",
     "Quadratics": "quadratics",
     "Sinusoid": "sinusoid",
+    "TabularPrior": "tabular_prior",
 }
 __all__ = list(_HOMES)
 

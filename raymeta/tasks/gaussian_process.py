@@ -15,17 +15,15 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.errors import DataError
-from raymeta.keys import Split, TaskKey, uniforms
+from raymeta.keys import Split, TaskKey
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Size, one_task
 from raymeta.tasks.inputs import only
+from raymeta.tasks.sizes import drawn_for_step, size_of
 from raymeta.tree import FloatArray
 
 Range = tuple[PositiveFloat, PositiveFloat]
-_SIZES = 2**64 - 1
-"""Index of the key that a step's size is drawn from, which no task has."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -79,21 +77,15 @@ class GaussianProcess(TaskSet):
         return Size(1, self.train_shots[1] if split == "train" else self.shot, self.query_shot)
 
     def size_at(self, split: Split, step: int) -> Size:
-        size, (least, most) = self.size(split), self.train_shots
-        if split != "train" or least == most:
-            return size
-        ((draw,),) = uniforms([TaskKey(0, split, step, _SIZES)], 1)
-        return size._replace(shot=least + int(draw * (most - least + 1)))
+        size = self.size(split)
+        return size._replace(shot=drawn_for_step(split, step, *self.train_shots)) if split == "train" else size
 
     def episode(self, key: TaskKey) -> Episode:
         support, query = self.episodes([key])
         return Episode(one_task(support, 0), one_task(query, 0))
 
     def episodes(self, keys: Sequence[TaskKey]) -> Episode:
-        sizes = {self.size_at(split, step) for split, step in {(key.split, key.step) for key in keys}}
-        if len(sizes) > 1:
-            raise DataError("gaussian_process: tasks of these steps differ in size; ask for one step at a time")
-        (size,) = sizes
+        size = size_of(self, keys)
         x_TND, y_TN1 = self._drawn(keys, size.shot + size.query_shot)
         sides = [torch.from_numpy(v.astype(np.float32)) for v in (x_TND, y_TN1)]
         return Episode(

@@ -524,6 +524,7 @@ PINNED: dict[str, dict[str, Any]] = {
     },
     "gp-np": {"tasks.name": "gaussian_process", "tasks.train_shots": [1, 10], "algorithm.name": "np"},
     "omniglot-5w1s-cnp": {"algorithm.name": "cnp", "tasks.way": 5, "tasks.shot": 1},
+    "omniglot-5w1s-cnaps": {"algorithm.name": "cnaps", "tasks.way": 5, "tasks.shot": 1, "outer.lr": 0.001},
     # Yao et al. 2019, section 5.1 and appendix
     "mixture-hsml": {
         "tasks.name": "mixture", "tasks.shot": 10, "tasks.train_query_shot": 10, "algorithm.name": "hsml",
@@ -548,6 +549,7 @@ PINNED: dict[str, dict[str, Any]] = {
         "tasks.name": "gaussian_process", "tasks.length_scale": [0.4, 0.4], "tasks.train_shots": [1, 20],
         "algorithm.name": "pfn", "algorithm.bars": 100, "outer.schedule": "cosine",
     },
+    "tabular-pfn": {"tasks.name": "tabular_prior", "algorithm.name": "pfn", "algorithm.standardize": True},
     "omniglot-5w1s-pfn": {"algorithm.name": "pfn", "tasks.way": 5, "tasks.shot": 1},
     # no paper: must run without data
     "glyphs-5w1s-maml": {"tasks.name": "glyphs", "tasks.way": 5, "tasks.shot": 1, "algorithm.name": "maml"},

@@ -44,6 +44,7 @@ MLP = {"model": "mlp", "model.hidden": [6], "model.activation": "tanh"}
 SINES = {**MLP, "tasks.shot": 4, "tasks.query_shot": 4}
 GLYPHS = {"model": "mlp", "model.hidden": [6], "model.activation": "tanh", "tasks.way": 3}
 GP = {"model": "mlp", "model.hidden": [], "tasks.train_shots": [2, 5], "tasks.shot": 4, "tasks.query_shot": 4}
+TABLES = {**MLP, "tasks.train_shots": [2, 3], "tasks.shot": 3, "tasks.query_shot": 2, "tasks.features": 3}
 CASES: dict[str, Case] = {
     "maml": Case(options=SINES | {"algorithm.inner_lr": 0.05, "algorithm.inner_steps": 2}),
     "maml_pp": Case("glyphs", GLYPHS | {"model.norm": "batch", "algorithm.inner_steps": 2}),
@@ -72,6 +73,7 @@ CASES: dict[str, Case] = {
     ),
     "siamese": Case("glyphs", GLYPHS, lowers=False),
     "mann": Case("glyphs", GLYPHS, lowers=False),
+    "cnaps": Case("tabular_prior", TABLES | {"algorithm.hidden": 6}, lowers=False),
     "hsml": Case(options=SINES | {"algorithm.inner_lr": 0.05, "algorithm.inner_steps": 2, "algorithm.embedding": 5}),
     "metail": Case(
         "glyphs", GLYPHS | {"algorithm.inner_lr": 0.05, "algorithm.embedding": 5, "algorithm.encoder": "mean"}

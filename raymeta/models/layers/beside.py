@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+BODY = "body."
+"""What names of a model's parameters begin with where it stands beside others."""
+
 
 class Beside(nn.Module):
     """A model `body` with further networks, which `Problem.beside` calls by their names.
