@@ -810,6 +810,12 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{LAWS}running_statistics_move_towards_the_mean_of_batches",
         ),
         (
+            "a mean over the tasks of a shard",
+            "return losses.sum(), metrics",
+            "return losses.mean(), metrics",
+            "tests/laws/test_contract.py::test_side_by_side_equals_one_after_another[cnp-task_gradient]",
+        ),
+        (
             "scores on the support set",
             "outputs = [predict(query.x) for",
             "query = episode.support\n            outputs = [predict(query.x) for",

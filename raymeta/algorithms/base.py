@@ -54,6 +54,9 @@ class Algorithm(ABC):
     """whether the model is taken apart into a body and a head"""
     uses_class_ids: ClassVar[bool] = False
     """whether training needs `Examples.class_id`"""
+    at_once: ClassVar[bool] = False
+    """whether the gradient of a shard is taken once, of the sum of its losses: for methods whose loss holds no
+    derivative, since a gradient for each task is as large as the network"""
     outer: ClassVar[Mapping[str, Any]] = {}
     """outer-optimiser settings that replace the general defaults for this method"""
     predicts: ClassVar[bool] = True
@@ -148,8 +151,8 @@ class Algorithm(ABC):
         """A whole shard: what the method `function` gives, its sums and metrics added over tasks, in float64.
 
         `episodes`, `noise` and `rows` have a leading task dimension; a method that is given rows takes those of its
-        task as `rows`. Always grad inside, vmap outside: the other order is silently wrong at second order for fused
-        normalisation.
+        task as `rows`. Grad inside, vmap outside, unless a method is `at_once`: the other order is silently wrong at
+        second order for fused normalisation.
         """
         method: Callable[..., Part] = getattr(self, function)
 
@@ -161,8 +164,26 @@ class Algorithm(ABC):
             return method(problem, learned, episode, noise=noise, rows=own, phase=phase)
 
         phase = phase._replace(way=phase.way or problem.way_of(episodes))
+        if self.at_once and function == TASK_GRADIENT and problem.vectorize == "vmap" and not learned.state:
+            return self._gradient_of_sum(problem, learned, episodes, noise, phase)
         drawn = noise if rows is None else noise | {_ROW + name: value for name, value in rows.items()}
         return problem.sum_over_tasks(one, episodes, drawn)
+
+    def _gradient_of_sum(
+        self, problem: Problem, learned: Learned, episodes: Episode, noise: Noise, phase: Phase
+    ) -> Part:
+        """The sum of `task_gradient` over tasks; grad outside of vmap is right here, as no loss holds a derivative."""
+
+        def loss_of(params: Params) -> tuple[Tensor, dict[str, Tensor]]:
+            now = learned._replace(params=params)
+            losses, metrics = problem.map_over_tasks(
+                lambda episode, own: self.task_loss(problem, now, episode, noise=own, phase=phase), episodes, noise
+            )
+            return losses.sum(), metrics
+
+        gradient, (_, metrics) = gradient_and_value(loss_of, learned.params, has_aux=True)
+        sums = {name: value.double() for name, value in gradient.items()}
+        return Part(sums, {name: value.sum(0, dtype=torch.float64) for name, value in metrics.items()})
 
     def step(self, outer: Outer, compute: Compute, phase: Phase) -> dict[str, float]:
         """One outer step, on the driver; returns metrics besides those of the tasks.

@@ -48,6 +48,7 @@ class CNP(Algorithm):
     2. In classification the queries alone are targets.
     """
 
+    at_once: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-4}
 
     hidden: PositiveInt = 128

@@ -55,6 +55,7 @@ class NP(Algorithm):
 
     goals: ClassVar[tuple[Goal, ...]] = ("regression",)
     score: ClassVar[ScoreName | None] = "nll"
+    at_once: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-4}
 
     hidden: PositiveInt = 128

@@ -55,6 +55,7 @@ class PFN(Algorithm):
     4. The default size is 128 wide and 4 deep, for processors; the paper's is 512 wide and 6 deep.
     """
 
+    at_once: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 3e-4, "schedule": "cosine", "clip_norm": 1.0}
 
     width: PositiveInt = 128

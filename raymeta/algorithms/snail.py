@@ -52,6 +52,7 @@ class SNAIL(Algorithm):
     """
 
     goals: ClassVar[tuple[Goal, ...]] = ("classification",)
+    at_once: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3}
 
     scale: PositiveInt = 1
