@@ -109,7 +109,7 @@ class HSML(Algorithm):
         trajectory = descend(
             lambda theta: problem.loss(problem.predict(with_theta(theta), support.x, phase), support.y),
             start,
-            self.inner_lr,
+            lambda step: self.inner_lr,
             num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
             first_order=self.first_order,
         )
