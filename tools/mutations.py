@@ -819,8 +819,6 @@ CHANGES: dict[str, Sequence[Change]] = {
             "scores on the support set",
             "outputs = [predict(query.x) for",
             "query = episode.support\n            outputs = [predict(query.x) for",
-            "steps = [problem.metrics(predict(query.x), query.y, *own)",
-            "query = episode.support\n            steps = [problem.metrics(predict(query.x), query.y, *own)",
             f"{WHOLE}[vmap-maml]",
         ),
     ],

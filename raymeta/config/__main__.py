@@ -1,12 +1,14 @@
-"""Look at configurations: `python -m raymeta.config check|explain|diff|schema`."""
+"""Look at configurations: `python -m raymeta.config check|explain|diff|schema|algorithms`."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from raymeta.config.catalogue import CATALOGUE, RULES, candidates
 from raymeta.config.class_options import REQUIRED, Option, schema_of
 from raymeta.config.describe import all_keys, run_options, section_options
 from raymeta.config.layers import read_layer
@@ -34,13 +36,18 @@ def main(argv: list[str] | None = None) -> int:
     for command in (check, diff):
         command.add_argument("--trust", action="store_true", help="import the code that a run's folder names")
     schema = commands.add_parser("schema", help="print a JSON schema for editors")
-    add_verbose(check, explain, diff, schema)
+    algorithms = commands.add_parser("algorithms", help="what each method learns, costs and is good for")
+    algorithms.add_argument("--for", dest="wanted", metavar="TEXT", help="name candidates: '5 classes, "
+                            "3 images each, no GPU', 'regression, moderate', 'any number of classes'")  # fmt: skip
+    algorithms.add_argument("--markdown", action="store_true", help="as the page docs/algorithms.md")
+    add_verbose(check, explain, diff, schema, algorithms)
     arguments = parser.parse_args(argv)
     actions = {
         "check": lambda: _check(arguments.sources, arguments.trust),
         "explain": lambda: _explain(arguments.key),
         "diff": lambda: _diff(*arguments.sources, trust=arguments.trust),
         "schema": _schema,
+        "algorithms": lambda: _algorithms(arguments.wanted, arguments.markdown),
     }
     return run_command("config", actions[arguments.command], verbose=arguments.verbose)
 
@@ -112,6 +119,52 @@ def _diff(first: str, second: str, *, trust: bool) -> int:
     if not keys:
         print("no difference")
     return 0
+
+
+def _algorithms(wanted: str | None, markdown: bool) -> int:
+    asked, names = ([], list(CATALOGUE)) if wanted is None else candidates(wanted)
+    if wanted is not None:
+        print(f"understood: {', '.join(wish.text for wish in asked)}")
+    if not names:
+        raise ConfigError("no method meets all of that: leave something out")
+    if markdown:
+        print(_page(names))
+        return 0
+    for name in names:
+        entry = CATALOGUE[name]
+        print(f"{name} ({entry.paper}): learns {entry.learns}")
+        print(f"    choose it when {entry.choose}" if wanted is None else f"    {entry.choose}")
+        print(
+            f"    adapting: {entry.inner_cost}; memory: {entry.memory}; cost {entry.cost}; set first: {entry.set_first}"
+        )
+    return 0
+
+
+def _page(names: Sequence[str]) -> str:
+    """The catalogue as a page of the documentation."""
+    head = "| method | paper | learns | adapting to a task | memory | cost | set first | choose it when |"
+    rows = [
+        f"| `{name}` | {e.paper} | {e.learns} | {e.inner_cost} | {e.memory} | {e.cost} | {e.set_first} | {e.choose} |"
+        for name, e in ((name, CATALOGUE[name]) for name in names)
+    ]
+    rules = [f"- {example}" for example, _, _ in RULES]
+    return "\n".join(
+        [
+            "# Methods",
+            "",
+            "Written by `raymeta config algorithms --markdown`. `raymeta config algorithms --for TEXT` chooses.",
+            "",
+            head,
+            "|---" * 8 + "|",
+            *rows,
+            "",
+            "## How candidates are named",
+            "",
+            "The text is parts between commas, each of which must be met. Cheaper methods come first. Understood are:",
+            "",
+            *rules,
+        ]
+    )
 
 
 def _schema() -> int:
