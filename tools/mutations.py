@@ -513,18 +513,6 @@ CHANGES: dict[str, Sequence[Change]] = {
     ],
     "algorithms/maml.py": [
         (
-            "first order ignored",
-            "first_order=self.first_order",
-            "first_order=False",
-            f"{LAWS}maml_on_matrix_quadratics",
-        ),
-        (
-            "always first order",
-            "first_order=self.first_order",
-            "first_order=True",
-            f"{LAWS}maml_on_matrix_quadratics",
-        ),
-        (
             "step weights of recomputed steps turned round",
             "enumerate(self.step_weights, start=1)",
             "enumerate(reversed(self.step_weights), start=1)",
@@ -546,8 +534,8 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "first order ignored",
-            '"first_order": self.first_order',
-            '"first_order": False',
+            "first_order=self.first_order",
+            "first_order=False",
             f"{WHOLE}[vmap-anil, first order, sum over classes]",
         ),
         (
@@ -564,14 +552,14 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "steps of training at test",
-            '"num_steps": steps_in(phase, self.inner_steps, self.test_inner_steps)',
-            '"num_steps": steps_in(phase, self.inner_steps, None)',
+            "num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps)",
+            "num_steps=steps_in(phase, self.inner_steps, None)",
             f"{WHOLE}[vmap-anil]",
         ),
         (
             "all of it adapts in place of the body",
-            "adapted=body, reduction=reduction",
-            "adapted=names, reduction=reduction",
+            "learned, support, phase, body)",
+            "learned, support, phase, names)",
             f"{LAWS}boil_is_maml_that_adapts_all_but_the_head",
         ),
     ],
@@ -686,10 +674,10 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/laws/test_cavia.py::test_each_task_is_clipped_before_the_mean",
         ),
         (
-            "always first order",
-            "first_order=self.first_order",
-            "first_order=True",
-            "tests/laws/test_cavia.py::test_film_is_the_plain_loop[vmap]",
+            "nothing but the context is read",
+            "queried=(*contexts, *plain.queried)",
+            "queried=(*contexts,)",
+            "tests/laws/test_checkpointed_steps.py::test_a_context_has_equal_bits",
         ),
     ],
     "algorithms/meta_curvature.py": [
@@ -837,6 +825,18 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
     ],
     "adaptation/descent.py": [
+        (
+            "first order ignored",
+            "first_order=options.first_order",
+            "first_order=False",
+            f"{LAWS}maml_on_matrix_quadratics",
+        ),
+        (
+            "always first order",
+            "first_order=options.first_order",
+            "first_order=True",
+            f"{LAWS}maml_on_matrix_quadratics",
+        ),
         ("ascent", "name: value - (rate if", "name: value + (rate if", f"{LAWS}maml_on_matrix_quadratics"),
         (
             "first order of another derivative",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -211,4 +211,44 @@ def full_descent(
         num_steps=num_steps,
         first_order=first_order,
         rule=rule,
+    )
+
+
+class FixedRate(Protocol):
+    """Options of a method whose inner steps have one rate."""
+
+    @property
+    def inner_lr(self) -> float: ...
+    @property
+    def inner_steps(self) -> int: ...
+    @property
+    def test_inner_steps(self) -> int | None: ...
+    @property
+    def first_order(self) -> bool: ...
+    @property
+    def inner_loss_reduction(self) -> LossReduction: ...
+    @property
+    def rule(self) -> InnerRule: ...
+
+
+def fixed_rate_descent(
+    options: FixedRate,
+    problem: Problem,
+    learned: Learned,
+    support: Examples,
+    phase: Phase,
+    adapted: tuple[str, ...] | None = None,
+) -> Descent:
+    """`full_descent` as the options of a method say."""
+    return full_descent(
+        problem,
+        learned,
+        support,
+        phase,
+        rates=lambda values, step: options.inner_lr,
+        num_steps=steps_in(phase, options.inner_steps, options.test_inner_steps),
+        first_order=options.first_order,
+        reduction=options.inner_loss_reduction,
+        adapted=adapted,
+        rule=options.rule,
     )

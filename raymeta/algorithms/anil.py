@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.adaptation.descent import Descent, LossReduction, full_descent, loss_scale, steps_in
+from raymeta.adaptation.descent import Descent, LossReduction, fixed_rate_descent, loss_scale, steps_in
 from raymeta.adaptation.outcome import Predictor, once
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import DescentAlgorithm
@@ -57,15 +57,8 @@ class ANIL(DescentAlgorithm):
         if not (head if self.adapts == "head" else body):
             what = f"the head {problem.head_name}" if self.adapts == "head" else f"all before {problem.head_name}"
             raise ConfigError(f"{what} has no learnable parameters, so nothing would adapt")
-        steps: dict[str, Any] = {
-            "rates": lambda values, step: self.inner_lr,
-            "num_steps": steps_in(phase, self.inner_steps, self.test_inner_steps),
-            "first_order": self.first_order,
-            "rule": self.rule,
-        }
         if self.adapts == "body":
-            reduction = self.inner_loss_reduction
-            return full_descent(problem, learned, support, phase, adapted=body, reduction=reduction, **steps)
+            return fixed_rate_descent(self, problem, learned, support, phase, body)
         scale = loss_scale(self.inner_loss_reduction, phase)
 
         def features(values: Params) -> Params:
@@ -87,7 +80,10 @@ class ANIL(DescentAlgorithm):
             fixed=(FEATURES,),
             queried=names,
             loss=support_loss,
+            rates=lambda values, step: self.inner_lr,
             predictors=predictors,
+            num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
+            first_order=self.first_order,
             prepare=Link(body, features),
-            **steps,
+            rule=self.rule,
         )

@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from raymeta.adaptation.descent import Descent, LossReduction, full_descent, steps_in
+from raymeta.adaptation.descent import Descent, LossReduction, fixed_rate_descent
 from raymeta.adaptation.problem import Learned, Part, Phase, Problem
 from raymeta.algorithms.base import DescentAlgorithm
 from raymeta.errors import ConfigError
@@ -78,18 +78,7 @@ class CAVIA(DescentAlgorithm):
                 "cavia adapts a context, and this model has none: train it with meta_train, which puts one into it, or "
                 "give the model a buffer named context"
             )
-        plain = full_descent(
-            problem,
-            learned,
-            support,
-            phase,
-            rates=lambda values, step: self.inner_lr,
-            num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
-            first_order=self.first_order,
-            reduction=self.inner_loss_reduction,
-            adapted=tuple(contexts),
-            rule=self.rule,
-        )
+        plain = fixed_rate_descent(self, problem, learned, support, phase, tuple(contexts))
         return plain._replace(queried=(*contexts, *plain.queried), start=contexts)
 
     def task_gradient(

@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.adaptation.descent import Descent, LossReduction, adaptable, full_descent, steps_in
+from raymeta.adaptation.descent import Descent, LossReduction, adaptable, fixed_rate_descent
 from raymeta.adaptation.outcome import multi_step_loss
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import DescentAlgorithm
@@ -53,18 +53,8 @@ class MAML(DescentAlgorithm):
         return self
 
     def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
-        return full_descent(
-            problem,
-            learned,
-            support,
-            phase,
-            rates=lambda values, step: self.inner_lr,
-            num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
-            first_order=self.first_order,
-            reduction=self.inner_loss_reduction,
-            rule=self.rule,
-            adapted=adaptable(problem, learned, self.adapt_only),
-        )
+        adapted = adaptable(problem, learned, self.adapt_only)
+        return fixed_rate_descent(self, problem, learned, support, phase, adapted)
 
     def loss_weights(self, num_steps: int, noise: Noise) -> Mapping[int, float | Tensor]:
         if self.step_weights is None:

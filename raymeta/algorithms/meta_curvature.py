@@ -14,7 +14,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from raymeta.adaptation.descent import Descent, LossReduction, full_descent, steps_in
+from raymeta.adaptation.descent import Descent, LossReduction, fixed_rate_descent
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import DescentAlgorithm
 from raymeta.options import STRICT
@@ -65,17 +65,7 @@ class MetaCurvature(DescentAlgorithm):
         return {"weight_decay": 0.0} if name.startswith(CURVATURE) else {}
 
     def descent(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Descent:
-        plain = full_descent(
-            problem,
-            learned,
-            support,
-            phase,
-            rates=lambda values, step: self.inner_lr,
-            num_steps=steps_in(phase, self.inner_steps, self.test_inner_steps),
-            first_order=self.first_order,
-            reduction=self.inner_loss_reduction,
-            rule=self.rule,
-        )
+        plain = fixed_rate_descent(self, problem, learned, support, phase)
         return plain._replace(precondition=curved)
 
 

@@ -84,10 +84,10 @@ class MetaLSTM(Algorithm):
         trajectory, first_loss = [theta], None
         for step in range(steps_in(phase, self.inner_steps, self.test_inner_steps)):
             with torch.no_grad(), inner_step(step):
-                slope, value = gradient_and_value(loss, layout.unflatten(theta.detach()))
+                slope, value = gradient_and_value(loss, layout.unflatten(theta))
             first_loss = value if first_loss is None else first_loss
-            flat = layout.flatten(slope).detach()
-            inputs = torch.cat([self._read(flat), self._read(value.detach()[None]).expand(len(flat), -1)], 1)
+            flat = layout.flatten(slope)
+            inputs = torch.cat([self._read(flat), self._read(value[None]).expand(len(flat), -1)], 1)
             theta, state, gates = problem.beside(UPDATE, learned, inputs, flat, theta, state, gates)
             trajectory.append(theta)
 
