@@ -6,12 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
+
 _STEP: ContextVar[int] = ContextVar("inner step", default=0)
+_TRACED = [0]
+"""The step while a compiler reads the code, which cannot follow a ContextVar that is set."""
 
 
 @contextmanager
 def inner_step(step: int) -> Iterator[None]:
     """Inside, inner step `step` is at hand, counted from 0."""
+    if torch.compiler.is_compiling():
+        before, _TRACED[0] = _TRACED[0], step
+        try:
+            yield
+        finally:
+            _TRACED[0] = before
+        return
     token = _STEP.set(step)
     try:
         yield
@@ -21,4 +32,4 @@ def inner_step(step: int) -> Iterator[None]:
 
 def current_inner_step() -> int:
     """The inner step at hand; 0 outside of an inner loop. A query is predicted in the last step before it."""
-    return _STEP.get()
+    return _TRACED[0] if torch.compiler.is_compiling() else _STEP.get()
