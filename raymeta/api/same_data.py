@@ -59,7 +59,7 @@ def on_held_out_data(
         config = config.model_copy(update={"tasks": config.tasks.keeping(recorded)})
     told = [f"{run.id} used no {split} split: whether its classes are the same now cannot be told"]
     if split in recorded.splits:
-        kept, told = _unchanged(own, recorded, [split], by_name=set(chosen) <= {"tasks.root"})
+        kept, told = _unchanged(own, recorded, [split], by_name=set(chosen) <= {"tasks.root", "tasks.file"})
         if kept is not None:
             now = kept.manifest([split])
             replaced = other_values(recorded, now, [split])

@@ -29,7 +29,7 @@ def build_problem(config: RunConfig) -> Problem:
     """The model, built from `config.seed`, with loss and policies. Raises `ConfigError` where they do not fit."""
     num_outputs = config.algorithm.num_outputs(config.tasks)
     with seeded_by(config.seed):
-        model = convert(config.algorithm.network(config.model, config.tasks))
+        model = convert(config.algorithm.network(config.model.fitted(config.tasks), config.tasks))
     _freeze(model, config.freeze)
     _require_one_type(model)
     return Problem(

@@ -63,6 +63,10 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "glyphs": "raymeta.tasks.images.glyphs:Glyphs",
         "omniglot": "raymeta.tasks.images.omniglot.task_set:Omniglot",
         "images": "raymeta.tasks.images.folder:Images",
+        "tables": "raymeta.tasks.tables.task_set:Tables",
+        "text": "raymeta.tasks.text.task_set:Text",
+        "arrays": "raymeta.tasks.grouped.arrays:ArrayTasks",
+        "function": "raymeta.tasks.function:FunctionTasks",
         "cifar_fs": "raymeta.tasks.images.cifar100:CifarFS",
         "fc100": "raymeta.tasks.images.cifar100:FC100",
         "mini_imagenet": "raymeta.tasks.images.mini_imagenet:MiniImagenet",
@@ -71,6 +75,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
     "model": {
         "mlp": "raymeta.models.mlp:MLP",
         "conv4": "raymeta.models.conv4:Conv4",
+        "text": "raymeta.models.text:TextModel",
         "resnet12": "raymeta.models.resnet12:ResNet12",
         "backbone": "raymeta.models.backbones:Backbone",
         "custom": "raymeta.models.custom:Custom",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from raymeta.models.instance import Instance as Instance
     from raymeta.models.mlp import MLP as MLP
     from raymeta.models.resnet12 import ResNet12 as ResNet12
+    from raymeta.models.text import TextModel as TextModel
 
 _HOMES = {
     "MLP": "mlp",
@@ -26,6 +27,7 @@ _HOMES = {
     "Custom": "custom",
     "Instance": "instance",
     "ResNet12": "resnet12",
+    "TextModel": "text",
 }
 __all__ = list(_HOMES)
 

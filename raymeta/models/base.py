@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 from torch import nn
 
+from raymeta.tasks.base import TaskSet
 from raymeta.tasks.inputs import Shape
 
 
@@ -15,6 +17,10 @@ class ModelSpec(ABC):
     The last layer that turns features into outputs is the submodule named `head`; algorithms that adapt only the
     head, or replace it, rely on nothing following it.
     """
+
+    def fitted(self, tasks: TaskSet) -> Self:
+        """This with what only the data tell beside shapes, such as the size of a vocabulary."""
+        return self
 
     @abstractmethod
     def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:

@@ -15,6 +15,12 @@ from raymeta.system.public_names import resolved
 if TYPE_CHECKING:
     from raymeta.tasks.cell_table import CellTable as CellTable
     from raymeta.tasks.gaussian_process import GaussianProcess as GaussianProcess
+    from raymeta.tasks.function import FunctionTasks as FunctionTasks
+    from raymeta.tasks.given import from_arrays as from_arrays
+    from raymeta.tasks.given import from_dataset as from_dataset
+    from raymeta.tasks.given import from_frame as from_frame
+    from raymeta.tasks.given import from_function as from_function
+    from raymeta.tasks.grouped.arrays import ArrayTasks as ArrayTasks
     from raymeta.tasks.images.cifar100 import FC100 as FC100
     from raymeta.tasks.images.cifar100 import CifarFS as CifarFS
     from raymeta.tasks.images.folder import Images as Images
@@ -26,12 +32,16 @@ if TYPE_CHECKING:
     from raymeta.tasks.quadratics import Quadratics as Quadratics
     from raymeta.tasks.sinusoid import Sinusoid as Sinusoid
     from raymeta.tasks.tabular_prior import TabularPrior as TabularPrior
+    from raymeta.tasks.tables.task_set import Tables as Tables
+    from raymeta.tasks.text.task_set import Text as Text
 
 _HOMES = {
     "FC100": "images.cifar100",
+    "ArrayTasks": "grouped.arrays",
     "CellTable": "cell_table",
     "CifarFS": "images.cifar100",
     "GaussianProcess": "gaussian_process",
+    "FunctionTasks": "function",
     "Glyphs": "images.glyphs",
     "Images": "images.folder",
     "MiniImagenet": "images.mini_imagenet",
@@ -41,6 +51,12 @@ _HOMES = {
     "Quadratics": "quadratics",
     "Sinusoid": "sinusoid",
     "TabularPrior": "tabular_prior",
+    "Tables": "tables.task_set",
+    "Text": "text.task_set",
+    "from_arrays": "given",
+    "from_dataset": "given",
+    "from_frame": "given",
+    "from_function": "given",
 }
 __all__ = list(_HOMES)
 

@@ -1,7 +1,9 @@
 """What data are: what a run remembers of its own, so that it is told when they change.
 
-    data.json   {format, tasks, unit, input_shape, side, channels, sha256, notes, splits: {SPLIT: {num_classes,
-                 num_examples, sha256, classes: {NAME: {examples, files, values}}}}}
+    data.json   {format, tasks, unit, input_shape, side, channels, sha256, notes, preprocessing, splits: {SPLIT:
+                 {num_classes, num_examples, sha256, classes: {NAME: {examples, files, values}}}}}
+
+`preprocessing` stands where it was found in the training data: means, categories, a vocabulary.
 
 `files` is a hash over the names and sizes of a class's files, `values` one over its examples as they are in memory.
 """
@@ -86,6 +88,8 @@ class Manifest:
     input_shape: Shape
     splits: dict[Split, Contents]
     notes: tuple[str, ...] = ()
+    preprocessing: dict[str, Any] | None = None
+    """how an example becomes an input, where that was found in the training data: kind and settings of its reader"""
 
     @property
     def sha256(self) -> str:
@@ -105,6 +109,7 @@ class Manifest:
             **({"channels": shape[0], "side": shape[1]} if isinstance(shape, tuple) and len(shape) == 3 else {}),
             "sha256": self.sha256,
             "notes": list(self.notes),
+            **({} if self.preprocessing is None else {"preprocessing": self.preprocessing}),
             "splits": {
                 split: {
                     "num_classes": content.num_classes,
@@ -142,7 +147,10 @@ def _from_json(content: dict[str, Any]) -> Manifest:
         splits[split] = Contents(classes, str(part["sha256"]), int(part["num_classes"]))
     shape = _shape_from_json(content["input_shape"])
     notes = tuple(map(str, content.get("notes", ())))
-    found = Manifest(str(content["tasks"]), str(content["unit"]), shape, splits, notes)
+    how = content.get("preprocessing")
+    found = Manifest(
+        str(content["tasks"]), str(content["unit"]), shape, splits, notes, None if how is None else dict(how)
+    )
     if content["sha256"] != found.sha256:
         raise ValueError("its sha256 is not that of its content")
     return found

@@ -18,8 +18,11 @@ from raymeta.tasks.images.pictures import Pictures
 from raymeta.tasks.inputs import Inputs, Shape, tensors_of
 from raymeta.tasks.manifest import Manifest
 from raymeta.tasks.reader import Reader
+from raymeta.tasks.tables.columns import Columns
+from raymeta.tasks.text.tokenizer import Tokenizer
+from raymeta.tasks.text.words import Words
 
-READERS: dict[str, type[Reader]] = {reader.kind: reader for reader in (Pictures,)}
+READERS: dict[str, type[Reader]] = {reader.kind: reader for reader in (Pictures, Columns, Words, Tokenizer)}
 """By the names that stand in files."""
 Kind = Literal["classification", "regression"]
 Sizes = dict[Split, tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]]
@@ -87,14 +90,17 @@ class Recorded(TaskSet):
         """Raises `DataError` for preprocessing that is not known here."""
         if self.preprocessing is None:
             return None
-        settings = {name: value for name, value in self.preprocessing.items() if name != "kind"}
-        kind = self.preprocessing.get("kind")
-        try:
-            return READERS[str(kind)](**settings)
-        except (KeyError, ValueError, TypeError) as error:
-            raise DataError(
-                f"the preprocessing {kind!r} of this model is not known or damaged: {error}"[:300]
-            ) from error
+        return reader_from(self.preprocessing)
+
+
+def reader_from(preprocessing: dict[str, Any]) -> Reader:
+    """What `Reader.to_json` gave. Raises `DataError` for anything else."""
+    settings = {name: value for name, value in preprocessing.items() if name != "kind"}
+    kind = preprocessing.get("kind")
+    try:
+        return READERS[str(kind)](**settings)
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"the preprocessing {kind!r} of this model is not known or damaged: {error}"[:300]) from error
 
 
 def recorded(tasks: TaskSet, manifest: Manifest | None = None) -> Recorded:

@@ -9,7 +9,7 @@ from typing import Any
 
 from raymeta.errors import ConfigError, DataError
 from raymeta.tasks.images.files import image_paths
-from raymeta.use.support import rows_of_file
+from raymeta.tasks.rows import rows_of_file
 
 STANDARD_INPUT = "-"
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from raymeta.errors import DataError
-from raymeta.system.reading import first_line, read_regular
 from raymeta.tasks.images.files import image_paths, subfolders
 from raymeta.tasks.images.listing import image_suffixes
+from raymeta.tasks.rows import rows_of_file
 
 LABEL_COLUMNS = ("label", "class", "y", "target", "category")
 """Names by which the column of labels is found where it is not named."""
@@ -55,45 +52,6 @@ def _of_folder(folder: Path) -> Labelled:
         raise DataError(f"{folder / empty[0]} has no images ({suffixes}): add some, or move that folder elsewhere")
     pairs = [(file, name) for name, files in classes.items() for file in files]
     return Labelled([f for f, _ in pairs], [str(f.relative_to(folder)) for f, _ in pairs], [name for _, name in pairs])
-
-
-def rows_of_file(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV, TSV or JSON-lines file by column. Raises `DataError` naming file and line."""
-    try:
-        text = read_regular(path).decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
-    kind = path.suffix.lower()
-    if kind not in (".csv", ".tsv", ".jsonl"):
-        raise DataError(f"{path} is no table that is known here: give .csv, .tsv or .jsonl, or a folder of images")
-    rows = list(_json_rows(text, path) if kind == ".jsonl" else _csv_rows(text, path, "\t" if kind == ".tsv" else ","))
-    if not rows:
-        raise DataError(f"{path} has no rows")
-    return rows
-
-
-def _csv_rows(text: str, path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise DataError(f"{path} line {reader.line_num}: it has not as many fields as the first line has names")
-            yield dict(row)
-    except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num}: {error}") from error
-
-
-def _json_rows(text: str, path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path} line {number} is no JSON: {first_line(error)}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path} line {number} is no JSON object")
-        yield row
 
 
 def numbered(labels: Sequence[str]) -> tuple[list[str], list[int]]:

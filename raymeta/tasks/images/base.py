@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, cast
@@ -19,7 +18,9 @@ from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split, TaskKey, uniforms
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
+from raymeta.tasks.draws import distinct
 from raymeta.tasks.episodes import Episode, Examples, Size, one_task
+from raymeta.tasks.held import Held
 from raymeta.tasks.images.class_images import ClassImages, Splits
 from raymeta.tasks.images.files import Fit
 from raymeta.tasks.images.greys import FULL_RANGE
@@ -57,37 +58,7 @@ def _marks_of_pixels(pool: ClassImages) -> list[str]:
     return [mark_of_bytes(pool.images[start:stop].tobytes()) for start, stop in bounds]
 
 
-class Held:
-    """The data that were read last, by everything that determines them, so that task sets which differ only in way or
-    shot share one copy. Data of files that were replaced meanwhile are let go, and so are those used longest ago."""
-
-    MOST = 4
-
-    def __init__(self) -> None:
-        self._data: OrderedDict[tuple[object, ...], tuple[str, Data]] = OrderedDict()
-
-    def get(self, source: tuple[object, ...], stamp: str) -> Data | None:
-        """The data of `source` unless its files have another stamp; without a stamp none of them was replaced."""
-        held = self._data.get(source)
-        if held is None or (stamp and held[0] != stamp):
-            return None
-        self._data.move_to_end(source)
-        return held[1]
-
-    def keep(self, source: tuple[object, ...], stamp: str, data: Data) -> None:
-        self._data[source] = (stamp, data)
-        self._data.move_to_end(source)
-        while len(self._data) > self.MOST:
-            self._data.popitem(last=False)
-
-    def clear(self) -> None:
-        self._data.clear()
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-
-_HELD = Held()
+_HELD: Held[Data] = Held()
 
 _EPISODE_FIELDS = (
     "way", "shot", "query_shot", "train_way", "train_shot", "train_query_shot", "rotations", "data",
@@ -359,27 +330,6 @@ class ImageTaskSet(TaskSet):
         """The option that decides `name` in `split`."""
         own = split == "train" and getattr(self, f"train_{name}") is not None
         return f"tasks.train_{name}" if own else f"tasks.{name}"
-
-
-def distinct(u: NDArray[np.float64], n: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each row k different numbers below `n` [rows] in random order, from 2k uniform numbers `u` [rows, 2k].
-
-    Floyd's sampling (Bentley and Floyd, Communications of the ACM 30:9, 1987) finds the set with k draws however large
-    `n` is; the other k numbers shuffle it. Needs k <= n.
-    """
-    k = u.shape[1] // 2
-    highest = n[:, None] - k + np.arange(k)  # draw i is from 0..highest[i]
-    picks = (u[:, :k] * (highest + 1)).astype(np.int64)
-    ordered = np.sort(picks, axis=1)
-    for row in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
-        seen: set[int] = set()
-        for i, pick in enumerate(picks[row].tolist()):
-            if pick in seen:
-                pick = picks[row, i] = int(highest[row, i])
-            seen.add(pick)
-    order = u[:, k:].argsort(axis=1, kind="stable")
-    shuffled: NDArray[np.int64] = picks[np.arange(len(picks))[:, None], order]
-    return shuffled
 
 
 def _examples(x: NDArray[np.uint8], class_id: NDArray[np.int64]) -> Examples:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated
 
 from PIL import Image
 from pydantic import Field, PositiveInt, model_validator
@@ -22,10 +21,8 @@ from raymeta.tasks.images.class_images import Splits
 from raymeta.tasks.images.files import Channels, Headers, for_each_file, read_classes, read_headers
 from raymeta.tasks.images.greys import FULL_RANGE, brightest, range_of
 from raymeta.tasks.images.listing import ClassFiles, PassedOver, class_files, image_suffixes, split_folders, stamp_of
-from raymeta.tasks.images.splits import ClassSplits, cut, require_present, shares_for
+from raymeta.tasks.images.splits import ClassSplits, Share, cut_by_ratio, require_present, require_whole, shares_for
 from raymeta.tasks.manifest import Manifest
-
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -63,17 +60,7 @@ class Images(AugmentedImages):
 
     @model_validator(mode="after")
     def _split_is_whole(self) -> Images:
-        if abs(sum(self.split_ratio) - 1) > 1e-6:
-            raise ValueError(f"split_ratio adds up to {sum(self.split_ratio):g}: its three shares must make 1")
-        lists = self._listed()
-        if any(lists.values()) and not (lists["train"] and lists["test"]):
-            raise ValueError(
-                "give train_classes, test_classes and, unless nothing is validated, val_classes, or none of them"
-            )
-        names = [name for split in SPLITS for name in lists[split]]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"classes listed twice in train_classes, val_classes, test_classes: {', '.join(twice)}")
+        require_whole(self.split_ratio, self._listed())
         return self
 
     def _listed(self) -> ClassSplits:
@@ -130,8 +117,7 @@ class Images(AugmentedImages):
         return {name: files for name, files in classes.items() if len(files) >= least}
 
     def _cut(self, names: list[str]) -> ClassSplits:
-        num_val, num_test = (round(share * len(names)) for share in self.split_ratio[1:])
-        return cut(names, num_val, min(num_test, len(names) - num_val), self.split_seed)
+        return cut_by_ratio(names, self.split_ratio, self.split_seed)
 
     def read(self, found: Found) -> Data:
         files: dict[Split, ClassFiles] = found.files

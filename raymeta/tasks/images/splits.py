@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from raymeta.errors import DataError
 from raymeta.keys import SPLITS, Split
 
 ClassSplits = dict[Split, list[str]]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 def published(name: str) -> dict[Split, Any]:
@@ -35,6 +37,26 @@ def cut(names: Sequence[str], num_val: int, num_test: int, seed: int) -> ClassSp
     parts = order[:num_train], order[num_train : len(names) - num_test], order[len(names) - num_test :]
     rank = {name: i for i, name in enumerate(names)}
     return {split: sorted(part, key=rank.__getitem__) for split, part in zip(SPLITS, parts, strict=True)}
+
+
+def cut_by_ratio(names: Sequence[str], ratio: Sequence[float], seed: int) -> ClassSplits:
+    """`cut` with shares of validation and test rounded to whole classes."""
+    num_val, num_test = (round(share * len(names)) for share in ratio[1:])
+    return cut(names, num_val, min(num_test, len(names) - num_val), seed)
+
+
+def require_whole(ratio: Sequence[float], lists: ClassSplits) -> None:
+    """Raise `ValueError` unless shares add up to 1, and classes are listed once and for training and test, if at all."""
+    if abs(sum(ratio) - 1) > 1e-6:
+        raise ValueError(f"split_ratio adds up to {sum(ratio):g}: its three shares must make 1")
+    if any(lists.values()) and not (lists["train"] and lists["test"]):
+        raise ValueError(
+            "give train_classes, test_classes and, unless nothing is validated, val_classes, or none of them"
+        )
+    names = [name for split in SPLITS for name in lists[split]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"classes listed twice in train_classes, val_classes, test_classes: {', '.join(twice)}")
 
 
 def require_present(splits: Mapping[Split, Sequence[str]], present: Mapping[str, Any], where: str, remedy: str) -> None:

@@ -1,0 +1,107 @@
+"""Rows of a table in a file: CSV, TSV or JSON lines, each also packed by gzip, or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from raymeta.errors import DataError
+from raymeta.system.reading import ROWS_BYTES, first_line, parse_json, read_regular
+
+Row = dict[str, Any]
+KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def rows_of_file(path: Path) -> list[Row]:
+    """The rows of a table by column. Raises `DataError` naming file and line."""
+    kind = _kind(path)
+    if kind not in KINDS:
+        raise DataError(f"{path} is no table that is known here: give {', '.join(KINDS)}, or a folder of images")
+    try:
+        data = read_regular(path, ROWS_BYTES)
+        data = _unpacked(data) if path.suffix.lower() == ".gz" else data
+        rows = _of_parquet(data, path) if kind == ".parquet" else _of_text(data.decode("utf-8-sig"), kind, path)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    return rows
+
+
+def stamp_of_file(path: Path) -> str:
+    """Another text whenever the file is replaced. Raises `DataError` where there is none."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"there is no file {path}: give one of {', '.join(KINDS)} as tasks.file") from error
+    return hashlib.sha256(f"{path}\n{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+
+
+def require_columns(rows: Sequence[Row], columns: Sequence[str], where: str) -> None:
+    """Raise `DataError` for a column that is missing in any row."""
+    for number, row in enumerate(rows, 1):
+        missing = [name for name in columns if name not in row]
+        if missing:
+            raise DataError(f"{where} row {number} has no column {missing[0]}: it has {', '.join(map(str, row))}")
+
+
+def _kind(path: Path) -> str:
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Of at most `ROWS_BYTES`: a small file may hold any number of zeros."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        content = file.read(ROWS_BYTES + 1)
+    if len(content) > ROWS_BYTES:
+        raise ValueError(f"it unpacks to more than {ROWS_BYTES / 2**20:g} MB")
+    return content
+
+
+def _of_text(text: str, kind: str, path: Path) -> list[Row]:
+    return list(_json_rows(text, path) if kind == ".jsonl" else _csv_rows(text, path, "\t" if kind == ".tsv" else ","))
+
+
+def _of_parquet(data: bytes, path: Path) -> list[Row]:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(f"{path}: Parquet is read by pyarrow: pip install 'raymeta[storage]', or give CSV") from error
+    rows: list[Row] = pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
+    return rows
+
+
+def _csv_rows(text: str, path: Path, delimiter: str) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise DataError(f"{path} line {reader.line_num}: it has not as many fields as the first line has names")
+            yield dict(row)
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num}: {error}") from error
+
+
+def _json_rows(text: str, path: Path) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"{path} line {number} is no JSON: {first_line(error)}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path} line {number} is no JSON object")
+        yield row
+
+
+def as_json(rows: Sequence[Row]) -> bytes:
+    """The same bytes for the same values, on any machine."""
+    return json.dumps(rows, sort_keys=True, default=str).encode()

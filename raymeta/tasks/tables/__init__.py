@@ -1,0 +1,1 @@
+"""Rows of a table as task sets, and how a row becomes an input."""

@@ -1,0 +1,1 @@
+"""Labelled texts as task sets, and how a text becomes tokens."""
