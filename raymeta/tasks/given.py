@@ -28,9 +28,9 @@ def from_arrays(
 ) -> ArrayTasks:
     """Tasks of x [n, *feature], or of several inputs by name, and y [n]; copies are kept in this process.
 
-    Without `groups`, y are classes that are sampled into tasks. With them, each group is a task, and y its targets where
-    they are floats, else labels that all tasks share. `split` [n] says train, val or test; `options` are those of
-    `--tasks arrays`.
+    Without `groups`, y are classes that are sampled into tasks. With them, each group is a task, and y its targets
+    where they are floats, else labels that all tasks share. `split` [n] says train, val or test; `options` are those
+    of `--tasks arrays`.
 
     A run records a hash of the data. To resume or evaluate it in another process, make the same tasks again first.
     """

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def _of_text(text: str, kind: str, path: Path) -> list[Row]:
-    return list(_json_rows(text, path) if kind == ".jsonl" else _csv_rows(text, path, "\t" if kind == ".tsv" else ","))
+    of = {".csv": _csv_rows, ".tsv": _tsv_rows, ".jsonl": _json_rows}[kind]
+    return list(of(text, path))
 
 
 def _of_parquet(data: bytes, path: Path) -> list[Row]:
@@ -78,15 +80,38 @@ def _of_parquet(data: bytes, path: Path) -> list[Row]:
     return rows
 
 
-def _csv_rows(text: str, path: Path, delimiter: str) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+def _csv_rows(text: str, path: Path) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         for row in reader:
             if None in row or None in row.values():
-                raise DataError(f"{path} line {reader.line_num}: it has not as many fields as the first line has names")
+                raise DataError(f"{path} line {reader.line_num}: {_UNEVEN}")
             yield dict(row)
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num}: {error}") from error
+
+
+_UNEVEN = "it has not as many fields as the first line has names"
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+
+
+def _tsv_rows(text: str, path: Path) -> Iterator[Row]:
+    """Every line is a row: a lone quotation mark is a sign like others, and would swallow all lines up to the next."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    names = [_unquoted(field) for field in lines[0].split("\t")]
+    for number, line in enumerate(lines[1:], 2):
+        if not line:
+            continue
+        fields = [_unquoted(field) for field in line.split("\t")]
+        if len(fields) != len(names):
+            raise DataError(f"{path} line {number}: {_UNEVEN}")
+        yield dict(zip(names, fields, strict=True))
+
+
+def _unquoted(field: str) -> str:
+    """Without the quotation marks that some programs put around a field."""
+    quoted = _QUOTED.fullmatch(field)
+    return quoted[1].replace('""', '"') if quoted else field
 
 
 def _json_rows(text: str, path: Path) -> Iterator[Row]:

@@ -42,7 +42,7 @@ class TransformerLayer(nn.Module):
         return out
 
     def _in_heads(self, z: Tensor) -> Tensor:
-        return z.unflatten(-1, (self.heads, z.shape[-1] // self.heads)).transpose(1, 2)
+        return z.view(*z.shape[:-1], self.heads, z.shape[-1] // self.heads).transpose(1, 2)
 
 
 class LSTMLayer(nn.Module):

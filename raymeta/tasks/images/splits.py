@@ -46,7 +46,7 @@ def cut_by_ratio(names: Sequence[str], ratio: Sequence[float], seed: int) -> Cla
 
 
 def require_whole(ratio: Sequence[float], lists: ClassSplits) -> None:
-    """Raise `ValueError` unless shares add up to 1, and classes are listed once and for training and test, if at all."""
+    """Raise `ValueError` unless shares make 1, and classes are listed once, for training and test if at all."""
     if abs(sum(ratio) - 1) > 1e-6:
         raise ValueError(f"split_ratio adds up to {sum(ratio):g}: its three shares must make 1")
     if any(lists.values()) and not (lists["train"] and lists["test"]):

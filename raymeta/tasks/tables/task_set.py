@@ -83,7 +83,7 @@ class Tables(Grouped):
     def rows(self) -> Rows:
         content = handed_over(str(self.sha256), "from_frame") if self.file is None else rows_of_file(Path(self.file))
         named = [name for name in (self.label, self.task, self.target, self.split_column) if name is not None]
-        require_columns(content, [*named, *self.features], self._where)
+        require_columns(content, [*named, *self.features, *self.categorical, *self.ignore], self._where)
         for name in named:
             self._require_values(content, name)
         groups = [as_text(row[self.task or self.label or ""]) for row in content]
@@ -110,9 +110,8 @@ class Tables(Grouped):
         assert isinstance(reader, Columns)
         y = None
         if self.target is not None and reader.target is not None:
-            y = np.array(reader.scaled(rows.content, self.target, reader.target, self._where), dtype=np.float32)[
-                :, None
-            ]
+            targets = reader.scaled(rows.content, self.target, reader.target, self._where)
+            y = np.array(targets, dtype=np.float32)[:, None]
         return Encoded(reader.array(rows.content, self._where), y)
 
     def raw(self, rows: Rows, places: list[int]) -> bytes:
