@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
 from raymeta.models.layers.norm import name_norms
-from raymeta.models.layers.sequence import LSTMLayer, TransformerLayer, masked_mean
+from raymeta.models.layers.sequence import LSTMLayer, TransformerLayer, WeightedMean, masked_mean
 from raymeta.options import STRICT
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.inputs import Shape
@@ -26,11 +26,12 @@ class TextModel(ModelSpec):
     """Tokens and mask to features of a text; the mean over its tokens, or the last state of an LSTM."""
 
     encoder: Encoder = "mean"
-    """`mean` of the embeddings, then hidden layers; `transformer` or `lstm` layers over the tokens"""
-    width: PositiveInt = 128
+    """`mean` of the embeddings with a learned weight for each token, then hidden layers; `transformer` or `lstm` layers
+    over the tokens"""
+    width: PositiveInt = 256
     """values of an embedding and of each layer"""
-    depth: NonNegativeInt = 1
-    """hidden, transformer or LSTM layers; none gives the mean of the embeddings"""
+    depth: NonNegativeInt | None = None
+    """hidden, transformer or LSTM layers; unless given none after a mean, and one of the others"""
     heads: PositiveInt = 4
     """of a transformer layer; they divide the width"""
     vocabulary: PositiveInt | None = None
@@ -67,16 +68,20 @@ class TextNetwork(nn.Module):
         self.embedding = nn.Embedding(vocabulary, spec.width)
         if spec.encoder == "transformer":
             self.places = nn.Parameter(0.02 * torch.randn(length, spec.width))
-        self.layers = nn.ModuleList(_layer(spec) for _ in range(spec.depth))
+        if spec.encoder == "mean":
+            self.mean = WeightedMean(vocabulary, spec.width)
+        depth = (0 if spec.encoder == "mean" else 1) if spec.depth is None else spec.depth
+        self.layers = nn.ModuleList(_layer(spec) for _ in range(depth))
         self.head = nn.Identity() if num_outputs is None else nn.Linear(spec.width, num_outputs)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        out: Tensor = self.head(self._features(self.embedding(tokens), mask.bool()))
+        out: Tensor = self.head(self._features(tokens, mask.bool()))
         return out
 
-    def _features(self, z: Tensor, mask: Tensor) -> Tensor:
+    def _features(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        z = self.embedding(tokens)
         if self.encoder == "mean":
-            z = masked_mean(z, mask)
+            z = self.mean(z, tokens, mask)
             for layer in self.layers:
                 z = z + torch.tanh(layer(z))
             return z

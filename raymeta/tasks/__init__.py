@@ -14,8 +14,8 @@ from raymeta.system.public_names import resolved
 
 if TYPE_CHECKING:
     from raymeta.tasks.cell_table import CellTable as CellTable
-    from raymeta.tasks.gaussian_process import GaussianProcess as GaussianProcess
     from raymeta.tasks.function import FunctionTasks as FunctionTasks
+    from raymeta.tasks.gaussian_process import GaussianProcess as GaussianProcess
     from raymeta.tasks.given import from_arrays as from_arrays
     from raymeta.tasks.given import from_dataset as from_dataset
     from raymeta.tasks.given import from_frame as from_frame
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from raymeta.tasks.navigation import Navigation as Navigation
     from raymeta.tasks.quadratics import Quadratics as Quadratics
     from raymeta.tasks.sinusoid import Sinusoid as Sinusoid
-    from raymeta.tasks.tabular_prior import TabularPrior as TabularPrior
     from raymeta.tasks.tables.task_set import Tables as Tables
+    from raymeta.tasks.tabular_prior import TabularPrior as TabularPrior
     from raymeta.tasks.text.task_set import Text as Text
 
 _HOMES = {

@@ -83,7 +83,7 @@ def from_function(function: Callable[[TaskKey], Episode], *, classes: int = 0) -
 
 
 def _array(value: Any) -> np.ndarray[Any, Any]:
-    return np.array(value.detach().cpu() if hasattr(value, "detach") else value)
+    return np.array(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
 
 
 def _input(value: Any, place: int) -> Any:

@@ -11,6 +11,25 @@ from torch.nn import functional as F
 from raymeta.models.layers.norm import LayerNorm
 
 
+class WeightedMean(nn.Module):
+    """A weight for every token id, and the weighted mean of embeddings at a learned length: √(width / 16) at first.
+
+    Words that say little of a text, as `the`, can be learned to count little; a text is as far out as any other.
+    """
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(vocabulary))
+        self.length = nn.Parameter(torch.tensor([math.sqrt(width / 16)]))
+
+    def forward(self, z: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        kept = mask.to(z.dtype) * self.weights[tokens].exp()
+        mean = (z * kept[..., None]).sum(1)
+        squares = mean.square().sum(1, keepdim=True)
+        out: Tensor = mean * torch.rsqrt(squares + 1e-12) * self.length
+        return out
+
+
 def masked_mean(z: Tensor, mask: Tensor) -> Tensor:
     """The mean of z [n, L, d] over the places that `mask` [n, L] keeps; zeros where it keeps none."""
     kept = mask.to(z.dtype)[..., None]
