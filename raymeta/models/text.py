@@ -79,7 +79,7 @@ class TextNetwork(nn.Module):
         return out
 
     def _features(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        z = self.embedding(tokens)
+        z: Tensor = self.embedding(tokens)
         if self.encoder == "mean":
             z = self.mean(z, tokens, mask)
             for layer in self.layers:

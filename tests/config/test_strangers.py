@@ -299,6 +299,8 @@ def test_every_text_among_the_options_is_plain_or_marked() -> None:
         "kind",
         "layers_sha256",
         "film_layer",
+        *("sha256", "file", "label", "task", "target", "missing", "features", "categorical", "ignore", "split_column"),
+        *("text", "tokenizer", "encoder"),
         "start",
     }
     for section in SECTIONS:
