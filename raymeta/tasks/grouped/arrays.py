@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from raymeta.errors import DataError
 from raymeta.options import STRICT
 from raymeta.system.reading import first_line, open_regular
 from raymeta.tasks.base import Goal
-from raymeta.tasks.data_folder import Folder
-from raymeta.tasks.grouped.base import Grouped
-from raymeta.tasks.grouped.handed_over import handed_over
 from raymeta.tasks.grouped.pools import Array, Arrays, of_model_types, taken
 from raymeta.tasks.grouped.sorting import Encoded, Rows
+from raymeta.tasks.grouped.source import Sourced
 from raymeta.tasks.reader import Reader
-from raymeta.tasks.rows import stamp_of_file
 
 Kind = Literal["classes", "labels", "targets"]
 
@@ -35,7 +31,7 @@ class Given(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ArrayTasks(Grouped):
+class ArrayTasks(Sourced):
     """An `.npz` with x [n, *feature] and y [n], and perhaps groups [n] and split [n]; x may be several, `x.NAME`.
 
     Inputs are taken as they are: floats, int64 ids or truth values, without normalisation.
@@ -43,19 +39,9 @@ class ArrayTasks(Grouped):
 
     unit: ClassVar[str] = "examples"
 
-    file: Folder | None = None
-    """the .npz"""
-    sha256: str | None = None
-    """of arrays that were handed over in Python, in place of a file"""
     kind: Kind = "classes"
     """what y is: `classes` that are sampled into tasks; `labels` that the tasks named by groups share; numbers, the
     `targets` of these tasks"""
-
-    @model_validator(mode="after")
-    def _has_a_source(self) -> Self:
-        if (self.file is None) == (self.sha256 is None):
-            raise ValueError("give the arrays as tasks.file")
-        return self
 
     @property
     def goal(self) -> Goal:  # type: ignore[override]
@@ -65,29 +51,23 @@ class ArrayTasks(Grouped):
     def has_tasks(self) -> bool:
         return self.kind != "classes"
 
-    @property
-    def _where(self) -> str:
-        return "the arrays" if self.file is None else Path(self.file).name
-
-    def stamp(self) -> str:
-        return self.sha256 or "" if self.file is None else stamp_of_file(Path(self.file))
+    def read(self, path: Path) -> Given:
+        return read_npz(path)
 
     def rows(self) -> Rows:
-        given = handed_over(str(self.sha256), "from_arrays") if self.file is None else read_npz(Path(self.file))
-        _require_alike(given, self._where)
+        given = self.content("from_arrays")
+        _require_alike(given, self.where)
         y = np.asarray(given.y)
         if self.has_tasks and given.groups is None:
             raise DataError(
-                f"{self._where} has no groups, which say what task an example is of (tasks.kind {self.kind})"
+                f"{self.where} has no groups, which say what task an example is of (tasks.kind {self.kind})"
             )
         if not self.has_tasks and y.dtype.kind == "f":
-            raise DataError(
-                f"{self._where}: y holds floats, and classes are needed; for targets say tasks.kind targets"
-            )
+            raise DataError(f"{self.where}: y holds floats, and classes are needed; for targets say tasks.kind targets")
         labels = None if self.kind == "targets" else _texts(y)
         groups = _texts(given.groups) if self.has_tasks else labels
         splits = None if given.split is None else _texts(given.split)
-        return Rows(given, groups or [], labels if self.kind == "labels" else None, splits, self._where)
+        return Rows(given, groups or [], labels if self.kind == "labels" else None, splits, self.where)
 
     def fit(self, rows: Rows, train: list[int]) -> Reader | None:
         return None
@@ -95,12 +75,12 @@ class ArrayTasks(Grouped):
     def encode(self, rows: Rows, reader: Reader | None) -> Encoded:
         given: Given = rows.content
         if isinstance(given.x, dict):
-            x: Arrays = {name: _sound(value, f"{self._where}: x.{name}") for name, value in sorted(given.x.items())}
+            x: Arrays = {name: _sound(value, f"{self.where}: x.{name}") for name, value in sorted(given.x.items())}
         else:
-            x = _sound(given.x, f"{self._where}: x")
+            x = _sound(given.x, f"{self.where}: x")
         if self.kind != "targets":
             return Encoded(x)
-        y = _sound(np.asarray(given.y, dtype=np.float32), f"{self._where}: y")
+        y = _sound(np.asarray(given.y, dtype=np.float32), f"{self.where}: y")
         return Encoded(x, y.astype(np.float32).reshape(len(y), -1))
 
     def raw(self, rows: Rows, places: list[int]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,18 +12,16 @@ from pydantic.dataclasses import dataclass
 from raymeta.errors import DataError
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal
-from raymeta.tasks.data_folder import Folder
-from raymeta.tasks.grouped.base import Grouped
-from raymeta.tasks.grouped.handed_over import handed_over
 from raymeta.tasks.grouped.sorting import Encoded, Rows
+from raymeta.tasks.grouped.source import Sourced
 from raymeta.tasks.reader import Reader
-from raymeta.tasks.rows import Row, as_json, require_columns, rows_of_file, stamp_of_file
+from raymeta.tasks.rows import Row, as_json, require_columns
 from raymeta.tasks.tables.columns import Columns, Missing, as_text, is_missing
 from raymeta.tasks.tables.fitting import fitted
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Tables(Grouped):
+class Tables(Sourced):
     """Rows of a CSV, TSV, JSON-lines or Parquet file.
 
     With `label` alone, classes are sampled into tasks. With `task` and `target`, each task (a patient, a shop, a
@@ -33,10 +30,6 @@ class Tables(Grouped):
     needed for that comes from the training classes or tasks alone.
     """
 
-    file: Folder | None = None
-    """the table: .csv, .tsv, .jsonl (each also .gz) or .parquet"""
-    sha256: str | None = None
-    """of rows that were handed over in Python, in place of a file"""
     label: str | None = None
     """column of the class of a row"""
     task: str | None = None
@@ -57,8 +50,6 @@ class Tables(Grouped):
 
     @model_validator(mode="after")
     def _says_what_to_learn(self) -> Self:
-        if (self.file is None) == (self.sha256 is None):
-            raise ValueError("give the table as tasks.file")
         if (self.label is None) == (self.target is None):
             raise ValueError("give one of tasks.label (classes) and tasks.target (numbers to predict)")
         if self.target is not None and self.task is None:
@@ -73,36 +64,29 @@ class Tables(Grouped):
     def has_tasks(self) -> bool:
         return self.task is not None
 
-    @property
-    def _where(self) -> str:
-        return "the rows" if self.file is None else str(Path(self.file).name)
-
-    def stamp(self) -> str:
-        return self.sha256 or "" if self.file is None else stamp_of_file(Path(self.file))
-
     def rows(self) -> Rows:
-        content = handed_over(str(self.sha256), "from_frame") if self.file is None else rows_of_file(Path(self.file))
+        content = self.content("from_frame")
         named = [name for name in (self.label, self.task, self.target, self.split_column) if name is not None]
-        require_columns(content, [*named, *self.features, *self.categorical, *self.ignore], self._where)
+        require_columns(content, [*named, *self.features, *self.categorical, *self.ignore], self.where)
         for name in named:
             self._require_values(content, name)
         groups = [as_text(row[self.task or self.label or ""]) for row in content]
         labels = [as_text(row[self.label]) for row in content] if self.task and self.label else None
         splits = [as_text(row[self.split_column]) for row in content] if self.split_column else None
-        return Rows(content, groups, labels, splits, self._where)
+        return Rows(content, groups, labels, splits, self.where)
 
     def _require_values(self, rows: Sequence[Row], name: str) -> None:
         empty = next((number for number, row in enumerate(rows, 1) if is_missing(row[name])), None)
         if empty is not None:
-            raise DataError(f"{self._where} row {empty}: it has no {name}: fill it in, or leave the row out")
+            raise DataError(f"{self.where} row {empty}: it has no {name}: fill it in, or leave the row out")
 
     def fit(self, rows: Rows, train: list[int]) -> Columns:
         used = {self.label, self.task, self.target, self.split_column, *self.ignore}
         features = self.features or [name for name in rows.content[0] if name not in used]
-        require_columns(rows.content, features, self._where)
+        require_columns(rows.content, features, self.where)
         if not features:
             raise DataError(
-                f"{self._where} has no columns besides {', '.join(filter(None, used))}: nothing to learn from"
+                f"{self.where} has no columns besides {', '.join(filter(None, used))}: nothing to learn from"
             )
         return fitted([rows.content[p] for p in train], features, self.categorical, self.missing, self.target)
 
@@ -110,9 +94,9 @@ class Tables(Grouped):
         assert isinstance(reader, Columns)
         y = None
         if self.target is not None and reader.target is not None:
-            targets = reader.scaled(rows.content, self.target, reader.target, self._where)
+            targets = reader.scaled(rows.content, self.target, reader.target, self.where)
             y = np.array(targets, dtype=np.float32)[:, None]
-        return Encoded(reader.array(rows.content, self._where), y)
+        return Encoded(reader.array(rows.content, self.where), y)
 
     def raw(self, rows: Rows, places: list[int]) -> bytes:
         return as_json([rows.content[place] for place in places])

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from raymeta.errors import DataError
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal
 from raymeta.tasks.data_folder import Folder
-from raymeta.tasks.grouped.base import Grouped
-from raymeta.tasks.grouped.handed_over import handed_over
 from raymeta.tasks.grouped.sorting import Encoded, Rows
+from raymeta.tasks.grouped.source import Sourced
 from raymeta.tasks.reader import Reader
-from raymeta.tasks.rows import as_json, require_columns, rows_of_file, stamp_of_file
+from raymeta.tasks.rows import as_json, require_columns
 from raymeta.tasks.text.tokenizer import tokenizer_of_file
 from raymeta.tasks.text.tokens import TokenReader, text_of
 from raymeta.tasks.text.words import MOST_WORDS, Words, vocabulary_of
@@ -26,7 +25,7 @@ MOST_LENGTH = 128
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Text(Grouped):
+class Text(Sourced):
     """Texts with labels in a CSV, TSV, JSON-lines or Parquet file; classes are sampled into tasks.
 
     A text becomes ids of its words, {"tokens", "mask"}: a vocabulary of the training classes, or the tokens of a
@@ -36,10 +35,6 @@ class Text(Grouped):
     goal: ClassVar[Goal] = "classification"
     unit: ClassVar[str] = "texts"
 
-    file: Folder | None = None
-    """the table: .csv, .tsv, .jsonl (each also .gz) or .parquet"""
-    sha256: str | None = None
-    """of rows that were handed over in Python, in place of a file"""
     text: str = "text"
     """column of the text"""
     label: str = "label"
@@ -57,31 +52,18 @@ class Text(Grouped):
     tokenizer: Folder | None = None
     """a tokenizer.json, read by the library tokenizers, in place of words"""
 
-    @model_validator(mode="after")
-    def _has_a_source(self) -> Self:
-        if (self.file is None) == (self.sha256 is None):
-            raise ValueError("give the table as tasks.file")
-        return self
-
-    @property
-    def _where(self) -> str:
-        return "the rows" if self.file is None else str(Path(self.file).name)
-
-    def stamp(self) -> str:
-        return self.sha256 or "" if self.file is None else stamp_of_file(Path(self.file))
-
     def rows(self) -> Rows:
-        content = handed_over(str(self.sha256), "from_frame") if self.file is None else rows_of_file(Path(self.file))
-        require_columns(content, [n for n in (self.text, self.label, self.split_column) if n], self._where)
+        content = self.content("from_frame")
+        require_columns(content, [n for n in (self.text, self.label, self.split_column) if n], self.where)
         pairs: list[dict[str, str]] = []
         for number, row in enumerate(content, 1):
-            told = f"{self._where} row {number}"
+            told = f"{self.where} row {number}"
             label = str(row[self.label] if row[self.label] is not None else "").strip()
             if not label:
                 raise DataError(f"{told}: it has no {self.label}: fill it in, or leave the row out")
             pairs.append({"text": text_of(row, self.text, told), "label": label})
         splits = [str(row[self.split_column]) for row in content] if self.split_column else None
-        return Rows(pairs, [pair["label"] for pair in pairs], None, splits, self._where)
+        return Rows(pairs, [pair["label"] for pair in pairs], None, splits, self.where)
 
     def fit(self, rows: Rows, train: list[int]) -> TokenReader:
         texts = [rows.content[place]["text"] for place in train]
