@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -30,6 +31,16 @@ def omniglot_root() -> Path:
     if not (root / "omniglot_bits.npz").exists():
         pytest.skip(f"no omniglot_bits.npz in {root}; set RAYMETA_TEST_DATA")
     return root
+
+
+@pytest.fixture(scope="session")
+def intents() -> tuple[Path, dict[str, list[str]]]:
+    """CLINC150 and a published class split of it."""
+    file, splits = DATA / "text" / "clinc150.tsv.gz", DATA / "splits" / "protaugment_clinc150.json"
+    if not (file.exists() and splits.exists()):
+        pytest.skip(f"no {file} and {splits}; set RAYMETA_TEST_DATA")
+    lists: dict[str, list[str]] = json.loads(splits.read_text(encoding="utf-8"))["splits"]["01"]
+    return file, lists
 
 
 @pytest.fixture(scope="session")

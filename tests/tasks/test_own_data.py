@@ -411,3 +411,12 @@ def test_a_function_is_a_task_set() -> None:
     assert (tasks.goal, tasks.num_outputs, tasks.size("val"), tasks.input_shape) == ("regression", 1, (1, 5, 7), (1,))
     key = TaskKey(0, "test", 3, 1)
     assert all(torch.equal(a, b) for a, b in zip(tensors(tasks.episode(key)), tensors(lines(key)), strict=True))
+
+
+def test_published_intents_are_read_whole(intents: tuple[Path, dict[str, list[str]]]) -> None:
+    """CLINC150: 150 intents of 150 sentences each, a few of them with lone quotation marks, and those out of scope."""
+    file, lists = intents
+    assert len(rows_of_file(file)) == 23_700
+    tasks = Text(file=str(file), label="intent", **{f"{split}_classes": tuple(lists[split]) for split in SPLITS})
+    assert [tasks.num_classes(split) for split in SPLITS] == [50, 50, 50]
+    assert {count for split in SPLITS for count in tasks.loaded.splits[split].examples().tolist()} == {150}
