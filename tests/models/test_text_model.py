@@ -25,7 +25,7 @@ def network(encoder: Any, depth: int, outputs: int | None = WAY) -> nn.Module:
 
 def inputs(n: int, seed: int) -> dict[str, Tensor]:
     draws = torch.Generator().manual_seed(seed)
-    mask = torch.arange(LENGTH) < torch.randint(1, LENGTH + 1, (n, 1), generator=draws)
+    mask = torch.rand(n, LENGTH, generator=draws) < 0.6
     return {"tokens": torch.randint(1, WORDS, (n, LENGTH), generator=draws) * mask, "mask": mask}
 
 

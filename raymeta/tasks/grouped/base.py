@@ -287,7 +287,8 @@ class Grouped(TaskSet):
             told = "; ".join(self.loaded.notes)
             raise DataError(
                 f"the {split} split has {len(pool.names)} {self.word} with enough examples, and {needed} are needed: "
-                f"lower tasks.way, tasks.shot or tasks.query_shot, or give it more (tasks.split_ratio){f' ({told})' if told else ''}"
+                f"lower tasks.way, tasks.shot or tasks.query_shot, or give it more (tasks.split_ratio)"
+                + (f"; {told}" if told else "")
             )
         _, shot, query_shot = self.size(split)
         if int(pool.counts().min()) < shot + query_shot:
