@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "classify files with an adapted model",
     "features": "what a model makes of files: embeddings, neighbours, a linear probe",
     "export": "write a trained model for others, or an adapted one for use without raymeta",
+    "serve": "few-shot classification over HTTP on Ray Serve, with a page to try it",
     "runs": "list, show, compare and export runs (ls, show, compare, export)",
     "dashboard": "show the runs of a folder in a browser, live",
     "report": "write runs or a sweep as one HTML file that opens offline",
@@ -28,7 +29,7 @@ COMMANDS = {
     "omniglot": "download Omniglot, or pack its images into one file",
     "transfer": "pre-train on CIFAR-10, fine-tune on CIFAR-100 at several label fractions",
 }
-_PACKAGES = ("runs", "config", "dashboard", "bench", "presets", "transfer")
+_PACKAGES = ("runs", "config", "serve", "dashboard", "bench", "presets", "transfer")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -75,7 +75,7 @@ def _with_progress(adapted: Adapted, items: Sequence[Any], *, unknown: bool) -> 
 def _text(arguments: argparse.Namespace, names: Sequence[str], answers: Sequence[Prediction]) -> str:
     pairs = list(zip(names, answers, strict=True))
     if arguments.json:
-        return json_text([as_json(name, answer) for name, answer in pairs], indent=2)
+        return json_text([answer.as_json(name) for name, answer in pairs], indent=2)
     if arguments.csv:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
@@ -88,12 +88,6 @@ def _text(arguments: argparse.Namespace, names: Sequence[str], answers: Sequence
         + ", ".join(f"{label} {100 * p:.1f} %" for label, p in answer.alternatives[:MOST_ALTERNATIVES])
         for name, answer in pairs
     )
-
-
-def as_json(name: str, answer: Prediction) -> dict[str, Any]:
-    """The one form of an answer for other programs."""
-    others = [{"label": label, "probability": p} for label, p in answer.alternatives]
-    return {"file": name, "label": answer.label, "probability": answer.probability, "alternatives": others}
 
 
 if __name__ == "__main__":

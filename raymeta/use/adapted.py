@@ -32,6 +32,11 @@ class Prediction(NamedTuple):
     alternatives: list[tuple[str, float]]
     """the other labels, likeliest first"""
 
+    def as_json(self, name: str) -> dict[str, Any]:
+        """The one form of an answer for other programs; `name` is that of the example."""
+        others = [{"label": label, "probability": p} for label, p in self.alternatives]
+        return {"file": name, "label": self.label, "probability": self.probability, "alternatives": others}
+
 
 class LeftOut(NamedTuple):
     """What leaving out support examples told."""

@@ -195,6 +195,11 @@ def read_adapted(folder: Path, *, trust: bool = False) -> Adapted:
         raise DataError(f"{folder / ADAPTED} is damaged: {type(error).__name__} {error}"[:300]) from error
 
 
+def adapted_facts(folder: Path) -> dict[str, Any]:
+    """What `adapted.json` says, without the tensors. Raises `DataError` where it is missing or was changed."""
+    return _content(folder, ADAPTED)
+
+
 def _left_out(content: Mapping[str, Any]) -> LeftOut:
     confusions = [(str(label), str(answer), int(times)) for label, answer, times in content["confusions"]]
     return LeftOut(**{**content, "confusions": confusions})

@@ -95,7 +95,7 @@ class Cluster:
             self.ray.shutdown()
 
 
-_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 def _start(ray: Any, options: PoolOptions) -> None:
@@ -105,11 +105,11 @@ def _start(ray: Any, options: PoolOptions) -> None:
     cores = os.cpu_count() or 1
     workers = cores if options.workers == "auto" else options.workers
     cpus = max(cores, (options.max_workers or workers) * options.cpus_per_worker)
-    ray.init(address="local", num_cpus=int(cpus + 0.999), include_dashboard=False, **_QUIET)
-    _close_token()
+    ray.init(address="local", num_cpus=int(cpus + 0.999), include_dashboard=False, **QUIET)
+    close_token()
 
 
-def _close_token() -> None:
+def close_token() -> None:
     """Keep other users of this machine from Ray's token, which runs programs as us; Ray 2.60 lets everybody read it."""
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file() and token.stat().st_uid == os.getuid():
@@ -121,7 +121,7 @@ def _join(ray: Any, address: str) -> None:
         os.environ.setdefault(name, value)
     _require_listening(address)
     try:
-        ray.init(address=address, **_QUIET)
+        ray.init(address=address, **QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EnvironmentProblem(
             f"no Ray cluster at --address {address}: {first_lines(error)}. Start one with `ray start --head`, "
