@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -95,6 +96,7 @@ def running(
     """Replicas on a Ray of this machine's own, which ends with them."""
     ray, serve = _ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         with handlers_kept():
             cores = max(os.cpu_count() or 1, replicas)
