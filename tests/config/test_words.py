@@ -83,7 +83,8 @@ def test_the_help_has_every_option_and_variant_once_and_is_wrapped(monkeypatch: 
         assert entries.count(f"--{name}") == 1, name
     for section in SECTIONS:
         for name in registry(section):
-            assert sum(line.split()[:1] == [name] for line in text.splitlines()) == 1, name
+            once = sum(name in registry(other) for other in SECTIONS)  # in each section that has the name
+            assert sum(line.split()[:1] == [name] for line in text.splitlines()) == once, name
     examples = text[text.index("examples") : text.index("flags\n")]
     assert max(len(line) for line in text.replace(examples, "").splitlines()) <= 80
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(run_options())

@@ -55,7 +55,7 @@ def test_asking_draws_no_random_numbers() -> None:
 
 
 def test_images_that_do_not_fit_are_told() -> None:
-    with pytest.raises(ConfigError, match=r"cannot take images of shape \[1, 8, 8\]"):
+    with pytest.raises(ConfigError, match=r"cannot take images of shape \[n, 1, 8, 8\]"):
         choose_vectorize(nn.Sequential(nn.Conv2d(3, 2, 3)), torch.zeros(2, 1, 8, 8), 10, "cpu")
 
 

@@ -197,7 +197,7 @@ def test_a_damaged_classifier_is_told_and_hides_no_other(service: Service, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["nowhere"], 3, "nowhere"),
+        (["nowhere"], 3, "no runs in results"),
         (["MODEL", "--host", "0.0.0.0"], 2, "--token-file"),
         (["MODEL", "--token-file", "none"], 3, "none"),
         (["MODEL", "--port", "99999"], 2, "--port"),
