@@ -47,7 +47,7 @@ def _adapt(arguments: argparse.Namespace) -> int:
     from raymeta.use.opening import open_model
 
     require_free(arguments.out)
-    model = open_model(arguments.model, output=arguments.output, trust=arguments.trust)
+    model = open_model(arguments.model, output=arguments.output, trust=arguments.trust, measured=True)
     adapted = adapt_to_source(model, arguments.support, label_column=arguments.label_column)
     write_adapted(adapted, arguments.out)
     say("\n".join([*report_lines(adapted), "", f"predict: raymeta predict {arguments.out} FILES"]))
@@ -117,7 +117,7 @@ def _doubts(adapted: Adapted) -> list[str]:
 def _unlike(adapted: Adapted) -> list[str]:
     seen = adapted.model.seen
     if seen is None:
-        return ["  whether the examples look like its training data is not known: these are not here"]
+        return ["  whether the examples look like its training data is not known"]
     told = [(name, text) for name, text in zip(adapted.names, seen.unlike(adapted.support.x), strict=True) if text]
     if not told:
         return []

@@ -41,7 +41,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
     require_free(arguments.out)
     if arguments.format == "raymeta":
-        model = open_model(arguments.model, output=arguments.output, trust=arguments.trust)
+        model = open_model(arguments.model, output=arguments.output, trust=arguments.trust, measured=True)
         write_model(model, arguments.out)
         say(f"{arguments.out}\nadapt it: raymeta adapt {arguments.out} --support DIR --out ADAPTED")
         return 0

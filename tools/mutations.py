@@ -571,12 +571,6 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{LAWS}protonet_golden_probabilities",
         ),
         (
-            "sums in place of means",
-            "(onehot_SW / onehot_SW.sum(0)).T",
-            "onehot_SW.T",
-            f"{LAWS}protonet_ignores_order_and_repetition_of_support",
-        ),
-        (
             "farthest class wins",
             "logits = -squared_distances(",
             "logits = squared_distances(",
@@ -955,6 +949,12 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
     ],
     "adaptation/embedding.py": [
+        (
+            "sums in place of means",
+            "(members_SW / members_SW.sum(0).clamp(min=1)).T",
+            "members_SW.T",
+            f"{LAWS}protonet_ignores_order_and_repetition_of_support",
+        ),
         (
             "support and queries apart",
             "problem.forward(learned, joined(support_x, x), phase).tensor_split([num_examples(support_x)])",

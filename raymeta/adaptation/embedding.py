@@ -27,6 +27,6 @@ def one_hot(y: Tensor, way: int, dtype: torch.dtype) -> Tensor:
 
 
 def means_of_classes(codes_SD: Tensor, y_S: Tensor, way: int) -> Tensor:
-    """The mean of each class [W, D]; zeros for a class without examples."""
+    """The mean of each class [W, D], as a product (no indexing: vmap); zeros for a class without examples."""
     members_SW = one_hot(y_S, way, codes_SD.dtype)
     return (members_SW / members_SW.sum(0).clamp(min=1)).T @ codes_SD

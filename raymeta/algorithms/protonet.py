@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from raymeta.adaptation.embedding import embed, one_hot
+from raymeta.adaptation.embedding import embed, means_of_classes
 from raymeta.adaptation.outcome import Adaptation
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import Algorithm
@@ -43,7 +43,7 @@ class ProtoNet(Algorithm):
     def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
         def predict(x: Inputs) -> Tensor:
             z_SD, z_QD = embed(problem, learned, support.x, x, phase)
-            return self._logits(z_QD, prototypes(z_SD, support.y, phase.way))
+            return self._logits(z_QD, means_of_classes(z_SD.flatten(1), support.y, phase.way))
 
         return Adaptation([predict])
 
@@ -53,12 +53,6 @@ class ProtoNet(Algorithm):
         else:
             logits = -squared_distances(z_QD, c_WD)
         return logits if self.temperature == 1 else logits / self.temperature
-
-
-def prototypes(z_SD: Tensor, y_S: Tensor, way: int) -> Tensor:
-    """Class means [W, D] of support features, as a product with normalised one-hot labels (no indexing: vmap)."""
-    onehot_SW = one_hot(y_S, way, z_SD.dtype)
-    return (onehot_SW / onehot_SW.sum(0)).T @ z_SD.flatten(1)
 
 
 def squared_distances(z_QD: Tensor, c_WD: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def batch_norm_text(model: Pretrained) -> str:
     text = f"{policy} in training; here statistics of the support set"
     if policy != "transductive":
         return text
-    other = metric_text(model.about, "inductive") or "not measured, as its data were not here"
+    other = metric_text(model.about, "inductive") or "not measured"
     return f"{text}; {TRANSDUCTIVE}; by the support set alone it is {other}"
 
 

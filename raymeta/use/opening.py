@@ -21,8 +21,11 @@ from raymeta.use.pretrained import Pretrained
 from raymeta.use.seen import seen_in
 
 
-def open_model(reference: str, *, output: str = "results", trust: bool = False) -> Pretrained:
+def open_model(reference: str, *, output: str = "results", trust: bool = False, measured: bool = False) -> Pretrained:
     """The model that `reference` names; runs by id and `latest` are looked for in `output`.
+
+    With `measured`, a run's data are looked at where they are here: what training examples look like, and how a
+    transductive model scores by the support set's statistics. An exported folder has both written down.
 
     Code that a run or a folder names is imported only with `trust`.
 
@@ -33,16 +36,20 @@ def open_model(reference: str, *, output: str = "results", trust: bool = False) 
         return read_model(path, trust=trust)
     if not is_uri(reference) and (path / layout.STATE).exists():
         run = Run.open(path.resolve().parent.parent)
-        return of_run(run, CheckpointStore(path.resolve().parent).load(path.resolve().name), trust=trust)
-    return of_run(resolve_run(reference, output), trust=trust)
+        return of_run(
+            run, CheckpointStore(path.resolve().parent).load(path.resolve().name), trust=trust, measured=measured
+        )
+    return of_run(resolve_run(reference, output), trust=trust, measured=measured)
 
 
-def from_pretrained(path: str | Path, *, trust: bool = False) -> Pretrained:
+def from_pretrained(path: str | Path, *, trust: bool = False, measured: bool = False) -> Pretrained:
     """The model in an exported folder, or of a run; see `open_model`."""
-    return open_model(str(path), trust=trust)
+    return open_model(str(path), trust=trust, measured=measured)
 
 
-def of_run(run: Run, checkpoint: Checkpoint | None = None, *, trust: bool = False) -> Pretrained:
+def of_run(
+    run: Run, checkpoint: Checkpoint | None = None, *, trust: bool = False, measured: bool = False
+) -> Pretrained:
     """The model of a run's best checkpoint, or of the one that is given."""
     config = run_config(run, {"workers": 0, "min_workers": None, "max_workers": None}, trust=trust or run.trusted)
     checkpoint = best_checkpoint(run) if checkpoint is None else checkpoint
@@ -53,8 +60,8 @@ def of_run(run: Run, checkpoint: Checkpoint | None = None, *, trust: bool = Fals
         config.model_copy(update={"tasks": tasks}),
         checkpoint.learned,
         checkpoint.fixed,
-        _about(run, checkpoint.step) | _inductive(run, trust) | names,
-        seen_in(config.tasks),
+        _about(run, checkpoint.step) | (_inductive(run, trust) if measured else {}) | names,
+        seen_in(config.tasks) if measured else None,
     )
     _require_fits(model, run)
     return model

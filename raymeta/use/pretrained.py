@@ -93,7 +93,7 @@ class Pretrained:
         if reader is None:
             raise DataError(
                 f"{self.name}: its task set does not say how an example of yours becomes an input: give tensors to "
-                "raymeta.from_pretrained(...).adapt(x, y) in Python, or write `reader` of the task set"
+                "raymeta.adapt_to(model, x, labels) in Python, or write `reader` of the task set"
             )
         return reader
 

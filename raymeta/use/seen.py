@@ -11,7 +11,7 @@ from torch import Tensor
 from raymeta.errors import DataError
 from raymeta.keys import TaskKey
 from raymeta.tasks.base import TaskSet
-from raymeta.tasks.inputs import Inputs
+from raymeta.tasks.inputs import Inputs, num_examples
 
 EPISODES = 64
 """Training episodes that are looked at."""
@@ -26,7 +26,7 @@ class Seen(NamedTuple):
 
     def unlike(self, x: Inputs) -> list[str | None]:
         """For each example what is unusual of it, or None; a property counts as far beyond its range as half of it."""
-        found: list[str | None] = [None] * _count(x)
+        found: list[str | None] = [None] * num_examples(x)
         for name, values in properties(x).items():
             if name not in self.ranges:
                 continue
@@ -36,10 +36,6 @@ class Seen(NamedTuple):
                 if found[place] is None and not low - slack <= value <= high + slack:
                     found[place] = f"{name} {value:.2g}, where training examples have {low:.2g} to {high:.2g}"
         return found
-
-
-def _count(x: Inputs) -> int:
-    return len(x) if isinstance(x, Tensor) else len(next(iter(x.values())))
 
 
 def properties(x: Inputs) -> dict[str, Tensor]:

@@ -9,9 +9,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from raymeta import ANIL, MAML, Baseline, Episode, Examples, JointTraining, MetaSGD, ProtoNet, Reptile, meta_gradient
+from raymeta.adaptation.embedding import means_of_classes
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import Algorithm
-from raymeta.algorithms.protonet import prototypes, squared_distances
+from raymeta.algorithms.protonet import squared_distances
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
 from raymeta.models.layers.convert import convert
@@ -396,7 +397,7 @@ def test_protonet_is_a_linear_classifier_and_one_shot_is_nearest_neighbour() -> 
     logits = proto_logits(problem, learned, one_shot, episode.query.x)
     z_S, z_Q = one_shot.x @ learned.params["weight"].T, episode.query.x @ learned.params["weight"].T
     assert torch.equal(logits.argmax(-1), torch.cdist(z_Q, z_S).argmin(-1))
-    c = prototypes(z_S, one_shot.y, 3)
+    c = means_of_classes(z_S.flatten(1), one_shot.y, 3)
     linear = z_Q @ (2 * c).T - c.square().sum(-1)
     torch.testing.assert_close(logits.log_softmax(-1), linear.log_softmax(-1), rtol=1e-10, atol=1e-12)
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import trained
 
-from raymeta.config.build import build, initial_state, schedule_of
+from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.driver.checkpoint import CheckpointStore
-from raymeta.engine.driver.loop import train_loop
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
@@ -30,10 +30,8 @@ from raymeta.engine.executors.ray_actors.pool import DRAIN_CHECK_S
 from raymeta.engine.job import Job
 from raymeta.errors import DataError, EnvironmentProblem, WorkerFailed
 from raymeta.keys import plan
-from raymeta.trackers.base import Trackers
 from raymeta.trackers.names import FAULT_KINDS
 from raymeta.trackers.ray_metrics import METRICS
-from raymeta.tree import params_sha256
 
 # 27 thousand parameters: gradients too large to be sent with Ray's replies, in steps of a few milliseconds.
 SMALL: dict[str, Any] = {
@@ -77,21 +75,7 @@ def config_of(**options: Any) -> Any:
 
 
 def train(config: Any, executor: Any, watcher: Watcher, directory: Path) -> str:
-    """SHA-256 of the parameters after training with `executor`, which is closed."""
-    built = build(config)
-    state = initial_state(config, built)
-    try:
-        train_loop(
-            state,
-            blueprint=built.blueprint,
-            executor=executor,
-            schedule=schedule_of(config),
-            store=CheckpointStore(directory),
-            tracker=Trackers([watcher], together_s=0),
-        )
-    finally:
-        executor.close()
-    return params_sha256(state.outer.learned.params)
+    return trained(executor, config, directory, watcher)
 
 
 @pytest.fixture(scope="module")

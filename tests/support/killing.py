@@ -17,7 +17,7 @@ from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
-from raymeta.trackers.base import Trackers
+from raymeta.trackers.base import Tracker, Trackers
 from raymeta.tree import params_sha256
 
 Asked = list[tuple[int, str]]
@@ -28,7 +28,7 @@ def trained_alone(config: RunConfig, folder: Path) -> tuple[str, Asked]:
     """SHA-256 of the parameters after training in this process, and what was asked."""
     executor = LocalExecutor(build(config).blueprint)
     asked = _noted(executor, lambda place: None)
-    return _trained(executor, config, folder), asked
+    return trained(executor, config, folder), asked
 
 
 def trained_with_kills(config: RunConfig, folder: Path, kills: Callable[[Asked], bool]) -> tuple[str, Asked, list[str]]:
@@ -44,7 +44,7 @@ def trained_with_kills(config: RunConfig, folder: Path, kills: Callable[[Asked],
             _kill_one([worker.pid for worker in pool.workers()])
 
     asked = _noted(pool, kill)
-    return _trained(pool, config, folder), asked, events
+    return trained(pool, config, folder), asked, events
 
 
 def _kill_one(pids: Sequence[int]) -> None:
@@ -69,7 +69,8 @@ def _noted(executor: Any, before: Callable[[Asked], None]) -> Asked:
     return asked
 
 
-def _trained(executor: Executor, config: RunConfig, folder: Path) -> str:
+def trained(executor: Executor, config: RunConfig, folder: Path, *listeners: Tracker) -> str:
+    """SHA-256 of the parameters after training with `executor`, which is closed."""
     built = build(config)
     state = initial_state(config, built)
     try:
@@ -79,7 +80,7 @@ def _trained(executor: Executor, config: RunConfig, folder: Path) -> str:
             executor=executor,
             schedule=schedule_of(config),
             store=CheckpointStore(folder),
-            tracker=Trackers([]),
+            tracker=Trackers(listeners, together_s=0),
         )
     finally:
         executor.close()

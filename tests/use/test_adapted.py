@@ -76,7 +76,7 @@ def draw_folder(folder: Path, counts: dict[str, int], seed: int = 0, *, paper: i
 
 
 def opened(runs: dict[str, Run], name: str) -> Pretrained:
-    return open_model(str(runs[name].path))
+    return open_model(str(runs[name].path), measured=True)
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def model(run: Any) -> Pretrained:
-    return open_model(str(run.path))
+    return open_model(str(run.path), measured=True)
 
 
 @pytest.fixture
