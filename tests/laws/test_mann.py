@@ -225,6 +225,7 @@ def test_loop_equals_vmap() -> None:
         torch.testing.assert_close(value, both[1][name], rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_bits(local_ray: Any, tmp_path: Path) -> None:
     options: dict[str, Any] = {"tasks": "glyphs", "tasks.query_shot": 3, "model": "mlp", "model.hidden": [8]}
     sizes = {"hidden": 8, "memory_slots": 6, "memory_width": 4, "read_heads": 2}

@@ -177,7 +177,7 @@ def test_bits(by_value: None, tmp_path: Path) -> None:
     assert not any(torch.equal(value, learned[name]) for name, value in start.items())
 
 
-@pytest.mark.parametrize("function", ["clean_gradient", "slopes"])
+@pytest.mark.parametrize("function", ["clean_gradient", pytest.param("slopes", marks=pytest.mark.slow)])
 def test_a_worker_killed_inside_a_step_changes_nothing(function: str, by_value: None, tmp_path: Path) -> None:
     sizes = {"meta_batch_size": 8, "shard_size": 2, "steps": 5, "validate_every": 0, "test_episodes": 2}
     config = load_config(overrides={**OPTIONS, **sizes, "device": "cpu"}).config

@@ -122,6 +122,7 @@ def test_what_cannot_be_told_is_refused() -> None:
         build(load_config(overrides={"algorithm": "pfn", "tasks": "navigation", "model": "mlp"}).config)
 
 
+@pytest.mark.slow
 def test_borders_are_quantiles_of_the_prior_and_stay(tmp_path: Path, local_ray: Any) -> None:
     options: dict[str, Any] = {
         "tasks": "gaussian_process",

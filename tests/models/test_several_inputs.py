@@ -70,7 +70,10 @@ def test_the_order_of_names_changes_nothing() -> None:
     assert all(torch.equal(value, straight[name]) for name, value in meta_gradient(model(), MAML(), mixed).items())
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "reptile", "protonet", "joint"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("reptile", "protonet", "joint")]
+
+
+@pytest.mark.parametrize("algorithm", ["maml", *SLOW])
 def test_runs_give_equal_bits_on_workers_and_after_resume(algorithm: str, tmp_path: Path, by_value: None) -> None:
     run = require_equal_bits(tmp_path, tasks=Sentences(), model=WordModel(), algorithm=algorithm)
     shapes = run.path.joinpath("data.json").read_text()

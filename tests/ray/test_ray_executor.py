@@ -339,6 +339,7 @@ def test_a_run_that_workers_slow_down_says_so(local_ray: Any, tmp_path: Path) ->
     assert "one worker is slower than one process: a step takes" in message
 
 
+@pytest.mark.slow
 def test_data_is_shipped_or_read_on_each_node(local_ray: Any, omniglot_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "omniglot"
     root.mkdir()

@@ -65,6 +65,7 @@ def test_own_rows_are_learned_adapted_to_and_predicted(
     assert "row 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_on_own_arrays_gives_equal_bits_on_workers_and_after_resume(tmp_path: Path, local_ray: Any) -> None:
     draws = np.random.default_rng(0)
     y = np.repeat(np.arange(15), 12)
