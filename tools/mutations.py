@@ -1286,7 +1286,7 @@ class Tests:
 
     def run(self, *tests: str) -> int:
         """The exit status of pytest: 0 passed, 1 failed, others where no test ran; `log` has what it printed."""
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore", f"--timeout={LIMIT_S}"]
+        options = ["-x", "-q", "-m", "", "-p", "no:cacheprovider", "-W", "ignore", f"--timeout={LIMIT_S}"]
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps([*options, *tests]) + "\n")

@@ -28,7 +28,7 @@ def test_the_main_job_learns_to_learn(tmp_path: Path) -> None:
         train("--workers", "2", "--output", str(tmp_path)), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "raymeta runs show" in done.stdout
+    assert "next:   raymeta dashboard" in done.stdout
     assert "before adapting" in done.stdout
     summary = raymeta.load_run("latest", output=tmp_path).summary or {}
     assert summary["headline"]["value"] - summary["headline"]["ci95"] > 0.80
