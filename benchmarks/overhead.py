@@ -31,9 +31,10 @@ from record import record
 from raymeta.adaptation.problem import Phase
 from raymeta.algorithms.base import TASK_GRADIENT
 from raymeta.autodiff.failures import exact_attention
-from raymeta.config.build import build, initial_state, schedule_of
+from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.driver.checkpoint import CheckpointStore
+from raymeta.engine.driver.driver import Driver
 from raymeta.engine.driver.loop import train_loop
 from raymeta.engine.driver.profile import TABLE, Profile
 from raymeta.engine.executors.local import LocalExecutor
@@ -126,20 +127,13 @@ class Measured:
             return seconds
 
     def _run(self, steps: int, directory: Path, profile: Profile | None) -> float:
-        schedule = replace(schedule_of(self._config), steps=steps)
+        schedule = replace(self._built.schedule, steps=steps)
         terminal = open_terminal("plain", quiet=False, title="overhead", steps=steps, stream=io.StringIO())
         writer = RunWriter(directory, steps=steps)
         tracker = Trackers([writer, TensorBoard(directory / "tb"), terminal])
         began = time.perf_counter()
-        train_loop(
-            initial_state(self._config, self._built),
-            blueprint=self._built.blueprint,
-            executor=self._executor,
-            schedule=schedule,
-            store=CheckpointStore(directory / "checkpoints"),
-            tracker=tracker,
-            profile=profile,
-        )
+        driver = Driver(self._built.state(), self._built.blueprint, self._executor, schedule, tracker)
+        train_loop(driver, CheckpointStore(directory / "checkpoints"), profile=profile)
         seconds = (time.perf_counter() - began) / steps
         writer.finish("finished")
         tracker.close()

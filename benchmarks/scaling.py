@@ -22,14 +22,16 @@ from typing import Any
 import numpy as np
 from record import record
 
-from raymeta.config.build import build, initial_state, schedule_of
+from raymeta.config.build import build
 from raymeta.config.load import load_config
+from raymeta.engine.driver.driver import Driver
 from raymeta.engine.driver.outer import Moment
 from raymeta.engine.driver.step import Maps
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
+from raymeta.trackers.base import Trackers
 
 WARM_UP = 3
 
@@ -41,8 +43,8 @@ class Loop:
         self.config = load_config(preset=preset, overrides={"steps": 10**6, **options}).config
         built = build(self.config)
         self.blueprint = built.blueprint
-        self.state = initial_state(self.config, built)
-        self.schedule = schedule_of(self.config)
+        self.state = built.state()
+        self.schedule = built.schedule
         self.executor: Executor = (
             RayExecutor(built.blueprint, PoolOptions(workers=workers)) if workers else LocalExecutor(built.blueprint)
         )
@@ -54,7 +56,7 @@ class Loop:
         for _ in range(count):
             outer, blueprint = self.state.outer, self.blueprint
             outer.begin(Moment(self.state.step, self.schedule.steps, blueprint.state_layout, blueprint.momenta))
-            total = Maps(self.executor, blueprint, self.schedule, self.state)()
+            total = Maps(Driver(self.state, blueprint, self.executor, self.schedule, Trackers([])))()
             outer.descend(total, blueprint.algorithm)
             self.state.step += 1
         seconds = time.perf_counter() - began

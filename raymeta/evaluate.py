@@ -132,7 +132,7 @@ def _score(run: Run, arguments: argparse.Namespace) -> Evaluation:
         workers=arguments.workers,
         changed_data=arguments.changed_data,
         trust=arguments.trust,
-        notify=_told,
+        tell=_told,
         **overrides,
     )
     s = evaluation.settings

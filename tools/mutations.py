@@ -1180,8 +1180,8 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "the same tasks in every step",
-            "_shards(self.schedule, step if of is None else of)",
-            "_shards(self.schedule, 0 if of is None else of)",
+            "_shards(schedule, step if of is None else of)",
+            "_shards(schedule, 0 if of is None else of)",
             f"{WHOLE}[vmap-maml]",
         ),
     ],

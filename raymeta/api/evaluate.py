@@ -16,13 +16,13 @@ from raymeta.adaptation.problem import Learned
 from raymeta.api.checkpoints import best_checkpoint, run_config, take_fixed_tensors
 from raymeta.api.resume import DEFAULT_OUTPUT
 from raymeta.api.same_data import on_held_out_data
-from raymeta.config.build import Built, build, first_chunks, open_executor
+from raymeta.config.build import Built, build
 from raymeta.config.load import dump
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.driver.memory import Chunks
 from raymeta.engine.driver.scoring import EpisodeScores, begin_scoring
-from raymeta.engine.executors.base import Executor, Notify, silent
+from raymeta.engine.executors.base import Executor, Tell, silent
 from raymeta.errors import ConfigError, RaymetaWarning
 from raymeta.keys import Split
 from raymeta.runs.read import Run, resolve_run
@@ -78,13 +78,11 @@ class Evaluation:
 TOLD_EVERY_S = 10.0
 
 
-class Told:
+class TestProgress:
     """Says how far a test is every ten seconds, more rarely in one that takes hours."""
 
-    def __init__(
-        self, split: Split, episodes: int, notify: Notify, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._split, self._episodes, self._notify, self._clock = split, episodes, notify, clock
+    def __init__(self, split: Split, episodes: int, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
+        self._split, self._episodes, self._notify, self._clock = split, episodes, tell, clock
         self._began = self._told = clock()
 
     def done(self, episodes: int) -> None:
@@ -110,14 +108,14 @@ def evaluate_learned(
     seed: int = TEST_SEED,
     inner_steps: int | None = None,
     chunks: Chunks,
-    notify: Notify,
+    tell: Tell,
 ) -> Evaluation:
     """Score `learned` on episodes of `split` with workers that are already there.
 
-    `notify` hears of memory that did not suffice for as many tasks at once as `chunks` says.
+    `tell` hears of memory that did not suffice for as many tasks at once as `chunks` says.
     """
     num_episodes = config.test_episodes if episodes is None else episodes
-    told = Told(split, config.tasks.num_episodes(split) or num_episodes, notify)
+    progress = TestProgress(split, config.tasks.num_episodes(split) or num_episodes, tell)
     scores = begin_scoring(
         learned,
         blueprint=built.blueprint,
@@ -129,8 +127,8 @@ def evaluate_learned(
         inner_steps=inner_steps,
         chunks=chunks,
         step=max([step, *(halving.step for halving in chunks.halvings)]),
-        notify=notify,
-        done=told.done,
+        tell=tell,
+        done=progress.done,
     ).collect()
     size = config.tasks.size(split)
     tasks = yaml.safe_load(dump(config))["tasks"]
@@ -166,7 +164,7 @@ def meta_test(
     workers: int = 0,
     changed_data: bool = False,
     trust: bool = False,
-    notify: Notify | None = None,
+    tell: Tell | None = None,
     **overrides: Any,
 ) -> Evaluation:
     """Score a run's best checkpoint on `episodes` episodes of `split`; the run's files are only read.
@@ -179,7 +177,7 @@ def meta_test(
         changed_data: score what is there where the run's data changed. Without it this is refused, unless `overrides`
             name other data; a class that the run learned from is refused in any case.
         trust: import the code that the run's configuration names; needed unless it was named in this process before.
-        notify: hears of progress and of what went wrong; without it, the latter are warnings.
+        tell: hears of progress and of what went wrong; without it, the latter are warnings.
         overrides: configuration keys that may differ at test, `tasks.way=20` as `**{"tasks.way": 20}`.
 
     Raises:
@@ -200,18 +198,18 @@ def meta_test(
     built = build(config, [split])
     checkpoint = best_checkpoint(opened)
     take_fixed_tensors(built, checkpoint)
-    executor = open_executor(config, built.blueprint)
-    chunks = first_chunks(config)
+    executor = built.executor()
+    chunks = built.chunks()
 
-    def scored(episodes: int, notify: Notify) -> Evaluation:
+    def scored(episodes: int, tell: Tell) -> Evaluation:
         where: dict[str, Any] = {"run": opened.id, "step": checkpoint.step, "split": split, "seed": seed}
-        how: dict[str, Any] = {"inner_steps": inner_steps, "chunks": chunks, "notify": notify}
+        how: dict[str, Any] = {"inner_steps": inner_steps, "chunks": chunks, "tell": tell}
         return evaluate_learned(config, built, checkpoint.learned, executor, episodes=episodes, **where, **how)
 
     try:
         if inner_steps is not None and scored(1, silent).settings["inner_steps"] != inner_steps:
             raise ConfigError(f"{name_of(config.algorithm)} takes no inner steps: leave --inner-steps out")
-        return scored(episodes, notify or PythonWarnings().event)
+        return scored(episodes, tell or PythonWarnings().event)
     finally:
         executor.close()
 

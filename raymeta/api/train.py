@@ -11,24 +11,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from raymeta.adaptation.problem import Learned
 from raymeta.api.checkpoints import take_fixed_tensors
 from raymeta.api.describe import cluster_text, run_name, without_effect, worker_text
-from raymeta.api.episodes import write_episodes
-from raymeta.api.evaluate import TEST_SEED, Evaluation, evaluate_learned
+from raymeta.api.final_test import final_test, illustrate, record, tested_parameters
 from raymeta.api.load import RunView
 from raymeta.api.resume import last_checkpoint, resumed_config, run_to_resume, spent_s
 from raymeta.api.same_data import on_recorded_data, twins
 from raymeta.api.start import start_from
-from raymeta.config.build import Built, build, initial_state, open_executor, schedule_of, splits_in_use
+from raymeta.config.build import Built, build, splits_in_use
 from raymeta.config.load import Loaded, dump, load_config
 from raymeta.config.schema import RunConfig
-from raymeta.engine.driver.checkpoint import CheckpointStore, checkpoint_name
+from raymeta.engine.driver.checkpoint import CheckpointStore
+from raymeta.engine.driver.driver import Driver
 from raymeta.engine.driver.loop import StopReason, train_loop
 from raymeta.engine.driver.profile import Profile
-from raymeta.engine.executors.base import Executor
 from raymeta.engine.worker.blueprint import choose_device
-from raymeta.errors import CheckpointError, EnvironmentProblem, RaymetaError, RunFailed, shortened
+from raymeta.errors import EnvironmentProblem, RaymetaError, RunFailed, shortened
 from raymeta.runs import layout
 from raymeta.runs.lock import RunLock, require_no_writer
 from raymeta.runs.mirror import Mirror, MirrorNotices
@@ -43,7 +41,6 @@ from raymeta.trackers.base import TOGETHER_S, Tracker, Trackers
 from raymeta.trackers.python_warnings import PythonWarnings
 from raymeta.trackers.ray_metrics import RayMetrics
 from raymeta.trackers.tensorboard import TensorBoard
-from raymeta.tree import params_sha256
 
 
 def meta_train(
@@ -78,10 +75,6 @@ def meta_train(
         loaded = load_config(preset=preset, files=files, overrides=options, trust=trust)
     run = None if resume is None else resumed.run
     return RunView.of(Training.of(loaded, resume=run, trackers=lambda title: [PythonWarnings()]).execute(), trust=trust)
-
-
-WORST_KEPT = 4
-"""Test episodes written out in full: so many of the worst, and besides the middle one and the best."""
 
 
 class Training:
@@ -127,7 +120,7 @@ class Training:
         # A resumed run keeps what was chosen, since its bits depend on it.
         self.config = config.model_copy(update={"vectorize": self.built.vectorize.vectorize})
         self._vectorize_chosen = config.vectorize == "auto"
-        self.state = initial_state(config, self.built)
+        self.state = self.built.state()
         if resume is not None:
             self._restore(resume)
         elif config.start is not None:
@@ -208,8 +201,8 @@ class Training:
             tracker.close()
 
     def _run(self, writer: RunWriter, store: CheckpointStore, tracker: Trackers) -> None:
-        state = self.state
-        executor = open_executor(self.config, self.built.blueprint, tracker.event)
+        executor = self.built.executor(tracker.event)
+        driver = Driver(self.state, self.built.blueprint, executor, self.built.schedule, tracker)
         if self.config.workers:
             place = executor.describe()
             tracker.event("cluster", cluster_text(place), **place)
@@ -219,31 +212,33 @@ class Training:
             self.profile = Profile(writer.directory, traced_steps=self._profiled_steps, num_workers=num_workers)
         began = time.perf_counter()
         try:
-            signalled = threading.Event()
-            with first_signal(signalled.set):
-                self.reason = train_loop(
-                    state,
-                    blueprint=self.built.blueprint,
-                    executor=executor,
-                    schedule=schedule_of(self.config),
-                    store=store,
-                    tracker=tracker,
-                    stop_requested=lambda: signalled.is_set() or self._stop_asked() is not None,
-                    profile=self.profile,
-                )
-            if signalled.is_set() or self.reason == "signal":  # also one that came when no step was left
+            if not self._train(driver, store):
                 self._stop(writer, tracker)
                 return
-            learned, step = self._scored(store, tracker)
-            evaluation = self._evaluate(learned, step, executor, tracker, writer)
-            self._record(evaluation, writer, wall_s=self._spent_s + time.perf_counter() - began)
+            learned, step = tested_parameters(self.state, store, tracker)
+            evaluation = final_test(self.config, self.built, driver, learned, step, writer.id)
+            wall_s = self._spent_s + time.perf_counter() - began
+            about: dict[str, Any] = {"stopped_by": self.reason, "precision": self.config.precision, "wall_s": wall_s}
+            record(evaluation, writer, self.state, **about)
         finally:
             executor.close()
-        self._illustrate(evaluation, learned, tracker, writer)
+        illustrate(evaluation, self.built, learned, writer, tracker)
         writer.finish("finished", self.reason)
-        done = f"finished after {state.step} steps"
+        done = f"finished after {self.state.step} steps"
         early = Run.open(writer.directory).ending.text + ", and tested"
-        tracker.event("finished", done if self.reason == "steps" else early, step=state.step)
+        tracker.event("finished", done if self.reason == "steps" else early, step=self.state.step)
+
+    def _train(self, driver: Driver, store: CheckpointStore) -> bool:
+        """Whether training came to its end; False where it was asked to stop."""
+        signalled = threading.Event()
+        with first_signal(signalled.set):
+            self.reason = train_loop(
+                driver,
+                store,
+                stop_requested=lambda: signalled.is_set() or self._stop_asked() is not None,
+                profile=self.profile,
+            )
+        return not signalled.is_set() and self.reason != "signal"  # a signal may have come when no step was left
 
     def _stop(self, writer: RunWriter, tracker: Trackers) -> None:
         self.reason = "signal"
@@ -302,71 +297,6 @@ class Training:
         if self.nothing_is_left:
             return f"all {steps} steps are done and tested: nothing is left to do; --steps N goes on"
         return f"continues at step {done} of {steps} {where}" + (": only the test is left" if done == steps else "")
-
-    def _scored(self, store: CheckpointStore, tracker: Trackers) -> tuple[Learned, int]:
-        """What is tested: the checkpoint best on validation; without validation, the final parameters."""
-        state = self.state
-        if state.best is not None and state.best["step"] != state.step:
-            try:
-                best = store.load(checkpoint_name(state.best["step"]))
-                return best.learned, best.step
-            except CheckpointError as error:
-                text = f"{error}: the parameters of step {state.step} are tested in place of the best"
-                tracker.event("warning", text)
-        return state.outer.learned, state.step
-
-    def _evaluate(
-        self, learned: Learned, step: int, executor: Executor, tracker: Trackers, writer: RunWriter
-    ) -> Evaluation:
-        tracker.event("testing", f"scoring {self.config.test_episodes:,} test episodes")
-        return evaluate_learned(
-            self.config,
-            self.built,
-            learned,
-            executor,
-            run=writer.id,
-            step=step,
-            split="test",
-            chunks=self.state.chunks,
-            notify=tracker.event,
-        )
-
-    def _record(self, evaluation: Evaluation, writer: RunWriter, *, wall_s: float) -> None:
-        """The score on the disk, before anything else that could fail."""
-        state = self.state
-        writer.write_evaluation("test", evaluation.to_json())
-        writer.write_summary(
-            evaluation.headline,
-            params_sha256=params_sha256(state.outer.learned.params),
-            tasks_per_s=state.tasks / state.train_s if state.train_s else 0.0,
-            wall_s=wall_s,
-            steps=state.step,
-            best_step=None if state.best is None else state.best["step"],
-            stopped_by=self.reason,
-            scored_checkpoint=evaluation.settings["checkpoint_step"],
-            over_classes=evaluation.over_classes,
-            by_inner_step=evaluation.summary.per_step,
-            axis=evaluation.summary.axis,
-            batch_norm=self.built.batch_norm,
-            inner_steps=evaluation.settings["inner_steps"],
-            precision=self.config.precision,
-        )
-
-    def _illustrate(self, evaluation: Evaluation, learned: Learned, tracker: Trackers, writer: RunWriter) -> None:
-        """Write a few test episodes out, where the method has predictions to show. The run has its score: what cannot
-        be drawn, or is interrupted, is told."""
-        if not self.config.algorithm.predicts:
-            return
-        ranked = evaluation.scores.ranked()
-        kept = sorted({*range(min(WORST_KEPT, len(ranked))), len(ranked) // 2, len(ranked) - 1})
-        ranks = {ranked[place]: place + 1 for place in kept}
-        folder = writer.directory / layout.EPISODES
-        try:
-            problems = write_episodes(folder, self.built.blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
-        except KeyboardInterrupt:
-            problems = ["test episodes are left out: interrupted"]
-        for problem in problems:
-            tracker.event("warning", problem)
 
 
 def told(error: BaseException) -> str:

@@ -15,11 +15,11 @@ from raymeta.config.build_problem import build_problem, example_inputs, is_known
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
 from raymeta.engine.driver.memory import Chunks
-from raymeta.engine.driver.outer import OuterOptimizer
+from raymeta.engine.driver.outer import OuterOptimizer, OuterOptions
 from raymeta.engine.driver.rehearsal import rehearse
 from raymeta.engine.driver.schedule import Schedule
 from raymeta.engine.driver.state import RunState
-from raymeta.engine.executors.base import Executor, Notify, silent
+from raymeta.engine.executors.base import Executor, Tell, silent
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
@@ -34,13 +34,33 @@ from raymeta.tree import Layout, Params, outer_type
 
 @dataclass(frozen=True)
 class Built:
-    """What a configuration describes: how workers are made, and where learning starts."""
+    """What a configuration describes: how workers are made, where learning starts, and what is done when."""
 
     blueprint: Blueprint
     initial: Learned
     batch_norm: str  # the policy in force; `none` without batch norm
     vectorize: Choice
     fixed: Params  # the model's tensors that are not learned, as it holds them
+    schedule: Schedule
+    outer: OuterOptions
+    chunk_size: int  # tasks computed at once while memory suffices
+    pool: PoolOptions | None  # where workers are; None: in this process
+
+    def state(self) -> RunState:
+        """A run before its first step."""
+        algorithm = self.blueprint.algorithm
+        outer = OuterOptimizer(self.initial, self.outer, algorithm.outer_of, apart=algorithm.has_own_step)
+        return RunState(outer, self.chunks(), fixed=self.fixed)
+
+    def chunks(self) -> Chunks:
+        """Tasks computed at once, before any memory ran short."""
+        return Chunks(self.chunk_size)
+
+    def executor(self, tell: Tell = silent) -> Executor:
+        """The workers: this process, or Ray actors that are started now. `tell` hears of what happens to them."""
+        if self.pool is None:
+            return LocalExecutor(self.blueprint, tell)
+        return RayExecutor(self.blueprint, self.pool, tell)
 
 
 def splits_in_use(config: RunConfig) -> tuple[Split, ...]:
@@ -70,7 +90,17 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
     choice = _vectorize(config, problem.model, rehearsal)
     owned = Learned(*({n: v.to(outer_type(v.dtype)) for n, v in part.items()} for part in initial))
     blueprint = _blueprint(config, problem, initial, choice.vectorize)
-    return Built(blueprint, owned, problem.policy_name(), choice, problem.fixed_tensors())
+    return Built(
+        blueprint,
+        owned,
+        problem.policy_name(),
+        choice,
+        problem.fixed_tensors(),
+        _schedule(config),
+        config.outer,
+        min(config.chunk_size or config.shard_size, config.shard_size),
+        _pool(config) if config.workers else None,
+    )
 
 
 def _check_data(config: RunConfig, splits: Sequence[Split]) -> None:
@@ -137,19 +167,7 @@ def _vectorize(config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectori
     return choice
 
 
-def initial_state(config: RunConfig, built: Built) -> RunState:
-    """A run before its first step."""
-    algorithm = config.algorithm
-    outer = OuterOptimizer(built.initial, config.outer, algorithm.outer_of, apart=algorithm.has_own_step)
-    return RunState(outer, first_chunks(config), fixed=built.fixed)
-
-
-def first_chunks(config: RunConfig) -> Chunks:
-    """Tasks computed at once while memory suffices: a whole shard, unless the configuration says less."""
-    return Chunks(min(config.chunk_size or config.shard_size, config.shard_size))
-
-
-def schedule_of(config: RunConfig) -> Schedule:
+def _schedule(config: RunConfig) -> Schedule:
     """The part of the configuration that the loop needs."""
     return Schedule(
         seed=config.seed,
@@ -164,14 +182,7 @@ def schedule_of(config: RunConfig) -> Schedule:
     )
 
 
-def open_executor(config: RunConfig, blueprint: Blueprint, notify: Notify = silent) -> Executor:
-    """The executor that `workers` asks for: this process, or Ray actors."""
-    if config.workers == 0:
-        return LocalExecutor(blueprint, notify)
-    return RayExecutor(blueprint, pool_options(config), notify)
-
-
-def pool_options(config: RunConfig) -> PoolOptions:
+def _pool(config: RunConfig) -> PoolOptions:
     """The part of the configuration that says where workers are."""
     return PoolOptions(
         workers=config.workers,

@@ -12,10 +12,9 @@ from recorded import rewrite
 
 import raymeta
 from raymeta import evaluate
-from raymeta.api import evaluate as evaluation
-from raymeta.config.schema import RunConfig
+from raymeta.config.build import Built
 from raymeta.engine.executors.local import LocalExecutor
-from raymeta.engine.worker.blueprint import Blueprint
+from raymeta.engine.executors.placement import PoolOptions
 from raymeta.errors import ConfigError, RaymetaWarning
 from raymeta.evaluate import main
 from raymeta.runs.read import Run
@@ -124,18 +123,19 @@ def test_what_a_cluster_run_could_do_with_does_not_bind_its_test(
 ) -> None:
     """A run of four to eight workers on a GPU cluster that is gone is tested on two workers of this machine."""
     rewrite(run, workers=4, min_workers=4, max_workers=8, address="10.0.0.1:6379")
-    asked: list[RunConfig] = []
+    asked: list[tuple[PoolOptions, str]] = []
 
-    def note(config: RunConfig, blueprint: Blueprint) -> LocalExecutor:
-        asked.append(config)
-        return LocalExecutor(blueprint)
+    def note(built: Built) -> LocalExecutor:
+        assert built.pool is not None
+        asked.append((built.pool, built.blueprint.device))
+        return LocalExecutor(built.blueprint)
 
-    monkeypatch.setattr(evaluation, "open_executor", note)
+    monkeypatch.setattr(Built, "executor", note)
     assert main([str(run.path), "--episodes", "2", "--workers", "2", "--address", "none", "--device", "cpu"]) == 0
     assert main([str(run.path), "--episodes", "2", "--workers", "2"]) == 0
-    assert [(c.workers, c.min_workers, c.max_workers) for c in asked] == [(2, None, None)] * 2
-    assert [(c.address, c.device) for c in asked] == [(None, "cpu"), (None, "auto")], "not the run's to say"
+    assert [(pool.workers, pool.min_workers, pool.max_workers) for pool, _ in asked] == [(2, None, None)] * 2
+    assert [(pool.address, device) for pool, device in asked] == [(None, "cpu"), (None, "auto")], "not the run's to say"
     assert "address '10.0.0.1:6379' of the run's folder is not taken over" in capsys.readouterr().err
     assert main([str(run.path), "--episodes", "2", "--workers", "2", "--address", "auto"]) == 0
-    assert asked[-1].address == "auto"
+    assert asked[-1][0].address == "auto"
     assert main([str(run.path), "--device", "tpu"]) == 2

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import raymeta
-from raymeta.api import train as training
-from raymeta.api.evaluate import Told
+from raymeta.api.evaluate import TestProgress
+from raymeta.config.build import Built
 from raymeta.doctor import Finding
 from raymeta.doctor import main as doctor
 from raymeta.runs.read import Run, resolve_run
@@ -34,7 +34,7 @@ def test_a_finished_run_is_given_back_as_it_is(
     def opened(*_: object) -> None:
         raise AssertionError("nothing is to be computed")
 
-    monkeypatch.setattr(training, "open_executor", opened)
+    monkeypatch.setattr(Built, "executor", opened)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     assert train(["--resume", str(run.path)]) == 0
     said = capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_a_module_of_the_current_folder_is_found_by_the_script_too(tmp_path: Pat
 def test_a_test_that_takes_long_says_how_far_it_is() -> None:
     now = 0.0
     said: list[str] = []
-    told = Told("test", 600, lambda kind, message, **_: said.append(f"{kind}: {message}"), clock=lambda: now)
+    told = TestProgress("test", 600, lambda kind, message, **_: said.append(f"{kind}: {message}"), clock=lambda: now)
     for done in range(60, 601, 60):
         now += 4.0
         told.done(done)

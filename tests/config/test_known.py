@@ -175,12 +175,12 @@ def test_a_start_that_failed_is_not_the_latest_run(tmp_path: Path, monkeypatch: 
         raise EnvironmentProblem("no workers")
 
     with monkeypatch.context() as patch:
-        patch.setattr("raymeta.api.train.open_executor", fails)
+        patch.setattr("raymeta.config.build.Built.executor", fails)
         assert train(options) == 3
     failed = resolve_run("latest", tmp_path)
     assert failed.status == "failed", "with nothing else it is shown"
     assert train(options) == 0
     with monkeypatch.context() as patch:
-        patch.setattr("raymeta.api.train.open_executor", fails)
+        patch.setattr("raymeta.config.build.Built.executor", fails)
         assert train(options) == 3
     assert resolve_run("latest", tmp_path).status == "finished"

@@ -16,10 +16,9 @@ import pytest
 from recorded import replace_config, rewrite
 
 import raymeta
-from raymeta.api import evaluate as evaluation
-from raymeta.api import train as training
 from raymeta.config import strangers
 from raymeta.config.__main__ import main as config
+from raymeta.config.build import Built
 from raymeta.config.schema import RunOptions
 from raymeta.config.variants import SECTIONS, registry, variant_class
 from raymeta.errors import ConfigError, EnvironmentProblem, RaymetaWarning
@@ -68,11 +67,11 @@ def test_a_resumed_run_joins_no_cluster_that_its_folder_names(
     run = rewrite(run, address="10.9.8.7:6379", workers=1)
     asked: list[Any] = []
 
-    def note(config: Any, *_: object) -> None:
-        asked.append(config.address)
+    def note(built: Any, *_: object) -> None:
+        asked.append(built.pool.address)
         raise EnvironmentProblem("enough")
 
-    monkeypatch.setattr(training, "open_executor", note)
+    monkeypatch.setattr(Built, "executor", note)
     assert train(["--resume", str(run.path), "-q", "--test-episodes", "3"]) == 3
     told = capsys.readouterr().err
     assert "address '10.9.8.7:6379' of the run's folder is not taken over" in told
@@ -103,11 +102,11 @@ def test_a_test_joins_no_cluster_that_a_folder_names(run: Run, monkeypatch: pyte
     run = rewrite(run, address="10.9.8.7:6379")
     asked: list[Any] = []
 
-    def note(config: Any, *_: object) -> None:
-        asked.append(config.address)
+    def note(built: Any, *_: object) -> None:
+        asked.append(built.pool.address)
         raise EnvironmentProblem("enough")
 
-    monkeypatch.setattr(evaluation, "open_executor", note)
+    monkeypatch.setattr(Built, "executor", note)
     with pytest.warns(RaymetaWarning, match="not taken over"), pytest.raises(EnvironmentProblem):
         raymeta.meta_test(run, workers=1)
     assert asked == [None]

@@ -14,10 +14,11 @@ import torch
 
 import raymeta
 from raymeta.adaptation.problem import Learned
-from raymeta.config.build import build, initial_state, open_executor, schedule_of
+from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.driver.background import BackgroundStore, Saved
 from raymeta.engine.driver.checkpoint import Checkpoint, CheckpointStore
+from raymeta.engine.driver.driver import Driver
 from raymeta.engine.driver.loop import train_loop
 from raymeta.errors import EnvironmentProblem, NonFiniteGradient
 from raymeta.trackers.base import Trackers
@@ -118,16 +119,10 @@ def train(
         def event(self, kind: str, message: str, **fields: object) -> None:
             events.append((kind, fields.get("step")))
 
-    executor = open_executor(config, built.blueprint)
+    executor = built.executor()
     try:
-        train_loop(
-            initial_state(config, built),
-            blueprint=built.blueprint,
-            executor=executor,
-            schedule=schedule_of(config),
-            store=store(directory),
-            tracker=Recorder([]),
-        )
+        driver = Driver(built.state(), built.blueprint, executor, built.schedule, Recorder([]))
+        train_loop(driver, store(directory))
     finally:
         executor.close()
     return events

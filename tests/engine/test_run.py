@@ -19,9 +19,10 @@ from PIL import Image
 
 import raymeta
 from raymeta.api.train import Training
-from raymeta.config.build import build, initial_state, schedule_of
+from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.driver.checkpoint import Checkpoint, CheckpointStore
+from raymeta.engine.driver.driver import Driver
 from raymeta.engine.driver.loop import train_loop
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
@@ -48,16 +49,9 @@ def bits(config: Any, executor: str | int, directory: Path) -> tuple[str, list[A
     pool = (
         LocalExecutor(built.blueprint) if workers == 0 else RayExecutor(built.blueprint, PoolOptions(workers=workers))
     )
-    state = initial_state(config, built)
+    state = built.state()
     try:
-        train_loop(
-            state,
-            blueprint=built.blueprint,
-            executor=pool,
-            schedule=schedule_of(config),
-            store=CheckpointStore(directory),
-            tracker=Trackers([]),
-        )
+        train_loop(Driver(state, built.blueprint, pool, built.schedule, Trackers([])), CheckpointStore(directory))
         return params_sha256(state.outer.learned.params), pool.workers()
     finally:
         pool.close()
@@ -115,14 +109,8 @@ def test_a_checkpoint_on_the_disk_finds_the_rows_of_all_steps_before_it_there(tm
             super().save(checkpoint, best=best)
 
     executor = LocalExecutor(built.blueprint)
-    train_loop(
-        initial_state(config, built),
-        blueprint=built.blueprint,
-        executor=executor,
-        schedule=schedule_of(config),
-        store=Watching(tmp_path),
-        tracker=Trackers([Listener()], together_s=math.inf),
-    )
+    tracker = Trackers([Listener()], together_s=math.inf)
+    train_loop(Driver(built.state(), built.blueprint, executor, built.schedule, tracker), Watching(tmp_path))
     executor.close()
     assert saved == [3, 6, 7]
 
@@ -132,8 +120,8 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(local_ray: Any, tmp_pat
     expected, _ = bits(config, 0, tmp_path / "quiet")
     built = build(config)
     events: list[str] = []
-    pool = RayExecutor(built.blueprint, PoolOptions(workers=2), notify=lambda kind, message, **_: events.append(kind))
-    state = initial_state(config, built)
+    pool = RayExecutor(built.blueprint, PoolOptions(workers=2), tell=lambda kind, message, **_: events.append(kind))
+    state = built.state()
 
     class Killer:
         """A tracker that kills a worker's process after the third step."""
@@ -151,14 +139,9 @@ def test_a_killed_worker_is_replaced_and_changes_nothing(local_ray: Any, tmp_pat
         def close(self) -> None: ...
 
     try:
-        train_loop(
-            state,
-            blueprint=built.blueprint,
-            executor=pool,
-            schedule=schedule_of(config),
-            store=CheckpointStore(tmp_path / "killed"),
-            tracker=Trackers([Killer()], together_s=0),
-        )
+        tracker = Trackers([Killer()], together_s=0)
+        driver = Driver(state, built.blueprint, pool, built.schedule, tracker)
+        train_loop(driver, CheckpointStore(tmp_path / "killed"))
         rows = pool.workers()
     finally:
         pool.close()

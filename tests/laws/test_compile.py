@@ -33,9 +33,9 @@ TINY: dict[str, Any] = {"model.hidden": [6], "meta_batch_size": 4, "shard_size":
 IMAGES: dict[str, Any] = {"model.width": 4, "tasks.way": 3, "meta_batch_size": 2, "shard_size": 2, "validate_every": 0}
 
 
-def gradient(preset: str, options: dict[str, Any], notify: Callable[..., None] = lambda *_, **__: None) -> FloatArray:
+def gradient(preset: str, options: dict[str, Any], tell: Callable[..., None] = lambda *_, **__: None) -> FloatArray:
     built = build(load_config(preset=preset, overrides=options).config)
-    executor = LocalExecutor(built.blueprint, notify)
+    executor = LocalExecutor(built.blueprint, tell)
     shard = Shard(0, "train", 7, 0, options["shard_size"])
     payload = built.blueprint.payload(built.initial)
     try:

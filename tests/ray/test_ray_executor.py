@@ -54,7 +54,7 @@ class Watcher:
     def kinds(self) -> set[str]:
         return {kind for kind, _ in self.events}
 
-    def notify(self, kind: str, message: str, **fields: object) -> None:
+    def tell(self, kind: str, message: str, **fields: object) -> None:
         self.events.append((kind, message))
 
     def step(self, step: int, metrics: Any) -> None:
@@ -177,7 +177,7 @@ def test_a_lost_part_of_a_block_is_computed_again_and_counted_once(
     monkeypatch.setattr(sums, "split", lambda block, nodes, num_shards: block.halves())
     config = config_of()
     watcher = Watcher()
-    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=2, aggregate="node"), watcher.notify)
+    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=2, aggregate="node"), watcher.tell)
     fold, asked = pool._sums._folders.fold, itertools.count()
 
     def lossy(node: str, leaves: Any, vectors: Any) -> Any:
@@ -200,7 +200,7 @@ def test_a_frozen_worker_delays_nothing_and_is_replaced(local_ray: Any, expected
         os.kill(frozen[0], signal.SIGSTOP)
 
     watcher = Watcher({3: freeze})
-    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=2), watcher.notify)
+    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=2), watcher.tell)
     began = time.monotonic()
     assert train(config, pool, watcher, tmp_path / "late") == expected
     assert time.monotonic() - began < 30
@@ -208,7 +208,7 @@ def test_a_frozen_worker_delays_nothing_and_is_replaced(local_ray: Any, expected
 
     watcher = Watcher({3: freeze})
     frozen.clear()
-    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=1, shard_timeout_s=2), watcher.notify)
+    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=1, shard_timeout_s=2), watcher.tell)
     assert train(config, pool, watcher, tmp_path / "hung") == expected
     assert "worker_hung" in watcher.kinds()
 
@@ -232,7 +232,7 @@ def test_the_loser_of_a_race_stays_on_the_account(local_ray: Any, expected: str,
         os.kill(pids[0], signal.SIGCONT)
 
     watcher = Watcher({3: freeze, 5: look, 6: look, 7: thaw})
-    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=2), watcher.notify)
+    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=2), watcher.tell)
     assert train(config, pool, watcher, tmp_path) == expected
     assert all(0 < queue <= 2 for queue in queues), "as full as when it froze, and never fuller"
 
@@ -253,7 +253,7 @@ def test_a_lost_node_is_waited_for_and_changes_nothing(
 
         watcher = Watcher({3: lose})
         options = PoolOptions(workers=2, min_workers=1, node_labels=spot["labels"], aggregate=aggregate)  # type: ignore[arg-type]
-        pool = RayExecutor(build(config).blueprint, options, watcher.notify)
+        pool = RayExecutor(build(config).blueprint, options, watcher.tell)
         assert train(config, pool, watcher, tmp_path) == expected
     assert {"worker_lost", "workers_waiting", "worker_joined"} <= watcher.kinds()
 
@@ -276,7 +276,7 @@ def test_too_few_workers_end_the_run_after_its_wait_with_all_steps_saved(ray_clu
     with extra_node(ray_cluster, num_cpus=2, labels={"pool": "lone"}) as node:
         watcher = Watcher({3: lambda: ray_cluster.remove_node(node, allow_graceful=False)})
         options = PoolOptions(workers=2, min_workers=2, node_labels={"pool": "lone"}, worker_wait_s=90)
-        pool = RayExecutor(build(config).blueprint, options, watcher.notify)
+        pool = RayExecutor(build(config).blueprint, options, watcher.tell)
         pool._options = replace(options, worker_wait_s=4)  # a busy machine may take longer to start workers
         with pytest.raises(WorkerFailed, match=r"needs 2 \(--min_workers\): continue with --resume"):
             train(config, pool, watcher, tmp_path)
@@ -300,7 +300,7 @@ def test_a_preempted_node_is_left_before_it_goes(ray_cluster: Any, expected: str
             time.sleep(DRAIN_CHECK_S)
 
         watcher = Watcher({3: announce})
-        pool = RayExecutor(build(config).blueprint, PoolOptions(workers=4, placement="spread"), watcher.notify)
+        pool = RayExecutor(build(config).blueprint, PoolOptions(workers=4, placement="spread"), watcher.tell)
         assert any(seat.node == node.node_id for seat in pool.pool.live())
         assert train(config, pool, watcher, tmp_path) == expected
     assert "worker_preempted" in watcher.kinds()
@@ -321,7 +321,7 @@ def test_the_pool_grows_to_its_limit_where_there_is_room(ray_cluster: Any, expec
 
         watcher = Watcher({2: grow, 12: lambda: rows.extend(pool.workers())})
         options = PoolOptions(workers=1, max_workers=3, node_labels=labels)
-        pool = RayExecutor(build(config).blueprint, options, watcher.notify)
+        pool = RayExecutor(build(config).blueprint, options, watcher.tell)
         assert len(pool.pool.live()) == 1
         assert train(config, pool, watcher, tmp_path) == expected
     assert len(rows) == 3
@@ -332,7 +332,7 @@ def test_the_pool_grows_to_its_limit_where_there_is_room(ray_cluster: Any, expec
 def test_a_run_that_workers_slow_down_says_so(local_ray: Any, tmp_path: Path) -> None:
     config = config_of(**{"model.hidden": [4], "meta_batch_size": 2, "shard_size": 1, "steps": 30})
     watcher = Watcher()
-    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=1), watcher.notify)
+    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=1), watcher.tell)
     train(config, pool, watcher, tmp_path)
     ((kind, message),) = watcher.events
     assert kind == "warning"

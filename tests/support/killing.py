@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from raymeta.config.build import build, initial_state, schedule_of
+from raymeta.config.build import build
 from raymeta.config.schema import RunConfig
 from raymeta.engine.driver.checkpoint import CheckpointStore
+from raymeta.engine.driver.driver import Driver
 from raymeta.engine.driver.loop import train_loop
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.local import LocalExecutor
@@ -35,9 +36,7 @@ def trained_with_kills(config: RunConfig, folder: Path, kills: Callable[[Asked],
     """The same on two workers, one of which is killed as a map is asked for where `kills` of all maps so far says so;
     and the events."""
     events: list[str] = []
-    pool = RayExecutor(
-        build(config).blueprint, PoolOptions(workers=2), notify=lambda kind, *_, **__: events.append(kind)
-    )
+    pool = RayExecutor(build(config).blueprint, PoolOptions(workers=2), tell=lambda kind, *_, **__: events.append(kind))
 
     def kill(asked: Asked) -> None:
         if kills(asked):
@@ -72,16 +71,10 @@ def _noted(executor: Any, before: Callable[[Asked], None]) -> Asked:
 def trained(executor: Executor, config: RunConfig, folder: Path, *listeners: Tracker) -> str:
     """SHA-256 of the parameters after training with `executor`, which is closed."""
     built = build(config)
-    state = initial_state(config, built)
+    state = built.state()
     try:
-        train_loop(
-            state,
-            blueprint=built.blueprint,
-            executor=executor,
-            schedule=schedule_of(config),
-            store=CheckpointStore(folder),
-            tracker=Trackers(listeners, together_s=0),
-        )
+        driver = Driver(state, built.blueprint, executor, built.schedule, Trackers(listeners, together_s=0))
+        train_loop(driver, CheckpointStore(folder))
     finally:
         executor.close()
     return params_sha256(state.outer.learned.params)

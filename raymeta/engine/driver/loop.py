@@ -10,17 +10,13 @@ from typing import Literal
 
 from raymeta.engine.driver.background import BackgroundStore
 from raymeta.engine.driver.checkpoint import CheckpointStore
+from raymeta.engine.driver.driver import Driver
 from raymeta.engine.driver.milestones import Milestones
 from raymeta.engine.driver.profile import Profile
-from raymeta.engine.driver.schedule import Schedule
-from raymeta.engine.driver.state import RunState
 from raymeta.engine.driver.step import NonFiniteMap, non_finite_gradient, take_step
-from raymeta.engine.executors.base import Executor
-from raymeta.engine.stopwatch import METRICS, REST, Stopwatch
-from raymeta.engine.worker.blueprint import Blueprint
+from raymeta.engine.stopwatch import METRICS, REST
 from raymeta.errors import RaymetaError
 from raymeta.trackers import names
-from raymeta.trackers.base import Trackers
 
 StopReason = Literal["steps", "time_limit", "signal"]
 
@@ -29,18 +25,14 @@ WORKER_REPORT_S = 2.0
 
 
 def train_loop(
-    state: RunState,
-    *,
-    blueprint: Blueprint,
-    executor: Executor,
-    schedule: Schedule,
+    driver: Driver,
     store: CheckpointStore,
-    tracker: Trackers,
+    *,
     stop_requested: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.perf_counter,
     profile: Profile | None = None,
 ) -> StopReason:
-    """Take outer steps until `schedule` ends, the time is over, or a stop is requested; always ends on a checkpoint.
+    """Take outer steps until the schedule ends, the time is over, or a stop is requested; always ends on a checkpoint.
 
     Checkpoints are written in the background; when this returns or raises, the last one is on the disk. `profile`
     records where the time goes and changes nothing else.
@@ -49,18 +41,22 @@ def train_loop(
     possible.
     """
     with BackgroundStore(store) as background, profile or nullcontext():
-        milestones = Milestones(state, blueprint, executor, schedule, background, tracker, Stopwatch())
-        reason = _steps(milestones, stop_requested, clock, profile)
+        milestones = Milestones(driver, background)
+        reason = _steps(driver, milestones, stop_requested, clock, profile)
         background.drain()
         milestones.tell_saved()
     return reason
 
 
 def _steps(
-    milestones: Milestones, stop_requested: Callable[[], bool], clock: Callable[[], float], profile: Profile | None
+    driver: Driver,
+    milestones: Milestones,
+    stop_requested: Callable[[], bool],
+    clock: Callable[[], float],
+    profile: Profile | None,
 ) -> StopReason:
-    state, executor = milestones.state, milestones.executor
-    schedule, tracker, stopwatch = milestones.schedule, milestones.tracker, milestones.stopwatch
+    state, executor, schedule = driver.state, driver.executor, driver.schedule
+    tracker, stopwatch = driver.tracker, driver.stopwatch
     began = clock()
     reported = -math.inf
     milestones.resume()
@@ -75,13 +71,14 @@ def _steps(
         if profile is not None:
             profile.begin_step(stopwatch)
         try:
-            metrics, num_tasks = take_step(milestones, None if profile is None else profile.work)
+            metrics, num_tasks = take_step(driver, milestones.out_of_memory, None if profile is None else profile.work)
         except RaymetaError:
             milestones.rescue()
             raise
         except NonFiniteMap as error:
             milestones.stop(validate=False)
-            raise non_finite_gradient(error.total, milestones) from None
+            saved_as = milestones.store.index().get("last")
+            raise non_finite_gradient(error.total, driver, saved_as) from None
         stopwatch.begin(METRICS)
         state.step += 1
         seconds = clock() - started

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from raymeta.engine.executors.base import Notify
+from raymeta.engine.executors.base import Tell
 from raymeta.engine.job import JobKind
 from raymeta.errors import OutOfMemory
 
@@ -52,6 +52,6 @@ class Chunks:
         return halving
 
 
-def tell_halving(notify: Notify, halving: Halving) -> None:
+def tell_halving(tell: Tell, halving: Halving) -> None:
     """Say that memory did not suffice, and from which step on results have other bits."""
-    notify("chunk_halved", halving.message, since_step=halving.step, job=halving.job, chunk_size=halving.chunk_size)
+    tell("chunk_halved", halving.message, since_step=halving.step, job=halving.job, chunk_size=halving.chunk_size)

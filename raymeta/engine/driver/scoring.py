@@ -10,7 +10,7 @@ import numpy as np
 from raymeta.adaptation.problem import Learned
 from raymeta.algorithms.base import CLASS_ID, RIGHT
 from raymeta.engine.driver.memory import Chunks, tell_halving
-from raymeta.engine.executors.base import Executor, Notify
+from raymeta.engine.executors.base import Executor, Tell
 from raymeta.engine.job import Job, Result
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.errors import OutOfMemory
@@ -112,7 +112,7 @@ def begin_scoring(
     urgent: bool = True,
     chunks: Chunks,
     step: int,
-    notify: Notify,
+    tell: Tell,
     done: Callable[[int], None] = lambda num_tasks: None,
 ) -> Scoring:
     """Adapt to `num_episodes` episodes of `split` and score each; the same episodes for every model and checkpoint.
@@ -129,7 +129,7 @@ def begin_scoring(
         return executor.map(Job("scores", inner_steps, chunks.at("scores", step)), payload, shards, urgent=urgent)
 
     def halve(error: OutOfMemory) -> None:
-        tell_halving(notify, chunks.halve("scores", step, error))
+        tell_halving(tell, chunks.halve("scores", step, error))
 
     algorithm, num_classes = blueprint.algorithm, blueprint.tasks.num_classes(split)
     score = algorithm.score_of(blueprint.tasks.goal)

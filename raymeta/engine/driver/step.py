@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -13,14 +13,13 @@ from torch import Tensor
 
 from raymeta.adaptation.problem import Phase
 from raymeta.algorithms.base import TASK_GRADIENT, Algorithm
-from raymeta.engine.driver.milestones import Milestones
+from raymeta.engine.driver.driver import Driver
 from raymeta.engine.driver.outer import Moment
 from raymeta.engine.driver.schedule import Schedule
 from raymeta.engine.driver.state import RunState
-from raymeta.engine.executors.base import Executor
 from raymeta.engine.fold import Fold, Total
 from raymeta.engine.job import Job, Rows
-from raymeta.engine.stopwatch import FOLD, OUTER, REST, TRANSFER, WORK, Stopwatch
+from raymeta.engine.stopwatch import FOLD, OUTER, REST, TRANSFER, WORK
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.engine.worker.numerics import Numerics
 from raymeta.errors import ConfigError, NonFiniteGradient, OutOfMemory
@@ -42,14 +41,10 @@ class Maps:
     """The maps of one outer step, `compute` of `Algorithm.step`: sums of shards that are computed wherever, folded in
     the fixed order.
 
-    What takes how long is told to `stopwatch`, and added to `work` what those who computed it say.
+    What takes how long is told to the driver's stopwatch, and added to `work` what those who computed it say.
     """
 
-    executor: Executor
-    blueprint: Blueprint
-    schedule: Schedule
-    state: RunState
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    driver: Driver
     work: Counter[str] | None = None
     metrics: dict[str, float] = field(default_factory=dict)  # means over tasks of all maps
     num_tasks: int = 0  # of one map
@@ -62,10 +57,11 @@ class Maps:
         rows: Mapping[str, Tensor] | None = None,
         of: int | None = None,
     ) -> Total:
-        step, last = self.state.step, self.schedule.steps
-        shards = _shards(self.schedule, step if of is None else of)
-        upcoming = _shards(self.schedule, step + 1) if of is None and step + 1 < last else ()
-        chunk_size = self.state.chunks.at("gradient", step)
+        state, schedule = self.driver.state, self.driver.schedule
+        step, last = state.step, schedule.steps
+        shards = _shards(schedule, step if of is None else of)
+        upcoming = _shards(schedule, step + 1) if of is None and step + 1 < last else ()
+        chunk_size = state.chunks.at("gradient", step)
         job = Job("gradient", chunk_size=chunk_size, function=function, step=None if of is None else step)
         total = self._fold(job, shards, upcoming, given, None if rows is None else list(_cut(rows, shards)))
         if total.non_finite:
@@ -84,15 +80,15 @@ class Maps:
         given: Mapping[str, Tensor] | None,
         rows: Sequence[Rows] | None,
     ) -> Total:
-        stopwatch, work = self.stopwatch, self.work
+        driver, stopwatch, work = self.driver, self.driver.stopwatch, self.work
         fold = Fold(len(shards))
         stopwatch.begin(TRANSFER)
-        payload = self.state.outer.payload(self.blueprint.state_layout)
+        payload = driver.state.outer.payload(driver.blueprint.state_layout)
         if given:
             payload = payload._replace(given={name: value.detach().numpy() for name, value in given.items()})
         stopwatch.begin(WORK)
         try:
-            for block, result in self.executor.map(job, payload, shards, rows=rows, upcoming=upcoming):
+            for block, result in driver.executor.map(job, payload, shards, rows=rows, upcoming=upcoming):
                 stopwatch.begin(FOLD)
                 fold.add(block, Total.of(result))
                 if work is not None:
@@ -104,7 +100,8 @@ class Maps:
 
     @property
     def _learned(self) -> Layout:
-        return Layout(self.blueprint.layout.shapes | self.blueprint.state_layout.shapes)
+        blueprint = self.driver.blueprint
+        return Layout(blueprint.layout.shapes | blueprint.state_layout.shapes)
 
 
 def _shards(schedule: Schedule, step: int) -> Sequence[Shard]:
@@ -124,29 +121,30 @@ def _cut(rows: Mapping[str, Tensor], shards: Sequence[Shard]) -> Iterator[Rows]:
         yield {name: value[shard.start : shard.stop] for name, value in arrays.items()}
 
 
-def take_step(milestones: Milestones, work: Counter[str] | None = None) -> tuple[dict[str, float], int]:
+def take_step(
+    driver: Driver, out_of_memory: Callable[[OutOfMemory], None], work: Counter[str] | None = None
+) -> tuple[dict[str, float], int]:
     """One outer step; returns its metrics and the number of its tasks.
 
     A step is a transaction: where memory does not suffice, a value is not finite, or workers are lost for good,
-    everything is as it was before it. With too little memory it is then done again with half as many tasks at once, on
-    all workers.
+    everything is as it was before it. With too little memory `out_of_memory` says how many tasks are computed at once
+    from now on, and the step is done again.
 
     Raises `NonFiniteMap`.
     """
-    state, blueprint = milestones.state, milestones.blueprint
-    schedule, stopwatch = milestones.schedule, milestones.stopwatch
+    state, blueprint = driver.state, driver.blueprint
     algorithm, outer = blueprint.algorithm, state.outer
-    outer.begin(Moment(state.step, schedule.steps, blueprint.state_layout, blueprint.momenta))
+    outer.begin(Moment(state.step, driver.schedule.steps, blueprint.state_layout, blueprint.momenta))
     while True:
-        maps = Maps(milestones.executor, blueprint, schedule, state, stopwatch, work)
+        maps = Maps(driver, work)
         try:
             with _transaction(state, blueprint) if algorithm.has_own_step else nullcontext():
                 own = algorithm.step(outer, maps, Phase(step=state.step))
             return maps.metrics | own | {names.OUTER_LR: outer.rate}, maps.num_tasks
         except OutOfMemory as error:
-            milestones.out_of_memory(error)
+            out_of_memory(error)
         finally:
-            stopwatch.begin(REST)
+            driver.stopwatch.begin(REST)
 
 
 @contextmanager
@@ -184,14 +182,13 @@ def _as_on_a_worker(numerics: Numerics, algorithm: Algorithm) -> Iterator[None]:
         )
 
 
-def non_finite_gradient(total: Total, milestones: Milestones) -> NonFiniteGradient:
-    """What to raise for a map whose `total` is not finite, after the state before its step was saved."""
+def non_finite_gradient(total: Total, driver: Driver, saved_as: str | None) -> NonFiniteGradient:
+    """What to raise for a map whose `total` is not finite, after the state before its step was saved as `saved_as`."""
     keys = ", ".join(f"(seed {k.seed}, {k.split}, step {k.step}, index {k.index})" for k in total.non_finite[:4])
     more = f" and {len(total.non_finite) - 4} more" if len(total.non_finite) > 4 else ""
-    has_inner_rate = hasattr(milestones.blueprint.algorithm, "inner_lr")
+    has_inner_rate = hasattr(driver.blueprint.algorithm, "inner_lr")
     rates = "algorithm.inner_lr or outer.lr" if has_inner_rate else "outer.lr"
-    last = milestones.store.index().get("last")
     return NonFiniteGradient(
-        f"the meta-gradient of step {milestones.state.step} is not finite; it comes from the tasks {keys}{more}. The "
-        f"parameters before it are saved as {last}. Lower {rates}, or set outer.clip_norm"
+        f"the meta-gradient of step {driver.state.step} is not finite; it comes from the tasks {keys}{more}. The "
+        f"parameters before it are saved as {saved_as}. Lower {rates}, or set outer.clip_norm"
     )

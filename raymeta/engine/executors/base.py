@@ -50,19 +50,19 @@ class Executor(Protocol):
         """Release processes and devices."""
 
 
-class Notify(Protocol):
+class Tell(Protocol):
     """Called with an event's kind and message, and details for programs."""
 
     def __call__(self, kind: str, message: str, **fields: object) -> None: ...
 
 
-def tell_compiled(notify: Notify, result: Result) -> None:
+def tell_compiled(tell: Tell, result: Result) -> None:
     """Say what compiling has cost, where this shard was the first of its kind on a worker."""
     if result.compile_s:
         tasks = result.shard.num_tasks
         message = f"a shard of {tasks} tasks was compiled in {result.compile_s:.0f} s"
-        notify("compiled", message, seconds=result.compile_s, pid=result.pid)
+        tell("compiled", message, seconds=result.compile_s, pid=result.pid)
 
 
 def silent(kind: str, message: str, **fields: object) -> None:
-    """Tells no one."""
+    """Ignores every event."""

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 
-from raymeta.engine.executors.base import Notify, silent, tell_compiled
+from raymeta.engine.executors.base import Tell, silent, tell_compiled
 from raymeta.engine.job import Job, Payload, Result, Rows
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.engine.worker.worker import Worker, resident_bytes
@@ -19,8 +19,8 @@ class LocalExecutor:
 
     concurrent = False
 
-    def __init__(self, blueprint: Blueprint, notify: Notify = silent) -> None:
-        self._notify = notify
+    def __init__(self, blueprint: Blueprint, tell: Tell = silent) -> None:
+        self._notify = tell
         self._worker = Worker(blueprint, steps_at_once=True)
         self._tasks, self.waited_s = 0, 0.0
 

@@ -264,7 +264,7 @@ class _Driver:
         left = self.total - self.records.count(*ENDED)
         if isinstance(file.scheduler, Pbt):  # Tune takes no searcher beside it
             assert isinstance(self.proposer, Listed)
-            feed.announce_all()
+            feed.note_all()
             feed, space, left = None, {"trial": tune.grid_search(unfinished(self.records))}, 1
         if not left:
             return

@@ -32,17 +32,17 @@ class TuneSearcher(NotPickled, Searcher):
     def suggest(self, trial_id: str) -> Any:
         if self._interruption.reason is not None:
             return Searcher.FINISHED
-        if not self._todo and not self._announce():
+        if not self._todo and not self._note():
             done = len(self._records.groups()) >= self._proposer.total
             return Searcher.FINISHED if done else None
         return {"trial": self._todo.pop(0)}
 
-    def announce_all(self) -> None:
+    def note_all(self) -> None:
         """Note every configuration of a list that is known from the start."""
-        while self._announce():
+        while self._note():
             pass
 
-    def _announce(self) -> bool:
+    def _note(self) -> bool:
         """Note the next configuration with all its repeats; False where there is none now."""
         index = self._records.next_index()
         if index >= self._proposer.total:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from raymeta.engine.executors.base import Notify, silent, tell_compiled
+from raymeta.engine.executors.base import Tell, silent, tell_compiled
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors.cluster import Cluster
 from raymeta.engine.executors.ray_actors.deadlines import Deadlines
@@ -40,12 +40,12 @@ class RayExecutor:
 
     concurrent = True
 
-    def __init__(self, blueprint: Blueprint, options: PoolOptions, notify: Notify = silent) -> None:
+    def __init__(self, blueprint: Blueprint, options: PoolOptions, tell: Tell = silent) -> None:
         self._options = options
-        self._notify = notify
+        self._notify = tell
         self._cluster = Cluster(options)
         self._ray = self._cluster.ray
-        self._sums = NodeSums(self._ray, notify)
+        self._sums = NodeSums(self._ray, tell)
         self._numbers = itertools.count()
         self._requests: list[Request] = []
         self._calls: dict[Any, Call] = {}  # by the reference that is waited for
@@ -56,7 +56,7 @@ class RayExecutor:
         self._overhead = Overhead()
         self.waited_s = 0.0
         try:
-            self.pool = Pool(self._cluster, blueprint, options, notify)
+            self.pool = Pool(self._cluster, blueprint, options, tell)
             self.pool.wait_until_ready()
         except BaseException:
             self.close()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from raymeta.engine.executors.base import Notify
+from raymeta.engine.executors.base import Tell
 from raymeta.engine.executors.placement import Need, PoolOptions, arithmetic, gpus_of_a_worker, room
 from raymeta.engine.executors.ray_actors.cluster import Cluster, first_lines
 from raymeta.engine.executors.ray_actors.folding import nothing
@@ -110,7 +110,7 @@ class Pool:
     cluster: Cluster
     blueprint: Blueprint
     options: PoolOptions
-    notify: Notify
+    tell: Tell
     seats: list[Seat] = field(default_factory=list, init=False)
     joining: dict[Any, tuple[Seat, Any]] = field(default_factory=dict, init=False)  # reference -> seat and actor
     _losses: int = field(default=0, init=False)
@@ -154,7 +154,7 @@ class Pool:
                 raise EnvironmentProblem(f"{self._missing()} after {waited:.0f} s. Lower --workers, or free resources")
             if waited > PATIENCE_S and not told and self._busy():
                 told = True
-                self.notify("workers_waiting", f"{self._missing()}; waiting up to {self.options.worker_wait_s:.0f} s")
+                self.tell("workers_waiting", f"{self._missing()}; waiting up to {self.options.worker_wait_s:.0f} s")
         self._ready = True
 
     def collect(self, timeout: float) -> None:
@@ -188,7 +188,7 @@ class Pool:
         seat.live, self._failed_starts = True, 0
         seat.host = self.cluster.addresses().get(seat.node, "")
         if self._ready:
-            self.notify("worker_joined", f"{seat.name} joined on {seat.host}", worker=seat.name, node=seat.host)
+            self.tell("worker_joined", f"{seat.name} joined on {seat.host}", worker=seat.name, node=seat.host)
 
     def lose(
         self,
@@ -220,7 +220,7 @@ class Pool:
         left = f"{len(self.live())} of {self.wanted} workers are left"
         where = f"{fields['worker']} on {seat.host}" if seat.host else fields["worker"]
         what = "its shards are computed again" if seat.host else "it is tried again, without a word each time"
-        self.notify(kind, f"{where} {reason}; {what}, {left}", **fields)
+        self.tell(kind, f"{where} {reason}; {what}, {left}", **fields)
 
     def progress(self) -> None:
         """A shard was finished, so workers do not just die."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from raymeta.engine.executors.base import Notify
+from raymeta.engine.executors.base import Tell
 from raymeta.engine.executors.ray_actors.cluster import first_lines
 from raymeta.engine.executors.ray_actors.folding import Folders, split
 from raymeta.engine.executors.ray_actors.request import Call, Request
@@ -30,8 +30,8 @@ class NodeSum:
 class NodeSums:
     """The sums that are asked for and have not come yet."""
 
-    def __init__(self, ray: Any, notify: Notify) -> None:
-        self._ray, self._notify = ray, notify
+    def __init__(self, ray: Any, tell: Tell) -> None:
+        self._ray, self._notify = ray, tell
         self._folders = Folders(ray)
         self._asked: dict[Any, NodeSum] = {}
 
