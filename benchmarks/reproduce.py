@@ -71,12 +71,12 @@ def main() -> int:
         trackers=lambda title: [open_terminal("plain", quiet=False, title=title, steps=config.steps)],
     )
     run = training.execute()
-    path = record(f"{arguments.preset}-seed{arguments.seed}", _content(run, arguments.preset, extra, config.time_limit))
+    path = record(f"{arguments.preset}-seed{arguments.seed}", content(run, arguments.preset, extra, config.time_limit))
     print(path.read_text())
     return 0
 
 
-def _content(run: Run, preset: str, extra: dict[str, object], time_limit_s: float | None) -> dict[str, Any]:
+def content(run: Run, preset: str, extra: dict[str, object], time_limit_s: float | None) -> dict[str, Any]:
     summary, published = run.summary or {}, PUBLISHED[preset]
     headline = summary["headline"]
     better = 1 if headline["better"] == "higher" else -1

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = _parser().parse_args(dashed(sys.argv[1:] if argv is None else argv))
+    arguments = parser().parse_args(dashed(sys.argv[1:] if argv is None else argv))
     return run_command("evaluate", lambda: _evaluate(arguments), verbose=arguments.verbose)
 
 
@@ -38,7 +38,7 @@ def meta_test(run: Run, **options: Any) -> Evaluation:
     return evaluation.meta_test(run, **options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = Parser(prog="raymeta evaluate", description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, URI or id, or `latest`")
     parser.add_argument("--episodes", type=int, default=600, help="episodes to score [600]")

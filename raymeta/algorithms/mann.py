@@ -200,8 +200,8 @@ class Controller(nn.Module):
         return State(h_H, c_H, read_RM, memory_NM, read_RN, usage_N)
 
     def step(self, step_input: Tensor, state: State) -> State:
-        h_H, c_H = self._cell(torch.cat([step_input, state.read.flatten(), state.hidden]), state.cell)
-        key_RM, gate_R, sharpness_R = self._emitted(h_H)
+        h_H, c_H = self.cell(torch.cat([step_input, state.read.flatten(), state.hidden]), state.cell)
+        key_RM, gate_R, sharpness_R = self.emitted(h_H)
         least_RN = least_used(state.usage, self.sizes.heads)
         write_RN = gate_R[:, None] * state.read_weights + (1 - gate_R[:, None]) * least_RN
         memory_NM = state.memory * (1 - least_RN.sum(0))[:, None] + write_RN.T @ key_RM
@@ -209,13 +209,13 @@ class Controller(nn.Module):
         usage_N = self.usage_decay * state.usage + read_RN.sum(0) + write_RN.sum(0)
         return State(h_H, c_H, read_RN @ memory_NM, memory_NM, read_RN, usage_N)
 
-    def _cell(self, inputs: Tensor, c_H: Tensor) -> tuple[Tensor, Tensor]:
+    def cell(self, inputs: Tensor, c_H: Tensor) -> tuple[Tensor, Tensor]:
         """One step of an LSTM; its forget gate starts open."""
         forget, add, candidate, out = self.gates(inputs).chunk(4)
         c_H = (forget + 1).sigmoid() * c_H + add.sigmoid() * candidate.tanh()
         return out.sigmoid() * c_H.tanh(), c_H
 
-    def _emitted(self, h_H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def emitted(self, h_H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Keys [R, M], write gates [R] in (0, 1) and factors on cosines [R] above 1."""
         emitted = self.heads(h_H).view(self.sizes.heads, -1)
         return emitted[:, 2:].tanh(), emitted[:, 0].sigmoid(), 1 + nn.functional.softplus(emitted[:, 1])

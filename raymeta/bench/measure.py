@@ -38,7 +38,7 @@ def measure(
     case: Case, device: torch.device, *, rounds: int, paths: list[str] | None = None, memory: bool = True
 ) -> dict[str, Any]:
     """Tasks a second of every path, with ratios round by round, and with `memory` the peak of each."""
-    runs, problems, first_s = _prepare(case, device, paths)
+    runs, problems, first_s = prepare(case, device, paths)
     floors = {at_once: floor(case, device, at_once=at_once) for at_once in (True, False)}
     runs["floor"] = floors[_seconds(floors[True], 2, device) <= _seconds(floors[False], 2, device)]
     calls = {name: _calls(run, device) for name, run in runs.items()}
@@ -61,7 +61,7 @@ def measure(
     }
 
 
-def _prepare(
+def prepare(
     case: Case, device: torch.device, paths: list[str] | None
 ) -> tuple[dict[str, Callable[[], object]], dict[str, str], dict[str, float]]:
     """All paths whose gradient is right, what was wrong with the others, and the seconds of each one's first call."""

@@ -13,7 +13,7 @@ from raymeta.errors import ConfigError
 def section_options(section: str, name: str | None = None) -> dict[str, Option]:
     """Options under a section of the configuration; a variant's where the section has variants."""
     if known_entry(section, name) is not None:
-        return _of_entry(section, name or "")
+        return of_entry(section, name or "")
     if section == "outer":
         from raymeta.engine.driver.outer import OuterOptions
 
@@ -26,7 +26,7 @@ def section_options(section: str, name: str | None = None) -> dict[str, Option]:
 def run_options() -> dict[str, Option]:
     """Options outside any section."""
     if known_entry("run", None) is not None:
-        return _of_entry("run", "")
+        return of_entry("run", "")
     from raymeta.config.schema import RunOptions
 
     return options_of(RunOptions)
@@ -38,7 +38,7 @@ def known_entry(section: str, name: str | None) -> Entry | None:
 
 
 @cache
-def _of_entry(section: str, name: str) -> dict[str, Option]:
+def of_entry(section: str, name: str) -> dict[str, Option]:
     entry = known()[section][name]
     defaults = {key: REQUIRED if default is None else default for key, default in entry["defaults"].items()}
     return options_from(entry["schema"], defaults, "" if section == "run" else f"{section}.")

@@ -76,7 +76,7 @@ class Fold:
 
     def __init__(self, num_leaves: int) -> None:
         self._num_leaves = num_leaves
-        self._waiting: dict[Block, Total] = {}
+        self.waiting: dict[Block, Total] = {}
         self._missing = num_leaves
 
     def add(self, block: Block, value: Total) -> None:
@@ -86,16 +86,16 @@ class Fold:
         while self._num_leaves > 1 << level:
             sibling = index ^ 1
             if sibling << level < self._num_leaves:  # else the sibling covers no leaf, and the block moves up as it is
-                if (level, sibling) not in self._waiting:
+                if (level, sibling) not in self.waiting:
                     break
-                other = self._waiting.pop(Block(level, sibling))
+                other = self.waiting.pop(Block(level, sibling))
                 value = value + other if index < sibling else other + value
             level, index = level + 1, index >> 1
-        self._waiting[Block(level, index)] = value
+        self.waiting[Block(level, index)] = value
 
     def total(self) -> Total:
         """The sum of all leaves; each must have been added."""
         if self._missing:
             raise ValueError(f"{self._num_leaves - self._missing} of {self._num_leaves} leaves were added")
-        (total,) = self._waiting.values()
+        (total,) = self.waiting.values()
         return total

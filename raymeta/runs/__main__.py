@@ -41,11 +41,11 @@ _FILES = " ".join(layout.PLAIN)
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     return run_command("runs", lambda: arguments.run(arguments), verbose=arguments.verbose)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = Parser(prog="raymeta runs", description="List, show, compare and export runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     ls = commands.add_parser("ls", help="list the runs of a folder, newest first")

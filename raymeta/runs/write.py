@@ -132,7 +132,7 @@ class RunWriter:
         except BaseException:
             self._claim.release()
             raise
-        self._heartbeat = Heartbeat(directory / layout.RUN, heartbeat_s)
+        self.heartbeat = Heartbeat(directory / layout.RUN, heartbeat_s)
 
     def _begin(self, previous: dict[str, Any], *, steps: int, name: str, tags: Sequence[str]) -> dict[str, Any]:
         run_id = self.directory.resolve().name
@@ -221,7 +221,7 @@ class RunWriter:
 
     def finish(self, status: Literal["finished", "stopped", "failed"], reason: str = "") -> None:
         """Say how the run ended; before this it reads as running, or as lost once this process is gone."""
-        self._heartbeat.stop()
+        self.heartbeat.stop()
         self._info.update(status=status, reason=reason)
         self._save()
 
@@ -264,7 +264,7 @@ class RunWriter:
 
     def close(self) -> None:
         """Stop the heartbeat and put all rows on the disk; a run that nobody finished reads as stopped."""
-        self._heartbeat.stop()
+        self.heartbeat.stop()
         with contextlib.ExitStack() as last_things:
             last_things.callback(self._claim.release)
             if self._info["status"] == "running":

@@ -43,24 +43,24 @@ class RayMetrics:
         from ray.util import metrics
 
         self._run = {"run": run}
-        self._series: dict[str, Any] = {
+        self.series: dict[str, Any] = {
             name: getattr(metrics, m.kind)(name, description=m.description, tag_keys=m.tags)
             for name, m in METRICS.items()
         }
         self._counted: Counter[tuple[str, str]] = Counter()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._series["raymeta_step"].set(step, self._run)
-        self._series["raymeta_step_seconds"].set(metrics[names.STEP_S], self._run)
-        self._series["raymeta_driver_busy_fraction"].set(metrics[names.DRIVER_BUSY], self._run)
+        self.series["raymeta_step"].set(step, self._run)
+        self.series["raymeta_step_seconds"].set(metrics[names.STEP_S], self._run)
+        self.series["raymeta_driver_busy_fraction"].set(metrics[names.DRIVER_BUSY], self._run)
 
     def workers(self, rows: Sequence[WorkerRow]) -> None:
-        self._series["raymeta_workers"].set(len(rows), self._run)
+        self.series["raymeta_workers"].set(len(rows), self._run)
         for row in rows:
             tags = {**self._run, "worker": row.name, "node": row.node}
-            self._series["raymeta_tasks_per_s"].set(row.tasks_per_s, tags)
-            self._series["raymeta_queue_depth"].set(row.queue, tags)
-            self._series["raymeta_worker_rss_bytes"].set(row.rss_bytes, tags)
+            self.series["raymeta_tasks_per_s"].set(row.tasks_per_s, tags)
+            self.series["raymeta_queue_depth"].set(row.queue, tags)
+            self.series["raymeta_worker_rss_bytes"].set(row.rss_bytes, tags)
             self._count("raymeta_tasks_total", row.tasks, tags)
             self._count("raymeta_worker_restarts_total", row.restarts, tags)
 
@@ -74,5 +74,5 @@ class RayMetrics:
         """Bring a counter to `total`, which counts the worker wherever it is."""
         more = total - self._counted[name, tags["worker"]]
         if more > 0:
-            self._series[name].inc(more, tags)
+            self.series[name].inc(more, tags)
             self._counted[name, tags["worker"]] = total

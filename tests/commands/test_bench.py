@@ -92,7 +92,7 @@ def test_a_float32_gradient_a_little_off_is_judged_in_float64(
         return lambda: {name: scale * value for name, value in ours(case, "loop", device)().items()}
 
     monkeypatch.setattr(measure, "available", lambda case: {"peer": peer})
-    runs, problems, _ = measure._prepare(small(MAML()), CPU, ["peer"])
+    runs, problems, _ = measure.prepare(small(MAML()), CPU, ["peer"])
     assert problems == ({} if problem is None else {"peer": problem})
     assert list(runs) == (["peer"] if problem is None else [])
 

@@ -62,11 +62,11 @@ MISTAKES = [
 def from_classes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if the file of known options were old."""
     known.known.cache_clear()
-    describe._of_entry.cache_clear()
+    describe.of_entry.cache_clear()
     monkeypatch.setattr(known, "FILE", Path("absent"))
     yield
     known.known.cache_clear()
-    describe._of_entry.cache_clear()
+    describe.of_entry.cache_clear()
 
 
 def told(argv: list[str]) -> str:

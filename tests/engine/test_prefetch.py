@@ -73,8 +73,8 @@ def test_what_waits_is_bounded_in_memory_and_time(watched: Watched, monkeypatch:
     monkeypatch.setattr(prefetch, "BYTES_AT_ONCE", 5 * num_bytes)
     source = Prefetch(watched, steps_at_once=True)
     taken(source)
-    assert all(num_bytes_of(episode) == known for episode, known in source._ready.values())
-    assert sum(known for _, known in source._ready.values()) == source._ready_bytes <= 5 * num_bytes
+    assert all(num_bytes_of(episode) == known for episode, known in source.ready.values())
+    assert sum(known for _, known in source.ready.values()) == source.ready_bytes <= 5 * num_bytes
     monkeypatch.setattr(prefetch, "SECONDS_AT_ONCE", 0.0)
     watched.asked.clear()
     taken(Prefetch(watched, steps_at_once=True))
@@ -87,7 +87,7 @@ def test_what_steps_left_behind_is_dropped_and_nothing_else(watched: Watched, mo
     one, other = Shard(0, "train", 0, 0, 3), Shard(0, "train", 10, 3, 5)
     for shard in (one, other):
         source.take(shard)
-    steps = {part: [s.step for s in source._ready if s[3:] == part[3:]] for part in (one, other)}
+    steps = {part: [s.step for s in source.ready if s[3:] == part[3:]] for part in (one, other)}
     assert steps == {one: list(range(10, 33)), other: list(range(11, 43))}
 
 
@@ -104,10 +104,10 @@ def test_prepared_episodes_are_built_once_and_taken(watched: Watched) -> None:
     for step in range(6):
         source.prepare(Shard(0, "train", step + 1, 0, 3))
         shard = Shard(0, "train", step, 0, 3)
-        assert (shard in source._prepared) == (step > 0)
+        assert (shard in source.prepared) == (step > 0)
         source.take(shard)
     last = Shard(0, "train", 6, 0, 3)
-    assert list(source._prepared) == [last]
+    assert list(source.prepared) == [last]
     source.take(last)
     source.close()
     assert sorted(min(steps) for steps in watched.asked) == [0, 1, 2, 3, 4, 5, 6]

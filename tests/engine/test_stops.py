@@ -85,7 +85,7 @@ def test_a_killed_raylet_ends_the_run_with_what_happened(tmp_path: Path) -> None
 
 def test_a_process_that_is_gone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    monkeypatch.setattr("raymeta.engine.executors.ray_actors.watched._processes", lambda ray: [("raylet", process.pid)])
+    monkeypatch.setattr("raymeta.engine.executors.ray_actors.watched.processes", lambda ray: [("raylet", process.pid)])
     watched = Watched(None)
     watched.require_alive()
     process.kill()

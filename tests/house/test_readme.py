@@ -120,7 +120,7 @@ def test_a_wrong_command_would_be_noticed(line: str, workplace: Path) -> None:
 
 def test_options_in_the_text_exist() -> None:
     flags = {name.lstrip("-").replace("-", "_") for flag in train.FLAGS for name in flag.names}
-    flags |= {action.dest for action in evaluate._parser()._actions}
+    flags |= {action.dest for action in evaluate.parser()._actions}
     keys = {*all_keys(), *flags}
     options = [code.split()[0].removeprefix("--").replace("-", "_") for code in INLINE if code.startswith("--")]
     dotted = [code for code in INLINE if re.fullmatch(r"(tasks|model|algorithm|outer)\.[a-z_]+", code)]

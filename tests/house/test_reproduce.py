@@ -27,7 +27,7 @@ def reproduce(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_interval_can_be_computed_again(reproduce: Any, tmp_path: Path) -> None:
     options = {"steps": 2, "meta_batch_size": 2, "validate_every": 0, "test_episodes": 20, "model.hidden": [8]}
     run = raymeta.meta_train("sinusoid-maml", output=str(tmp_path), **options)
-    content = reproduce._content(run, "sinusoid-maml", {}, None)
+    content = reproduce.content(run, "sinusoid-maml", {}, None)
     values, headline = np.array(content["values"]), content["summary"]["headline"]
     assert len(values) == headline["episodes"] == 20
     assert values.mean() == pytest.approx(headline["value"])

@@ -119,7 +119,7 @@ def test_fold_holds_few_nodes_when_leaves_come_in_order() -> None:
     fold = Fold(1024)
     for i in range(1024):
         fold.add(Block(0, i), leaf(1.0))
-        assert len(fold._waiting) <= 11
+        assert len(fold.waiting) <= 11
 
 
 def test_an_incomplete_fold_has_no_total() -> None:

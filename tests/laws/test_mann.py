@@ -157,7 +157,7 @@ def test_the_cell_is_an_lstm() -> None:
         cell.bias_ih.copy_(torch.cat([biases[1], biases[0] + 1, biases[2], biases[3]]))
         cell.bias_hh.zero_()
     x, h, c = draw(13, seed=0), draw(6, seed=1), draw(6, seed=2)
-    found = controller._cell(torch.cat([x, h]), c)
+    found = controller.cell(torch.cat([x, h]), c)
     for ours, theirs in zip(found, cell(x[None], (h[None], c[None])), strict=True):
         torch.testing.assert_close(ours, theirs[0], rtol=1e-12, atol=1e-14)
 
@@ -167,7 +167,7 @@ def test_a_step_of_the_memory_by_hand() -> None:
     state = controller.start(draw(1, FEATURES + WAY, seed=0))
     for t in range(4):
         after = controller.step(draw(FEATURES + WAY, seed=t), state)
-        key, gate, sharpness = controller._emitted(after.hidden)
+        key, gate, sharpness = controller.emitted(after.hidden)
         memory, slots = state.memory.clone(), state.usage.argsort()[:2]
         memory[slots] = 0
         write = gate[:, None] * state.read_weights

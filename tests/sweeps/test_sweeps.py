@@ -219,13 +219,11 @@ def test_every_sweep_file_builds_its_models(path: Path, request: pytest.FixtureR
 
 
 @pytest.mark.slow
-def test_smoke_runs_in_two_minutes_and_best_yaml_repeats_it(tmp_path: Path) -> None:
-    began = time.monotonic()
+def test_smoke_runs_and_best_yaml_repeats_it(tmp_path: Path) -> None:
     done = subprocess.run(
         command(tmp_path, "-c", str(FILES[0].parent / "smoke.yaml")), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 120
     directory = only_sweep(tmp_path)
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["counts"]["finished"] + summary["counts"]["stopped_early"] == 6

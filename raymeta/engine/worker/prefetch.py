@@ -44,11 +44,11 @@ class Prefetch:
         self._keeps_step = keeps_step
         self._kept: dict[Shard, Episode] = {}
         self._step = -1
-        self._ready: dict[Shard, tuple[Episode, int]] = {}  # with the bytes of each
-        self._ready_bytes = 0
+        self.ready: dict[Shard, tuple[Episode, int]] = {}  # with the bytes of each
+        self.ready_bytes = 0
         self._beside = ThreadPoolExecutor(1, "episodes")
         self._one_at_a_time = Lock()
-        self._prepared: dict[Shard, Future[Episode]] = {}
+        self.prepared: dict[Shard, Future[Episode]] = {}
 
     def take(self, shard: Shard) -> Episode:
         """The episodes of `shard`, with a leading task dimension."""
@@ -60,11 +60,11 @@ class Prefetch:
         return self._kept[shard]
 
     def _take(self, shard: Shard) -> Episode:
-        if (prepared := self._prepared.pop(shard, None)) is not None:
+        if (prepared := self.prepared.pop(shard, None)) is not None:
             return prepared.result()
-        if (ready := self._ready.pop(shard, None)) is not None:
+        if (ready := self.ready.pop(shard, None)) is not None:
             drawn, num_bytes = ready
-            self._ready_bytes -= num_bytes
+            self.ready_bytes -= num_bytes
             return drawn
         began = time.perf_counter()
         drawn = self.draw(shard.keys())
@@ -74,11 +74,11 @@ class Prefetch:
 
     def prepare(self, shard: Shard) -> None:
         """Build the episodes of a shard of the next step beside other work."""
-        for other in [s for s in self._prepared if s.step < shard.step - 1]:
-            del self._prepared[other]  # computed elsewhere, or never
-        count = sum(other.step == shard.step for other in self._prepared)
-        if count < PREPARED_SHARDS and shard not in self._prepared:
-            self._prepared[shard] = self._beside.submit(self.draw, shard.keys())
+        for other in [s for s in self.prepared if s.step < shard.step - 1]:
+            del self.prepared[other]  # computed elsewhere, or never
+        count = sum(other.step == shard.step for other in self.prepared)
+        if count < PREPARED_SHARDS and shard not in self.prepared:
+            self.prepared[shard] = self._beside.submit(self.draw, shard.keys())
 
     def close(self) -> None:
         """Drop what nobody took."""
@@ -94,10 +94,10 @@ class Prefetch:
         """The episodes of the steps after `shard`, as many as are little together; `drawn` are its own."""
         if shard.step != self._step:
             self._step = shard.step
-            self._ready = {other: ready for other, ready in self._ready.items() if other.step >= shard.step}
-            self._ready_bytes = sum(num_bytes for _, num_bytes in self._ready.values())
+            self.ready = {other: ready for other, ready in self.ready.items() if other.step >= shard.step}
+            self.ready_bytes = sum(num_bytes for _, num_bytes in self.ready.values())
         num_bytes = num_bytes_of(drawn)
-        room = BYTES_AT_ONCE - self._ready_bytes
+        room = BYTES_AT_ONCE - self.ready_bytes
         steps = min(STEPS_AT_ONCE, room // max(1, num_bytes), int(SECONDS_AT_ONCE / max(seconds, 1e-6)))
         later = [shard._replace(step=shard.step + 1 + ahead) for ahead in range(steps)]
         if not later:
@@ -105,8 +105,8 @@ class Prefetch:
         try:
             more = self.draw([key for other in later for key in other.keys()])  # noqa: SIM118  a Shard's keys are tasks
             parts = ((part, num_bytes) for part in parts_of(more, drawn, steps))
-            self._ready.update(zip(later, parts, strict=True))
+            self.ready.update(zip(later, parts, strict=True))
         except Exception:  # of a task of a later step, or of tasks that differ: it is raised when its step comes
             self._steps_at_once = False
             return
-        self._ready_bytes += steps * num_bytes
+        self.ready_bytes += steps * num_bytes

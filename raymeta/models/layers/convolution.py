@@ -24,16 +24,16 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
         if compiled and x.device.type == "cpu" and x.dim() == 4 and self._is_plain():
-            height, width = self._output_size(x)
+            height, width = self.output_size(x)
             if x.shape[0] * height * width * self.weight[0].numel() <= FEW_VALUES:
-                return self._product(x, height, width)
+                return self.product(x, height, width)
         return super().forward(x)
 
     def _is_plain(self) -> bool:
         padded = self.padding_mode == "zeros" and not isinstance(self.padding, str)
         return padded and self.groups == 1 and self.dilation == (1, 1)
 
-    def _output_size(self, x: Tensor) -> tuple[int, int]:
+    def output_size(self, x: Tensor) -> tuple[int, int]:
         (top, left), (rows, columns) = self._pads(), self.kernel_size
         down, across = self.stride
         return (x.shape[2] + 2 * top - rows) // down + 1, (x.shape[3] + 2 * left - columns) // across + 1
@@ -42,7 +42,7 @@ class Conv2d(nn.Conv2d):
         assert not isinstance(self.padding, str)
         return self.padding[0], self.padding[1]
 
-    def _product(self, x: Tensor, height: int, width: int) -> Tensor:
+    def product(self, x: Tensor, height: int, width: int) -> Tensor:
         """Patches [n · height · width, kernel · C] times weights [kernel · C, O].
 
         With a stride, pixels are sorted by their place within it first, so that patches are made of whole neighbouring

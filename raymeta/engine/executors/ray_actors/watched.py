@@ -24,7 +24,7 @@ class Watched:
         if not hasattr(os, "pidfd_open"):
             return
         self._poll = poll = select.poll()
-        for name, pid in _processes(ray):
+        for name, pid in processes(ray):
             with contextlib.suppress(OSError):
                 handle = os.pidfd_open(pid)
                 self._handles[handle] = f"{name} (process {pid})"
@@ -49,7 +49,7 @@ class Watched:
         self._handles = {}
 
 
-def _processes(ray: Any) -> list[tuple[str, int]]:
+def processes(ray: Any) -> list[tuple[str, int]]:
     node = getattr(ray._private.worker, "_global_node", None)
     found: list[tuple[str, int]] = []
     if path := getattr(node, "raylet_socket_name", None):
