@@ -44,6 +44,22 @@ def test_settings_hold_while_the_executor_lives_and_no_longer() -> None:
         torch.set_num_threads(before)
 
 
+def precisions() -> list[object]:
+    cudnn: Any = torch.backends.cudnn
+    return [torch.backends.cuda.matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision]
+
+
+@pytest.mark.parametrize(("precision", "factors"), [("float32", "ieee"), ("tf32", "tf32")])
+def test_precision_is_one_in_all_of_torchs_settings(precision: str, factors: str) -> None:
+    """Compilers and exporters read the older flag, and torch raises where it contradicts the newer ones."""
+    before = [*precisions(), torch.backends.cudnn.allow_tf32]
+    executor = LocalExecutor(build(load_config(overrides={**SMALL, "precision": precision}).config).blueprint)
+    assert precisions() == [factors] * 3
+    assert torch.backends.cudnn.allow_tf32 == (factors == "tf32")
+    executor.close()
+    assert [*precisions(), torch.backends.cudnn.allow_tf32] == before
+
+
 def test_bfloat16_computes_the_network_and_leaves_sums_in_float32() -> None:
     one = {"algorithm.inner_steps": 1}
     _, exact = gradient(**one)

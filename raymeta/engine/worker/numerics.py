@@ -34,7 +34,7 @@ class Numerics:
         if self.deterministic:
             os.environ.setdefault(_WORKSPACE, ":4096:8")  # cuBLAS reads it when CUDA starts
         factors = "tf32" if self.precision == "tf32" else "ieee"
-        _set((self.threads, self.deterministic, self.deterministic, False, factors, factors))
+        _set((self.threads, self.deterministic, self.deterministic, False, factors, factors, factors))
         return lambda: _set(before)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
@@ -44,7 +44,7 @@ class Numerics:
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
-_State = tuple[int, bool, bool, bool, str, str]
+_State = tuple[int, bool, bool, bool, str, str, str]
 
 
 def _current() -> _State:
@@ -56,15 +56,19 @@ def _current() -> _State:
         backends.cudnn.benchmark,
         backends.cuda.matmul.fp32_precision,
         backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+        backends.cudnn.rnn.fp32_precision,  # type: ignore[attr-defined]
     )
 
 
 def _set(state: _State) -> None:
-    threads, algorithms, deterministic, benchmark, products, convolutions = state
+    threads, algorithms, deterministic, benchmark, products, convolutions, recurrent = state
     # A float32 sum changes with the number of threads, so it is pinned wherever shards are computed.
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(algorithms)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = benchmark
     torch.backends.cuda.matmul.fp32_precision = products
+    # The older flag is kept in step: torch's compiler and exporter read it, and raise where it says another thing.
+    torch.backends.cudnn.allow_tf32 = convolutions == "tf32"
     torch.backends.cudnn.conv.fp32_precision = convolutions  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn.fp32_precision = recurrent  # type: ignore[attr-defined]
