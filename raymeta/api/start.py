@@ -1,12 +1,17 @@
-"""Weights to begin with (`--start`): those of a run, or of a file of tensors."""
+"""Weights to begin with (`--start`): those of a run, of an exported model, or of a file of tensors."""
 
 from __future__ import annotations
 
+import io
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
+from torch import Tensor
 
 from raymeta.api.checkpoints import best_checkpoint
 from raymeta.config.build import Built
@@ -14,15 +19,23 @@ from raymeta.engine.driver.outer import OuterOptimizer
 from raymeta.errors import ConfigError, DataError
 from raymeta.models.layers.beside import BODY
 from raymeta.runs.read import resolve_run
-from raymeta.system.reading import read_safetensors
+from raymeta.system.reading import first_line, read_regular, read_safetensors
 from raymeta.tree import Params
+
+OF_TORCH = (".pt", ".pth", ".bin", ".ckpt")
+"""How names of files end that `torch.save` wrote."""
+EXPORTED = "model.safetensors"
+"""The file of tensors in the folder of an exported model, each named `KIND|NAME`."""
+MOST_BYTES = 16 * 2**30
+"""The most that a file of torch may hold."""
 
 
 def start_from(source: str, built: Built, outer: OuterOptimizer, *, output: str) -> str:
     """Give parameters and fixed tensors the values that `source` has under their names; returns what to tell.
 
-    `source` is a file of safetensors, or a run, whose best checkpoint it is then; `output` is the folder of runs that
-    are named by id. Tensors of other shapes, such as a head for another way, stay as they are. A model by itself and a
+    `source` is a file of safetensors, a state dict that `torch.save` wrote (read without running any code of it), the
+    folder of an exported model, or a run, whose best checkpoint it is then; `output` is the folder of runs that are
+    named by id. Tensors of other shapes, such as a head for another way, stay as they are. A model by itself and a
     model `Beside` others give each other their weights.
 
     Raises `DataError` where it cannot be read, and `ConfigError` where none of its tensors fits.
@@ -46,13 +59,39 @@ def start_from(source: str, built: Built, outer: OuterOptimizer, *, output: str)
 
 def _tensors(source: str, output: str) -> Params:
     path = Path(source)
-    if path.suffix != ".safetensors":
-        checkpoint = best_checkpoint(resolve_run(source, output))
-        return checkpoint.learned.params | checkpoint.learned.state | checkpoint.fixed
+    exported = path / EXPORTED
     try:
-        return load(read_safetensors(path))
+        if path.suffix in OF_TORCH:
+            return _state_dict(path)
+        if path.suffix == ".safetensors":
+            return load(read_safetensors(path))
+        if exported.is_file():
+            return {name.rpartition("|")[2]: value for name, value in load(read_safetensors(exported)).items()}
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"start: {path} cannot be read: {error}") from error
+        raise DataError(f"start: {path} cannot be read: {first_line(error)}") from error
+    checkpoint = best_checkpoint(resolve_run(source, output))
+    return checkpoint.learned.params | checkpoint.learned.state | checkpoint.fixed
+
+
+def _state_dict(path: Path) -> Params:
+    """The tensors of a state dict, also of one inside a checkpoint under a name such as `state_dict`."""
+    data = io.BytesIO(read_regular(path, MOST_BYTES))
+    try:
+        found = torch.load(data, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError) as error:
+        raise DataError(
+            f"start: {path} is no state dict that can be read without running code ({first_line(error)}): save it with "
+            "torch.save(model.state_dict(), FILE), or as safetensors"
+        ) from error
+    for candidate in (found, *(found.values() if isinstance(found, Mapping) else ())):
+        if tensors := _tensors_in(candidate):
+            return tensors
+    raise DataError(f"start: {path} holds no tensors by name: save it with torch.save(model.state_dict(), FILE)")
+
+
+def _tensors_in(value: Any) -> Params:
+    items = value.items() if isinstance(value, Mapping) else ()
+    return {str(name): item for name, item in items if isinstance(item, Tensor)}
 
 
 def _under_both_names(tensors: Params) -> Params:

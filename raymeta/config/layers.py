@@ -29,6 +29,8 @@ OF_PRESET = "preset "
 """How origins in presets begin."""
 UNASKED = f"{OF_PRESET}{DEFAULT} (the default)"
 """The origin of a preset that nobody named; nobody misses what is dropped of it."""
+SECOND_NAMES = {"init_from": "start"}
+"""Other names of options."""
 MAX_DOTS = 8
 """More levels than any option has."""
 
@@ -153,6 +155,7 @@ class Layers:
 
         Variants come first: a switch drops the `outer` of the layers below, never that of its own layer.
         """
+        layer = _under_first_names(layer)
         self.errors += layer.problems
         for key in sorted(layer.content, key=lambda key: key not in SECTIONS):
             value = layer.content[key]
@@ -219,6 +222,20 @@ class Layers:
             f"{origin}: it trains with {steps} inner steps and tests with {at_test}, algorithm.test_inner_steps of "
             f"{theirs}: give that, too, for another number"
         )
+
+
+def _under_first_names(layer: Layer) -> Layer:
+    """With the first name of each option that has two."""
+    for second in SECOND_NAMES.keys() & layer.content.keys():
+        first = SECOND_NAMES[second]
+        if first in layer.content:
+            problem = f"{layer.where}: {first} and {second} are one option, given twice: keep one"
+            layer = layer._replace(problems=[*layer.problems, problem])
+        content = {SECOND_NAMES.get(key, key): value for key, value in layer.content.items()}
+        lines = {(SECOND_NAMES.get(path[0], path[0]), *path[1:]): line for path, line in layer.lines.items()}
+        texts = {(SECOND_NAMES.get(path[0], path[0]), *path[1:]): text for path, text in layer.texts.items()}
+        layer = layer._replace(content=content, lines=lines, texts=texts)
+    return layer
 
 
 def _variant_name(value: Any) -> str | None:

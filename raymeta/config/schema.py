@@ -114,7 +114,8 @@ class RunOptions(BaseModel):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of a label that cross_entropy spreads over all classes"""
     start: str | None = None
-    """weights to begin with: a run (its best checkpoint), or a file that ends with .safetensors"""
+    """weights to begin with, also called init_from: a run (its best checkpoint), an exported model, a file of
+    safetensors, or a state dict of torch (.pt, .pth, .bin, .ckpt)"""
     freeze: Tags = Field(default_factory=list)
     """shell-style patterns of the model's parameter names that are neither learned nor adapted"""
     metrics: Annotated[list[str], IMPORTED] = Field(default_factory=list)

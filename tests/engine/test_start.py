@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 import raymeta
 from raymeta.errors import ConfigError, DataError
+from raymeta.export import main as export
 
 SMALL: dict[str, Any] = {
     "preset": "sinusoid-maml", "model.hidden": [8, 8], "validate_every": 0, "test_episodes": 4, "meta_batch_size": 4,
@@ -95,3 +97,47 @@ def test_a_body_beside_other_networks_begins_with_a_network_alone(tmp_path: Path
     weight = params(alone)["linear1.weight"]
     assert torch.equal(params(beside)["body.linear1.weight"], weight)
     assert torch.equal(params(again)["linear1.weight"], weight)
+
+
+class Harmful:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("inside", ["itself", "state_dict"])
+def test_a_state_dict_of_torch_is_a_start(inside: str, tmp_path: Path) -> None:
+    file, tensors = tmp_path / "weights.pt", {"linear1.weight": torch.ones(8, 1)}
+    torch.save(tensors if inside == "itself" else {"epoch": 3, inside: tensors}, file)
+    run = trained(tmp_path / "runs", steps=1, init_from=str(file), freeze=["linear1.weight"])
+    assert torch.equal(params(run)["linear1.weight"], torch.ones(8, 1))
+    assert run.config["start"] == str(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [("code", "without running code"), ("number", "holds no tensors by name")]
+)
+def test_a_file_of_torch_runs_nothing(content: str, text: str, tmp_path: Path) -> None:
+    file, made = tmp_path / "weights.pth", tmp_path / "made"
+    torch.save({"w": Harmful(made)} if content == "code" else 3, file)
+    with pytest.raises(DataError, match=text):
+        trained(tmp_path / "runs", init_from=str(file))
+    assert not made.exists()
+
+
+def test_an_exported_model_is_a_start(tmp_path: Path) -> None:
+    first = trained(tmp_path / "runs")
+    assert export([str(first.path), "--out", str(tmp_path / "model")]) == 0
+    with pytest.warns(raymeta.errors.RaymetaWarning, match="starts with 6 of 6 tensors"):
+        second = trained(tmp_path / "runs", start=str(tmp_path / "model"), freeze=["linear*"])
+    assert torch.equal(params(second)["linear1.weight"], params(first)["linear1.weight"])
+
+
+def test_two_names_of_one_option_are_not_given_together(tmp_path: Path) -> None:
+    (tmp_path / "both.yaml").write_text("start: a\ninit_from: b\n")
+    with pytest.raises(ConfigError, match=r"start and init_from are one option"):
+        raymeta.meta_train(file=tmp_path / "both.yaml", output=str(tmp_path))
