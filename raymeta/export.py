@@ -29,6 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR|FILE", help="a new folder, or a new file")
     parser.add_argument("--format", choices=FORMATS, default="raymeta", help="raymeta: a folder for raymeta adapt "
                         "and raymeta.from_pretrained; torch (torch.export), onnx: an adapted model")  # fmt: skip
+    parser.add_argument("--license", metavar="NAME", help="licence of the model, for its card, such as Apache-2.0")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="upload the folder to a Hugging Face hub, too (private "
+                        "where it is new; pip install 'raymeta[hub]')")  # fmt: skip
     parser.add_argument("--output", default="results", help="folder or URI of runs given by id [results]")
     parser.add_argument("--trust", action="store_true", help="import the code that the model names")
     add_verbose(parser)
@@ -38,13 +41,20 @@ def _parser() -> argparse.ArgumentParser:
 def _export(arguments: argparse.Namespace) -> int:
     from raymeta.use.folder import is_adapted_folder, read_adapted, require_free, write_model
     from raymeta.use.opening import open_model
+    from raymeta.use.push import push, require_hub
 
     require_free(arguments.out)
     if arguments.format == "raymeta":
+        if arguments.push is not None:
+            require_hub(arguments.push)
         model = open_model(arguments.model, output=arguments.output, trust=arguments.trust, measured=True)
-        write_model(model, arguments.out)
+        write_model(model.licensed(arguments.license), arguments.out)
         say(f"{arguments.out}\nadapt it: raymeta adapt {arguments.out} --support DIR --out ADAPTED")
+        if arguments.push is not None:
+            say(f"pushed to {push(arguments.out, arguments.push)}")
         return 0
+    if arguments.push is not None or arguments.license is not None:
+        raise ConfigError("--push and --license are of models (--format raymeta): leave them out")
     path = Path(arguments.model)
     if not is_adapted_folder(path):
         raise ConfigError(

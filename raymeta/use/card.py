@@ -30,7 +30,7 @@ def card(model: Pretrained) -> str:
         "command": f"`{about['command']}`" if about.get("command") else "not recorded",
         "run": about.get("source"),
         "raymeta": about.get("raymeta") or "not recorded",
-        "licence": "not stated",
+        "licence": about.get("license") or "not stated",
     }
     lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items()]
     return "\n".join(

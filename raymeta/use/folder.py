@@ -115,7 +115,7 @@ def _write_model(model: Pretrained, folder: Path) -> None:
         "name": model.name,
         "about": dict(model.about),
         "seen": None if model.seen is None else model.seen.ranges,
-        "license": None,
+        "license": model.about.get("license"),
         "sha256": {TENSORS: _sha256(tensors), CONFIG: _sha256(config)},
     }
     write_json(folder / MODEL, sealed(numbered(content)))

@@ -48,6 +48,10 @@ class Pretrained:
     seen: Seen | None = field(default=None, repr=False)
     """what its training data looked like, where that is known"""
 
+    def licensed(self, license: str | None) -> Pretrained:
+        """With a licence for its card; as it is without one."""
+        return self if license is None else dataclasses.replace(self, about={**self.about, "license": license})
+
     @property
     def tasks(self) -> Recorded:
         tasks = self.config.tasks
