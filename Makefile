@@ -5,7 +5,10 @@ BIN := .venv/bin
 READY := .venv/.installed
 S3 := .venv/s3-server/.installed
 
-.PHONY: train test test-all check format clean
+# Slow tests that start clusters, services and sweeps run beside all other slow tests: each half leaves a core idle.
+CLUSTERS := tests/ray tests/serve tests/sweeps
+
+.PHONY: train test test-all test-slow slow-clusters slow-others check format clean
 
 train: $(READY)
 	$(BIN)/raymeta train --workers 2
@@ -13,8 +16,17 @@ train: $(READY)
 test: $(READY) $(S3)
 	$(BIN)/pytest
 
-test-all: $(READY) $(S3)
-	$(BIN)/pytest -m "not gpu"
+test-all: test
+	$(MAKE) test-slow
+
+test-slow: $(READY) $(S3)
+	$(MAKE) --jobs=2 --keep-going --output-sync=line slow-clusters slow-others
+
+slow-clusters:
+	$(BIN)/pytest -m slow -p no:cacheprovider $(CLUSTERS)
+
+slow-others:
+	$(BIN)/pytest -m slow -p no:cacheprovider $(CLUSTERS:%=--ignore=%)
 
 check: $(READY)
 	$(BIN)/ruff check .
