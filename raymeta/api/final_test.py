@@ -35,7 +35,8 @@ def tested_parameters(state: RunState, store: CheckpointStore, tracker: Trackers
 
 def final_test(config: RunConfig, built: Built, driver: Driver, learned: Learned, step: int, run: str) -> Evaluation:
     """Score the parameters `learned` of `step` on the run's test episodes."""
-    driver.tracker.event("testing", f"scoring {config.test_episodes:,} test episodes")
+    num_episodes = config.tasks.num_episodes("test") or config.test_episodes
+    driver.tracker.event("testing", f"scoring {num_episodes:,} test episodes")
     return evaluate_learned(
         config,
         built,
