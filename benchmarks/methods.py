@@ -56,10 +56,16 @@ OTHERS = (
 LEFT_OUT = {
     "metail": "another name of hsml",
     "np": "regression",
-    "meta_weight_net": "one training set with wrong labels, not tasks of new classes",
+    "plain": "one training set, not tasks of new classes",
+    "l2rw": "one training set with wrong labels",
+    "meta_weight_net": "one training set with wrong labels",
+    "erm": "domains of one training set",
+    "mldg": "domains of one training set",
     "maml_rl": "control",
     "l2l": "an optimiser of small problems",
-    "regularized_evolution": "a search of architectures",
+    "learned_mlp": "an optimiser of small problems",
+    "nas_evolution": "a search of architectures",
+    "regularized_evolution": "another name of nas_evolution",
 }
 """Methods that are not for tasks of new classes, and why."""
 REFERENCE = dict.fromkeys(BY_GRADIENTS, "maml") | dict.fromkeys(OTHERS, "protonet")

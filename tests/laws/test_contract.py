@@ -151,8 +151,19 @@ COMPILED = (
     "mldg",
 )
 """One method of each kind of arithmetic: a compiler takes ten seconds for each."""
-RUN_WHOLE = ("cnp", "erm", "l2l", "l2rw", "leo", "maml_pp", "maml_rl", "matching", "pfn", "regularized_evolution")
-RUN_WHOLE = ("cnp", "l2l", "leo", "maml_pp", "maml_rl", "matching", "pfn", "nas_evolution", "learned_mlp")
+RUN_WHOLE = (
+    "cnp",
+    "erm",
+    "l2l",
+    "l2rw",
+    "leo",
+    "learned_mlp",
+    "maml_pp",
+    "maml_rl",
+    "matching",
+    "nas_evolution",
+    "pfn",
+)
 """Those that draw, carry, size or sum something in a way of their own."""
 
 
@@ -303,7 +314,6 @@ def test_whole_runs_have_equal_bits(name: str, local_ray: Any, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
-@pytest.mark.parametrize("name", ["maml", "l2l", "l2rw", "meta_weight_net", "regularized_evolution"])
 @pytest.mark.parametrize("name", ["maml", "l2l", "meta_weight_net", "nas_evolution"])
 def test_a_worker_killed_inside_each_map_changes_no_bits(name: str, local_ray: Any, tmp_path: Path) -> None:
     """In the step after the first, before its first map; in the next one before its second map, and so on.

@@ -189,6 +189,7 @@ def test_a_lost_part_of_a_block_is_computed_again_and_counted_once(
     assert "result_lost" in watcher.kinds()
 
 
+@pytest.mark.slow
 def test_a_frozen_worker_delays_nothing_and_is_replaced(local_ray: Any, expected: str, tmp_path: Path) -> None:
     config = config_of()
     frozen: list[int] = []

@@ -101,6 +101,7 @@ def test_missing_and_damaged_files_are_told(omniglot_root: Path, tmp_path: Path)
 PER_RUN = [45, 35, 40, 25, 30, 15, 60, 35, 40, 55, 15, 70, 65, 35, 15, 25, 30, 40, 70, 30]
 
 
+@pytest.mark.slow
 def test_modified_hausdorff_on_lakes_runs(omniglot_root: Path) -> None:
     """The published baseline, exactly: 38.75 % error over 20 runs."""
     errors = errors_of(read_lake_runs(omniglot_root / "all_runs.zip"), modified_hausdorff)
