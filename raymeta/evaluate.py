@@ -17,7 +17,7 @@ from raymeta.system.command_line import Parser, add_verbose, dashed, print_resul
 from raymeta.system.files import json_text, require_writable, write_json
 from raymeta.system.text import clean
 from raymeta.trackers.axes import axis_of
-from raymeta.trackers.over_classes import classes_text
+from raymeta.trackers.over_classes import classes_text, pairs_text
 from raymeta.trackers.progress import event_label
 from raymeta.trackers.scores import difference_text, score_text, span_text
 
@@ -86,7 +86,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         text = json_text(content, indent=2)
     else:
         lines = [*map(_text, evaluations), *(_pair_text(a, b, d, c) for a, b, (d, c) in pairs)]
-        text = "\n".join([*lines, *(f"{run}: scored on other episodes than {first.run}, not paired" for run in apart)])
+        lines += [f"{run}: scored on other episodes than {first.run}, not paired" for run in apart]
+        few = pairs_text(e.over_classes for e in evaluations) if pairs else ""
+        text = "\n".join([*lines, few] if few else lines)
     if arguments.no_save:
         say(text)
     else:
@@ -156,7 +158,7 @@ def _text(evaluation: Evaluation) -> str:
         f"{s['split']} {score_text(summary.name, summary.value, summary.ci95)} over {summary.episodes} episodes",
         few,
         f"by {axis.place}: {span_text(summary.name, summary.per_step, '  ')}" if axis else "",
-        f"{s['way']}-way {s['shot']}-shot, {s['query_shot']} queries per class"
+        f"{s['way']}-way {s['shot']}-shot, {s['query_shot']} quer{'y' if s['query_shot'] == 1 else 'ies'} per class"
         + (f", {axis.end(len(summary.per_step))}" if axis else "")
         + f", batch norm {s['batch_norm']}, seed {s['seed']}, checkpoint of step {s['checkpoint_step']}",
     ]

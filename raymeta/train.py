@@ -21,7 +21,7 @@ from raymeta.system.their_code import trust_flag
 from raymeta.trackers.axes import axis_of
 from raymeta.trackers.base import Tracker
 from raymeta.trackers.over_classes import classes_text
-from raymeta.trackers.scores import score_text
+from raymeta.trackers.scores import better_before, score_text
 from raymeta.trackers.terminal import Mode, open_terminal
 
 if TYPE_CHECKING:  # torch comes with them, which a mistyped option does not wait for
@@ -94,7 +94,7 @@ def _train(argv: Sequence[str]) -> int:
     if training.profile is not None and training.profile.num_steps:
         from raymeta.engine.driver.profile import profile_text
 
-        text += f"\n\n{profile_text(training.profile.table())}"
+        text += f"\n\n{profile_text(training.profile.table())}\n{training.profile.files_text()}"
     print_result("train", text, str(run.path))
     return 130 if training.reason == "signal" else 0
 
@@ -174,7 +174,11 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
         f"{headline['split']} {score_text(name, headline['value'], headline['ci95'])} "
         f"over {headline['episodes']} episodes" + (f", {axis.end(len(steps))}" if axis else ""),
     ]
-    notes = (classes_text(name, summary.get("over_classes")), overfitting(run.metrics(), dotted(run.config)))
+    notes = (
+        classes_text(name, summary.get("over_classes")),
+        better_before(name, axis, steps, headline["ci95"]),
+        overfitting(run.metrics(), dotted(run.config)),
+    )
     lines += [f"note:   {note}" for note in notes if note]
     if summary["stopped_by"] == "time_limit":
         lines.append(f"{run.ending.text}: raymeta train --resume {path}{trust} goes on")

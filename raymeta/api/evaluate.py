@@ -78,7 +78,7 @@ class Evaluation:
 TOLD_EVERY_S = 10.0
 
 
-class TestProgress:
+class ScoringProgress:
     """Says how far a test is every ten seconds, more rarely in one that takes hours."""
 
     def __init__(self, split: Split, episodes: int, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
@@ -115,7 +115,7 @@ def evaluate_learned(
     `tell` hears of memory that did not suffice for as many tasks at once as `chunks` says.
     """
     num_episodes = config.test_episodes if episodes is None else episodes
-    progress = TestProgress(split, config.tasks.num_episodes(split) or num_episodes, tell)
+    progress = ScoringProgress(split, config.tasks.num_episodes(split) or num_episodes, tell)
     scores = begin_scoring(
         learned,
         blueprint=built.blueprint,

@@ -451,7 +451,8 @@ def wishes(text: str) -> list[Wish]:
 
 
 def candidates(text: str) -> tuple[list[Wish], list[str]]:
-    """The wishes, and the methods that meet all of them: the cheapest first, else in the order of the catalogue."""
+    """The wishes, and the methods that meet all of them: the cheapest first, of those the ones for any number of
+    classes, else in the order of the catalogue."""
     asked = wishes(text)
     names = [name for name, entry in CATALOGUE.items() if all(wish.meets(entry) for wish in asked)]
-    return asked, sorted(names, key=lambda name: _COSTS.index(CATALOGUE[name].cost))
+    return asked, sorted(names, key=lambda name: (_COSTS.index(CATALOGUE[name].cost), not CATALOGUE[name].any_way))

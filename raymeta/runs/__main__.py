@@ -26,8 +26,9 @@ from raymeta.system.files import json_text
 from raymeta.system.redact import without_secrets
 from raymeta.system.text import clean, did_you_mean, dotted, nearest
 from raymeta.system.their_code import trust_flag
+from raymeta.trackers.axes import axis_of
 from raymeta.trackers.over_classes import classes_text
-from raymeta.trackers.scores import difference_text, score_text
+from raymeta.trackers.scores import better_before, difference_text, score_text
 from raymeta.trackers.scores import rank as rank_of
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _ls(arguments: argparse.Namespace) -> int:
     elif runs:
         say(f"none of the {len(runs)} runs in {without_secrets(arguments.directory)}/ matches")
     else:
-        say(f"no runs in {without_secrets(arguments.directory)}/: start one with python -m raymeta.train")
+        say(f"no runs in {without_secrets(arguments.directory)}/: start one with raymeta train")
     return 0
 
 
@@ -245,7 +246,10 @@ def _words(run: Run, config: Row, summary: Row) -> list[str]:
     """What a reader of the headline should know."""
     headline = summary.get("headline")
     name = headline["name"] if isinstance(headline, dict) else "accuracy"
-    notes = (classes_text(name, summary.get("over_classes")), overfitting(run.metrics(), config))
+    steps, half = summary.get("by_inner_step"), headline.get("ci95") if isinstance(headline, dict) else None
+    sound = isinstance(steps, list) and isinstance(half, float) and all(isinstance(step, float) for step in steps)
+    best = better_before(name, axis_of(summary.get("axis"), steps), steps, half) if sound else ""  # type: ignore
+    notes = (classes_text(name, summary.get("over_classes")), best, overfitting(run.metrics(), config))
     return [note for note in notes if note]
 
 
@@ -280,7 +284,7 @@ def _next_commands(run: Run, config: Row) -> list[str]:
         wanted += [("evaluate", f"{path}{trust}")]
     if run.mirror is None:
         wanted += [("report", f"{path} -o {layout.REPORT}"), ("dashboard", shlex.quote(str(run.path.parent)))]
-    return [f"python -m raymeta.{name} {rest}" for name, rest in wanted if find_spec(f"raymeta.{name}")]
+    return [f"raymeta {name} {rest}" for name, rest in wanted if find_spec(f"raymeta.{name}")]
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -319,7 +323,8 @@ def _paired_lines(pairs: Row) -> list[str]:
         "(paired, same test tasks)"
         for row in pairs["rows"]
     ]
-    return lines + [f"{clean(label)}: scored on other test tasks, not paired" for label in pairs["left_out"]]
+    lines += [f"{clean(label)}: scored on other test tasks, not paired" for label in pairs["left_out"]]
+    return [*lines, pairs["note"]] if pairs["note"] else lines
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run
 from raymeta.runs.tables import evaluation
 from raymeta.system.text import dotted
+from raymeta.trackers.over_classes import pairs_text
 from raymeta.trackers.scores import paired
 
 Row = dict[str, Any]
@@ -21,6 +22,7 @@ class Pairs(NamedTuple):
     score: str
     rows: list[Row]  # {label, difference, ci95}
     left_out: list[str]  # scored on other test tasks
+    note: str  # where the intervals say less than they seem to
 
 
 def pair_up(tests: Mapping[str, Mapping[str, Any]]) -> Pairs | None:
@@ -41,7 +43,8 @@ def pair_up(tests: Mapping[str, Mapping[str, Any]]) -> Pairs | None:
         difference, ci95 = paired(scored[reference]["values"], scored[label]["values"])
         rows.append({"label": label, "difference": difference, "ci95": ci95})
     name = str(scored[reference].get("headline", {}).get("name"))
-    return Pairs(reference, name, rows, [label for label in others if label not in same])
+    note = pairs_text(scored[label].get("over_classes") for label in (reference, *same))
+    return Pairs(reference, name, rows, [label for label in others if label not in same], note if rows else "")
 
 
 def _episodes(test: Mapping[str, Any]) -> tuple[object, int] | None:

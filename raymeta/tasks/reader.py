@@ -19,6 +19,11 @@ class Reader(ABC):
     """what one example is, for people: image file, text, row"""
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a table that it reads."""
+        return ()
+
+    @property
     @abstractmethod
     def shape(self) -> Shape:
         """Shape of one input."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from raymeta.trackers.scores import value_text
@@ -64,6 +65,15 @@ def classes_text(name: str, found: object) -> str:
         return f"only {counted}: the interval is one over episodes, and says nothing of other classes"
     half = value_text(name, told.ci95)
     return f"only {counted}: the interval over classes is ± {half}; the other one is over episodes of these classes"
+
+
+def pairs_text(over_classes: Iterable[object]) -> str:
+    """What to say of paired differences, given `over_classes` of the runs; empty where test classes were many."""
+    counts = [told.classes for told in map(read_over_classes, over_classes) if told is not None]
+    if not counts:
+        return ""
+    counted = f"{min(counts)} test class" + "es" * (min(counts) != 1)
+    return f"only {counted}: the intervals of differences are over episodes of these classes, not over classes"
 
 
 def read_over_classes(found: object) -> OverClasses | None:

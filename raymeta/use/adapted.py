@@ -76,11 +76,8 @@ class Adapted:
     def outputs(self, x: Inputs) -> Tensor:
         """Logits [n, way] for inputs [n, ...]; each depends on the support set and itself alone."""
         with torch.no_grad():
-            parts = [self._predictor(part) for part in _parts(self._typed(x))]
+            parts = [self._predictor(part) for part in _parts(self.model.inputs(x))]
         return torch.cat(parts)
-
-    def _typed(self, x: Inputs) -> Inputs:
-        return each_input(lambda v: v.to(self.model.dtype) if v.is_floating_point() else v, x)
 
     def probabilities(self, x: Inputs) -> Tensor:
         """Of each class [n, way], in the order of `classes`."""
@@ -124,7 +121,10 @@ def adapt_to(
 ) -> Adapted:
     """Adapt `model` to examples x [n, ...] with their labels, and find out how far to trust it.
 
-    Raises `ConfigError` for fewer than two classes, and where the method cannot take so many.
+    x are tensors or numpy arrays in the form and range of the training data: images are floats from 0 to 1.
+
+    Raises `ConfigError` for inputs of another shape or type, fewer than two classes, and where the method cannot take
+    so many.
     """
     if model.tasks.goal != "classification":
         raise ConfigError("this model predicts values, not classes: adapt it in Python, with Pretrained.predictor")
@@ -136,6 +136,9 @@ def adapt_to(
         )
     if UNKNOWN in classes:
         raise ConfigError(f"a class is called {UNKNOWN}, which is what unsure answers are called: give it another name")
+    x = model.inputs(x)
+    if num_examples(x) != len(y):
+        raise ConfigError(f"there are {num_examples(x)} examples and {len(y)} labels: give each example one")
     support = Examples(x, torch.tensor(y), torch.tensor(y))
     way = len(classes)
     model.predictor(support, way)  # refuses before the long part
@@ -162,8 +165,8 @@ def adapt_to(
 
 def adapt_to_source(model: Pretrained, source: Path, *, label_column: str | None = None) -> Adapted:
     """Adapt `model` to a folder of classes or a labelled table, see `labelled_examples`."""
-    examples: Labelled = labelled_examples(source, label_column=label_column)
     reader = model.reader
+    examples: Labelled = labelled_examples(source, label_column=label_column, read=reader.columns)
     if source.is_dir() != (reader.kind == "pictures"):
         raise DataError(
             f"{source} is {'a folder' if source.is_dir() else 'a file'}, and this model takes {reader.item}s: give "

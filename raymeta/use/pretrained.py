@@ -22,6 +22,7 @@ from raymeta.errors import ConfigError, DataError
 from raymeta.keys import TaskKey
 from raymeta.models.shapes import type_of
 from raymeta.tasks.episodes import Episode, Examples, in_type, stack_episodes
+from raymeta.tasks.inputs import Inputs, each_input, shape_of, sizes_text
 from raymeta.tasks.reader import Reader
 from raymeta.tasks.recorded import Recorded
 from raymeta.tree import Params
@@ -40,8 +41,8 @@ class Pretrained:
     """
 
     name: str
-    config: RunConfig
-    learned: Learned
+    config: RunConfig = field(repr=False)
+    learned: Learned = field(repr=False)
     fixed: Params = field(repr=False)
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """where it comes from and how it scored, for its card"""
@@ -85,6 +86,24 @@ class Pretrained:
     @cached_property
     def dtype(self) -> torch.dtype:
         return type_of(self.problem.model)
+
+    def inputs(self, x: Any) -> Inputs:
+        """Somebody's inputs [n, ...] as tensors of the model's type; numpy arrays are taken too.
+
+        Raises `ConfigError` where shape or type are not those of the training data.
+        """
+        own = {name: torch.as_tensor(v) for name, v in x.items()} if isinstance(x, dict) else torch.as_tensor(x)
+        if (found := shape_of(own)) != self.tasks.input_shape:
+            raise ConfigError(
+                f"inputs are {sizes_text(found)}, and {self.name} takes {sizes_text(self.tasks.input_shape)}: give "
+                "examples [n, ...] of that shape"
+            )
+        if isinstance(own, Tensor) and not own.is_floating_point() and self.tasks.types.get("x", "float") == "float":
+            raise ConfigError(
+                f"inputs are {str(own.dtype).removeprefix('torch.')}, and {self.name} was trained on floats: give them "
+                "in the form and range of the training data (images: x.float() / 255)"
+            )
+        return each_input(self._typed, own)
 
     def module(self) -> nn.Module:
         """The network alone, with what was learned in it, before any adapting."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +23,18 @@ class Labelled(NamedTuple):
     labels: list[str]
 
 
-def labelled_examples(source: Path, *, label_column: str | None = None) -> Labelled:
-    """Of a folder of classes, or of a CSV, TSV or JSON-lines file. Raises `DataError` naming what is wrong there."""
+def labelled_examples(source: Path, *, label_column: str | None = None, read: Collection[str] = ()) -> Labelled:
+    """Of a folder of classes, or of a CSV, TSV or JSON-lines file. Raises `DataError` naming what is wrong there.
+
+    Where nobody names the column of labels, it is one of `LABEL_COLUMNS`, or the only one that the model does not read
+    (`read` are those that it does).
+    """
     if source.is_dir():
         return _of_folder(source)
     if not source.exists():
         raise DataError(f"there is no {source}: give a folder with one sub-folder per class, or a table with labels")
     rows = rows_of_file(source)
-    column = label_column or next((name for name in LABEL_COLUMNS if name in rows[0]), None)
+    column = label_column or _column_of_labels(list(rows[0]), read)
     if column is None or column not in rows[0]:
         told = f"no column {label_column}" if label_column else "no column of labels"
         raise DataError(f"{source} has {told}: it has {', '.join(rows[0])}. Name it with --label-column")
@@ -40,6 +44,12 @@ def labelled_examples(source: Path, *, label_column: str | None = None) -> Label
     items = [{name: value for name, value in row.items() if name != column} for row in rows]
     names = [f"{source.name}:{number}" for number in range(1, len(rows) + 1)]
     return Labelled(items, names, [str(row[column]) for row in rows])
+
+
+def _column_of_labels(columns: Sequence[str], read: Collection[str]) -> str | None:
+    named = [name for name in LABEL_COLUMNS if name in columns]
+    others = [name for name in columns if name not in read] if read else []
+    return named[0] if named else others[0] if len(others) == 1 else None
 
 
 def _of_folder(folder: Path) -> Labelled:

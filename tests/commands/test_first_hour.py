@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import raymeta
-from raymeta.api.evaluate import TestProgress
+from raymeta.api.evaluate import ScoringProgress
 from raymeta.config.build import Built
 from raymeta.doctor import Finding
 from raymeta.doctor import main as doctor
@@ -100,7 +100,7 @@ def test_a_module_of_the_current_folder_is_found_by_the_script_too(tmp_path: Pat
 def test_a_test_that_takes_long_says_how_far_it_is() -> None:
     now = 0.0
     said: list[str] = []
-    told = TestProgress("test", 600, lambda kind, message, **_: said.append(f"{kind}: {message}"), clock=lambda: now)
+    told = ScoringProgress("test", 600, lambda kind, message, **_: said.append(f"{kind}: {message}"), clock=lambda: now)
     for done in range(60, 601, 60):
         now += 4.0
         told.done(done)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import raymeta
+from raymeta.runs.compare import pair_up
 from raymeta.trackers.over_classes import OverClasses, classes_text, over_classes
 
 SIX = {"model.width": 4, "steps": 1, "meta_batch_size": 2, "shard_size": 2, "validate_every": 0}
@@ -57,6 +58,20 @@ def test_few_test_classes_are_told_and_many_are_not() -> None:
     assert "nothing of other classes" in classes_text("accuracy", {"classes": 1, "ci95": None})
     for absent in (None, {}, {"classes": "5"}, [5]):
         assert classes_text("accuracy", absent) == ""
+
+
+def test_differences_over_few_classes_say_so() -> None:
+    few, many = {"classes": 5, "ci95": 0.1}, None
+    tests = {
+        label: {"values": [0.1, 0.5 + place], "settings": {"episodes_sha256": "one"}, "over_classes": told}
+        for place, (label, told) in enumerate({"a": few, "b": few}.items())
+    }
+    pairs = pair_up(tests)
+    assert pairs is not None
+    assert pairs.note.startswith("only 5 test classes: the intervals of differences are over episodes")
+    pairs = pair_up({label: test | {"over_classes": many} for label, test in tests.items()})
+    assert pairs is not None
+    assert pairs.note == ""
 
 
 @pytest.mark.parametrize("vectorize", ["vmap", "loop"])

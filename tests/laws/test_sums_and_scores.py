@@ -22,6 +22,8 @@ from raymeta.engine.job import Result
 from raymeta.errors import ConfigError
 from raymeta.keys import SPLITS, Block, Shard, TaskKey
 from raymeta.tasks.episodes import Episode, Examples
+from raymeta.trackers.axes import AXES
+from raymeta.trackers.scores import better_before
 from raymeta.tree import Layout
 
 
@@ -136,3 +138,22 @@ def test_dropout_is_off_at_test(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = [float(F.cross_entropy(trained(episode.query.x), episode.query.y)) for episode in episodes]
     assert found.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "scores", "ci95", "best"),
+    [
+        ("accuracy", [0.2, 0.63, 0.5, 0.38], 0.02, 1),
+        ("accuracy", [0.2, 0.39, 0.38, 0.38], 0.02, None),
+        ("accuracy", [0.9, 0.38, 0.38], 0.02, None),
+        ("mse", [4.0, 1.0, 0.5, 0.9], 0.1, 2),
+        ("mse", [4.0, 1.0, 1.5, 0.9], 0.1, None),
+    ],
+)
+def test_more_inner_steps_that_make_it_worse_are_told(
+    name: str, scores: list[float], ci95: float, best: int | None
+) -> None:
+    """Not what is before adapting: a method that adapts is asked to."""
+    text = better_before(name, AXES["inner step"], scores, ci95)
+    assert (f"--inner-steps {best} tests that" in text) if best else not text
+    assert better_before(name, AXES["instance"], scores, ci95) == ""

@@ -611,7 +611,7 @@ def test_ls_lists_sorts_filters_and_speaks_json(tmp_path: Path, capsys: pytest.C
 
 def test_ls_is_helpful_without_runs_and_with_damaged_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", str(tmp_path / "results")]) == 0
-    assert "results/: start one with python -m raymeta.train" in capsys.readouterr().out
+    assert "results/: start one with raymeta train" in capsys.readouterr().out
     damaged = finished_run(tmp_path, "a")
     (damaged / "summary.json").write_text("{")
     finished_run(tmp_path, "b")

@@ -187,3 +187,24 @@ def test_a_standalone_file_answers_alike(form: str, count: int, folder: Path, tm
 def test_only_an_adapted_model_stands_alone(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export.main([str(run.path), "--format", "onnx", "--out", str(tmp_path / "it.onnx")]) == 2
     assert "adapt it first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (torch.zeros(24, 1, 28, 28, dtype=torch.uint8), "inputs are uint8.*trained on floats"),
+        (torch.zeros(24, 28, 28), r"inputs are \[n, 28, 28\], and .* takes \[n, 1, 28, 28\]"),
+        (torch.zeros(20, 1, 28, 28), "there are 20 examples and 24 labels"),
+    ],
+)
+def test_inputs_that_are_not_those_of_training_are_told(model: Pretrained, x: torch.Tensor, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        raymeta.adapt_to(model, x, LABELS)
+
+
+def test_numpy_arrays_are_inputs(model: Pretrained) -> None:
+    one, other = raymeta.adapt_to(model, X, LABELS), raymeta.adapt_to(model, X.double().numpy(), LABELS)
+    assert torch.equal(one.outputs(X), other.outputs(X.numpy()))
+    with pytest.raises(ConfigError, match="uint8"):
+        one.predict((255 * X).to(torch.uint8))
+    assert "weight" not in repr(model)

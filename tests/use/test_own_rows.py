@@ -13,8 +13,10 @@ from equal_bits import require_equal_bits
 
 import raymeta
 from raymeta import adapt, predict
+from raymeta.errors import DataError
 from raymeta.keys import TaskKey
 from raymeta.tasks import Tables, Text, from_arrays
+from raymeta.use.support import labelled_examples
 
 SMALL: dict[str, Any] = {"meta_batch_size": 4, "shard_size": 4, "validate_every": 0, "device": "cpu"}
 
@@ -95,3 +97,24 @@ def test_countries_are_learned_better_than_the_mean_of_their_support(tmp_path: P
     )
     assert run.summary is not None
     assert run.summary["headline"]["value"] < mean / 2
+
+
+@pytest.mark.parametrize(
+    ("header", "read", "named", "labels"),
+    [
+        ("a,b,species", ("a", "b"), None, ["lion"]),
+        ("a,b,label", ("a", "b"), None, ["lion"]),
+        ("a,b,species", ("a", "b"), "a", ["1"]),
+        ("a,species,zoo", ("a",), None, None),
+        ("a,b,species", (), None, None),
+    ],
+)
+def test_the_column_of_labels_is_found(
+    header: str, read: tuple[str, ...], named: str | None, labels: list[str] | None, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(f"{header}\n1,2,lion\n")
+    if labels is None:
+        with pytest.raises(DataError, match="has no column of labels"):
+            labelled_examples(tmp_path / "rows.csv", read=read)
+    else:
+        assert labelled_examples(tmp_path / "rows.csv", label_column=named, read=read).labels == labels

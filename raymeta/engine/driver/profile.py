@@ -86,6 +86,12 @@ class Profile:
         except OSError as error:
             raise write_problem(path, error) from error
 
+    def files_text(self) -> str:
+        """Where what was recorded lies."""
+        trace = self._directory / TRACE
+        shown = f"; trace: {trace}, for https://ui.perfetto.dev" if trace.exists() else ""
+        return f"table: {self._directory / TABLE}{shown}"
+
     def table(self) -> dict[str, Any]:
         """What `profile.json` holds: seconds of a step, and of each of its phases, which add up to it."""
         counted = next(kind for kind in ("plain", "traced", "first") if self._counts[kind])

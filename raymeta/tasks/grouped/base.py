@@ -27,7 +27,7 @@ from raymeta.tasks.grouped.pools import Arrays, Loaded, Pool, shape_of_arrays, t
 from raymeta.tasks.grouped.sorting import Encoded, Rows, labels_of, places_of, pools_of
 from raymeta.tasks.grouped.splits import by_column, by_lists, by_ratio
 from raymeta.tasks.held import Held
-from raymeta.tasks.images.splits import ClassSplits, Share, require_whole
+from raymeta.tasks.images.splits import ClassSplits, Share, require_whole, shares_for
 from raymeta.tasks.inputs import Inputs, Shape
 from raymeta.tasks.manifest import ClassContents, Contents, Manifest, sha256_of
 from raymeta.tasks.reader import Reader
@@ -281,14 +281,22 @@ class Grouped(TaskSet):
         for split in splits:
             self._require_groups(split)
 
+    def _more(self) -> str:
+        """How a split gets more classes or tasks."""
+        if self._listed():
+            return "its list"
+        count = sum(len(self.loaded.splits[split].names) for split in SPLITS)
+        shares = shares_for(count, {split: 1 if self.has_tasks else self.size(split).way for split in SPLITS})
+        if shares is None:
+            return f"there are {count}, too few for any cut"
+        return f"--tasks.split_ratio {','.join(f'{share:g}' for share in shares)}"
+
     def _require_groups(self, split: Split) -> None:
         pool, needed = self.loaded.splits[split], 1 if self.has_tasks else self.size(split).way
         if len(pool.names) < needed:
-            told = "; ".join(self.loaded.notes)
             raise DataError(
                 f"the {split} split has {len(pool.names)} {self.word} with enough examples, and {needed} are needed: "
-                f"lower tasks.way, tasks.shot or tasks.query_shot, or give it more (tasks.split_ratio)"
-                + (f"; {told}" if told else "")
+                f"lower tasks.way, tasks.shot or tasks.query_shot, or give it more ({self._more()})"
             )
         _, shot, query_shot = self.size(split)
         if int(pool.counts().min()) < shot + query_shot:

@@ -44,6 +44,10 @@ class Columns(Reader):
     """of a regression's target: what its values are less and over"""
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.numbers, *self.categories)
+
+    @property
     def shape(self) -> tuple[int]:
         return (len(self.numbers) + sum(map(len, self.categories.values())),)
 

@@ -37,6 +37,10 @@ class TokenReader(Reader):
         """Of any length."""
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    @property
     def shape(self) -> dict[str, tuple[int, ...]]:
         return {"tokens": (self.length,), "mask": (self.length,)}
 

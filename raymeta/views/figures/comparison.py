@@ -95,7 +95,7 @@ def differences(rows: Sequence[Row], *, reference: str, score: str) -> Spec:
     dots = _dots([_dot(row, "difference", scale) for row in rows])
     about = (
         f"Mean difference to {text(reference)} over the same test tasks, paired task by task, with its 95 % interval. "
-        "An interval that leaves out zero is a difference beyond chance."
+        "An interval that leaves out zero is a difference beyond the chance of these tasks."
     )
     zero = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0}
     chart = _forest("Paired differences", about, dots, f"difference in {unit}", len(rows))

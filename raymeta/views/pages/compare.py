@@ -179,7 +179,7 @@ def _paired(sources: Sequence[RunSource], labels: Mapping[str, str]) -> list[Blo
     places = {labels[source.id]: place for place, source in enumerate(sources)}
     rows = [row | {"place": places[row["label"]]} for row in pairs.rows]
     drawn = comparison.differences(rows, reference=pairs.reference, score=pairs.score)
-    blocks: list[Block | None] = [chart("paired", drawn)]
+    blocks: list[Block | None] = [chart("paired", drawn), note(pairs.note) if pairs.note else None]
     if pairs.left_out:
         names = ", ".join(pairs.left_out)
         blocks.append(note(f"Not paired with {pairs.reference}, since scored on other test tasks: {names}."))

@@ -123,9 +123,15 @@ def _join(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, **QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        refused = any(word in str(error) for word in ("AuthToken", "authentication"))
+        token = (
+            "It asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token as on its hosts"
+            if refused
+            else "Start one with `ray start --head`"
+        )
         raise EnvironmentProblem(
-            f"no Ray cluster at --address {address}: {first_lines(error)}. Start one with `ray start --head`, "
-            "or leave --address out for a local one"
+            f"no Ray cluster at --address {address}: {first_lines(error)}. {token}, or leave --address out for a local "
+            "one"
         ) from error
 
 
