@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.metaoptnet import MetaOptNet as MetaOptNet
     from raymeta.algorithms.mldg import MLDG as MLDG
     from raymeta.algorithms.nas_evolution import RegularizedEvolution as RegularizedEvolution
+    from raymeta.algorithms.nas_reinforce import Reinforce as Reinforce
     from raymeta.algorithms.neural_process import NP as NP
     from raymeta.algorithms.pfn import PFN as PFN
     from raymeta.algorithms.plain import Plain as Plain
@@ -128,6 +129,7 @@ _HOMES = {
     "ProtoNet": "algorithms.protonet",
     "RaymetaError": "errors",
     "RegularizedEvolution": "algorithms.nas_evolution",
+    "Reinforce": "algorithms.nas_reinforce",
     "RelationNet": "algorithms.relation",
     "Reptile": "algorithms.reptile",
     "RunView": "api.load",

@@ -132,6 +132,13 @@ CASES: dict[str, Case] = {
         lowers=False,
         pseudo="nothing is differentiated",
     ),
+    "nas_reinforce": Case(
+        "cell_table",
+        {**MLP, "tasks.edges": 3, "algorithm.hidden": 4},
+        ("sampled",),
+        lowers=False,
+        pseudo="a sampled architecture is a constant",
+    ),
     "regularized_evolution": Case(
         "cell_table", {"tasks.edges": 3}, ("random_child",), lowers=False, pseudo="nothing is differentiated"
     ),
@@ -163,6 +170,15 @@ RUN_WHOLE = (
     "matching",
     "nas_evolution",
     "pfn",
+    "l2l",
+    "leo",
+    "maml_pp",
+    "maml_rl",
+    "matching",
+    "pfn",
+    "nas_evolution",
+    "nas_reinforce",
+    "learned_mlp",
 )
 """Those that draw, carry, size or sum something in a way of their own."""
 
