@@ -63,6 +63,7 @@ LEFT_OUT = {
     "l2l": "an optimiser of small problems",
     "learned_mlp": "an optimiser of small problems",
     "nas_evolution": "a search of architectures",
+    "nas_reinforce": "a search of architectures",
     "regularized_evolution": "another name of nas_evolution",
 }
 """Methods that are not for tasks of new classes, and why."""

@@ -25,7 +25,12 @@ def own(cls: type) -> Any:
 
 
 OWN = {cls.__name__: own(cls) for cls in (L2L, MAMLRL, MetaWeightNet, RegularizedEvolution)}
-TASKS = {"L2L": "quadratics", "MAMLRL": "navigation", "MetaWeightNet": "glyphs", "RegularizedEvolution": "cell_table"}
+TASKS = {
+    "L2L": "quadratics",
+    "MAMLRL": "navigation",
+    "MetaWeightNet": "classification",
+    "RegularizedEvolution": "cell_table",
+}
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -78,6 +78,15 @@ def test_curves_hold_the_numbers_of_the_run(looked_at: LookedAt) -> None:
     assert list(after.y) == pytest.approx([100 * row["val/accuracy"] for row in run.metrics() if "val/accuracy" in row])
 
 
+def test_a_run_without_validation_is_not_said_to_have_one() -> None:
+    rows = [{"step": step, "train/query_accuracy": 0.5} for step in (1, 2)]
+    chart = learning.scores(rows, [], axis=AXES["inner step"])
+    assert chart["layout"]["meta"]["title"] == "Accuracy on training tasks"
+    assert chart["layout"]["showlegend"]
+    assert "Validation" not in chart["layout"]["meta"]["about"]
+    assert "training tasks" in [trace["name"] for trace in chart["data"]]
+
+
 def test_smoothing_keeps_a_constant_and_follows_a_jump() -> None:
     assert learning.smooth([3.0] * 50, 10) == pytest.approx([3.0] * 50)
     jump = learning.smooth([0.0] * 50 + [1.0] * 50, 10)

@@ -67,8 +67,11 @@ def scores(
     both = "" if axis is None else f" {axis.both}"
     about = f"Validation {unit} by outer step{both and ','}{both}, with the 95 % interval of the mean."
     title = f"{score.title.capitalize()}{both or ' on validation tasks'}"
+    if not validations:
+        title = f"{score.title.capitalize()} on training tasks"
+        about = f"{title}, in the batches of training, by outer step. Nothing was validated."
     yaxis = score_axis(score, [*after, *before])
-    chart = figure(title, about, traces, x="outer step", y=unit, yaxis=yaxis)
+    chart = figure(title, about, traces, x="outer step", y=unit, yaxis=yaxis, showlegend=True)
     if chance and score.percent:
         chart["layout"] |= _chance(chance)
     return chart
