@@ -12,7 +12,7 @@ from raymeta.adaptation.losses import LOSSES, Loss, loss_of, metrics_of
 from raymeta.adaptation.problem import Problem
 from raymeta.autodiff.surroundings import seeded_by
 from raymeta.config.schema import RunConfig
-from raymeta.engine.driver.rehearsal import few_of_each_class
+from raymeta.engine.driver.rehearsal import few_of
 from raymeta.errors import ConfigError
 from raymeta.keys import SPLITS, TaskKey
 from raymeta.models.backbones import Backbone
@@ -70,8 +70,8 @@ _OPEN = (Backbone, Custom, Instance)
 
 def example_inputs(config: RunConfig, model: nn.Module) -> Inputs:
     """Some inputs of the first training task [n, *feature], in the type of `model`."""
-    episode = config.tasks.episode(TaskKey(config.seed, "train", 0, 0))
-    return in_type(type_of(model), few_of_each_class(episode)).support.x
+    episode = few_of(config.tasks, TaskKey(config.seed, "train", 0, 0))
+    return in_type(type_of(model), episode).support.x
 
 
 def _loss(config: RunConfig, num_outputs: int | None) -> Loss | None:

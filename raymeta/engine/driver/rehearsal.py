@@ -30,6 +30,8 @@ NUM_TASKS = 2
 """Tasks that are computed together: one alone lies in memory as no task beside others does."""
 PER_CLASS = 2
 """Examples of a class on each side of a rehearsed episode: the layers are the same with few."""
+FIRST = 8
+"""Examples of a rehearsed batch of one training problem."""
 
 
 def rehearse(
@@ -44,7 +46,7 @@ def rehearse(
     """
     for split in splits:
         keys = [TaskKey(seed, split, 0, index) for index in range(NUM_TASKS)]
-        episodes = [in_type(type_of(problem.model), few_of_each_class(tasks.episode(key))) for key in keys]
+        episodes = [in_type(type_of(problem.model), few_of(tasks, key)) for key in keys]
         with seeded_by(seed), exact_attention(), whole_graphs():
             if split == "train" and (algorithm.predicts or not algorithm.has_own_step):  # else nobody calls the model
                 require_computable(algorithm, problem, learned, episodes[0])
@@ -262,9 +264,20 @@ def _other_examples(values: Tensor) -> Tensor:
     return values.flip(0) * 3 if values.is_floating_point() else values.flip(0)
 
 
+def few_of(tasks: TaskSet, key: TaskKey) -> Episode:
+    """A small episode of `tasks`, of one size for all keys of a split: see `few_of_each_class`; of a batch of one
+    training problem, where classes come as they are drawn, its first examples."""
+    episode = tasks.episode(key)
+    return Episode(*map(_first, episode)) if tasks.one_problem else few_of_each_class(episode)
+
+
 def few_of_each_class(episode: Episode) -> Episode:
     """The first `PER_CLASS` examples of each class on both sides, or as many examples in all where y holds values."""
     return Episode(*map(_few, episode))
+
+
+def _first(side: Examples) -> Examples:
+    return rows_of(side, torch.arange(min(len(side.y), FIRST)))
 
 
 def _few(side: Examples) -> Examples:
