@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from raymeta.algorithms.base import TrainedModel
     from raymeta.use.folder import is_adapted_folder, read_adapted, require_free, write_model
     from raymeta.use.opening import open_model
     from raymeta.use.push import push, require_hub
@@ -49,7 +50,9 @@ def _export(arguments: argparse.Namespace) -> int:
             require_hub(arguments.push)
         model = open_model(arguments.model, output=arguments.output, trust=arguments.trust, measured=True)
         write_model(model.licensed(arguments.license), arguments.out)
-        say(f"{arguments.out}\nadapt it: raymeta adapt {arguments.out} --support DIR --out ADAPTED")
+        adapts = not isinstance(model.algorithm, TrainedModel)
+        further = f"\nadapt it: raymeta adapt {arguments.out} --support DIR --out ADAPTED" if adapts else ""
+        say(f"{arguments.out}{further}")
         if arguments.push is not None:
             say(f"pushed to {push(arguments.out, arguments.push)}")
         return 0
