@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-Stream = Literal["episode", "noise", "augmentation"]
+Stream = Literal["episode", "noise", "augmentation", "mixing"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 
@@ -36,7 +36,8 @@ class TaskKey(NamedTuple):
         """Generator of this task's draws.
 
         `episode` draws classes, images and labels; `noise` draws what else an algorithm needs (the order of
-        mini-batches, a new head); `augmentation` draws how training images are changed. None ever shifts another.
+        mini-batches, a new head); `augmentation` draws how training images are changed, and `mixing` how tasks are made
+        of others. None ever shifts another.
         """
         key = np.array([self.seed, STREAMS.index(stream)], dtype=np.uint64)
         counter = np.array([0, self.index, self.step, SPLITS.index(self.split)], dtype=np.uint64)

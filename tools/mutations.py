@@ -58,6 +58,7 @@ FEWER = "tests/laws/test_whole_runs.py::test_a_test_of_fewer_steps_is_the_beginn
 STOPPED = "tests/laws/test_whole_runs.py::test_a_stopped_run_goes_on_with_its_schedule"
 LAWS = "tests/laws/test_algorithms.py::test_"
 OUTER = "tests/laws/test_outer.py::test_"
+MIXING = "tests/laws/test_mixing.py::test_"
 UPDATES = "tests/laws/test_outer_updates.py::test_"
 KEYS = "tests/laws/test_keys.py::test_"
 MAML_PP = "tests/laws/test_maml_pp.py::test_"
@@ -295,6 +296,52 @@ CHANGES: dict[str, Sequence[Change]] = {
             "x_NF[:, rng.integers(2, self.features + 1) :] = 0",
             "x_NF[:, rng.integers(2, self.features + 1) :] *= 1",
             f"{TABLES}tables_have_from_two_to_all_features_and_zeros_for_the_rest",
+        ),
+    ],
+    "tasks/mixing.py": [
+        (
+            "labels of the other first",
+            "torch.stack([y.double(), other.double()",
+            "torch.stack([other.double(), y.double()",
+            f"{MIXING}queries_are_mixed_with_the_support_and_have_both_labels",
+        ),
+        (
+            "classes paired as they come",
+            "np.take_along_axis(other, pairs[:, :, None], 1)",
+            "other",
+            f"{MIXING}features_are_mixed_at_the_place_that_was_drawn[0]",
+        ),
+        (
+            "shares drawn evenly",
+            "np.sort(shares, axis=1)[:, self.beta - 1]",
+            "shares[:, 0]",
+            f"{MIXING}what_is_drawn_follows_from_each_key",
+        ),
+        (
+            "channels shuffled from the first step",
+            "(single[:, 2] < self.shuffle) & late",
+            "single[:, 2] < self.shuffle",
+            f"{MIXING}what_is_drawn_follows_from_each_key",
+        ),
+    ],
+    "models/layers/mixing_points.py": [
+        (
+            "mixed at every place",
+            "x[SHARE][:, place])",
+            "x[SHARE].amin(1))",
+            f"{MIXING}features_are_mixed_at_the_place_that_was_drawn[1]",
+        ),
+        (
+            "partners not shuffled",
+            "h = shuffled(h, place, groups, x.get(PARTNER_TWIN))",
+            "pass",
+            f"{MIXING}partners_are_shuffled_before_they_are_mixed",
+        ),
+        (
+            "partners in the order of their batch",
+            "next(theirs)[x[PICKED]]",
+            "next(theirs)[: len(h)]",
+            f"{MIXING}mixing_after_the_last_layer_mixes_outputs",
         ),
     ],
     "tasks/mixture.py": [
@@ -963,6 +1010,12 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
     ],
     "adaptation/losses.py": [
+        (
+            "the share of the other label",
+            "share = y[0, 2]",
+            "share = 1 - y[0, 2]",
+            f"{MIXING}a_mixture_of_losses_is_the_loss_of_mixed_labels",
+        ),
         (
             "no smoothing",
             "label_smoothing=self.label_smoothing)",

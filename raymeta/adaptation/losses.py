@@ -30,6 +30,25 @@ class CrossEntropy:
         return F.cross_entropy(outputs, y, weight=own, label_smoothing=self.label_smoothing)
 
 
+@dataclass(frozen=True)
+class OfTwoLabels:
+    """λ L(outputs, y) + (1 − λ) L(outputs, y') for labels that are given as rows (y, y', λ), with one λ for a task; the
+    loss itself for others."""
+
+    loss: Loss
+
+    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+        if not are_two(y):
+            return self.loss(outputs, y)
+        share = y[0, 2]
+        return share * self.loss(outputs, y[:, 0].long()) + (1 - share) * self.loss(outputs, y[:, 1].long())
+
+
+def are_two(y: Tensor) -> bool:
+    """Whether labels of a mixed task are rows (y, y', λ); ids are whole numbers."""
+    return y.is_floating_point()
+
+
 def huber(outputs: Tensor, y: Tensor) -> Tensor:
     """Mean Huber loss with its change from squares to lines at 1; shapes are checked as for squares."""
     squared_error(outputs, y)

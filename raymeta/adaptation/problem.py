@@ -6,22 +6,24 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from raymeta.adaptation.losses import Loss
+from raymeta.adaptation.losses import Loss, OfTwoLabels, are_two
 from raymeta.autodiff.own_state import OwnState, unwritten
 from raymeta.autodiff.surroundings import Surroundings
 from raymeta.errors import ConfigError
 from raymeta.models.habits import ONLY_COMPUTES, Habits
+from raymeta.models.layers.mixing_points import mixed_call, unmark
 from raymeta.models.layers.norm import BatchNorm, drop_running_statistics, reference_rows, running_statistics
 from raymeta.tasks.base import Goal
 from raymeta.tasks.border import IGNORED, cross_entropy, squared_error
 from raymeta.tasks.episodes import Episode, Examples, tasks_of
 from raymeta.tasks.inputs import Inputs, arguments_of, copied, joined, num_examples
+from raymeta.tasks.mixed_inputs import is_mixed
 from raymeta.tree import Params, tree_map
 
 BatchNormPolicy = Literal["transductive", "support", "running"]
@@ -72,7 +74,8 @@ class Problem:
     With `checkpoint_inner_steps`, methods that descend compute their inner steps again when they differentiate them.
     `judged` says whether outputs have an accuracy, or a squared error, beside a `loss` of a person's own; `metrics` are
     further functions of (outputs, y), by name. With `wide_head` an episode may have fewer classes than the head has
-    outputs, of which only the first then count. `habits` are what is known of a model of a person's own.
+    outputs, of which only the first then count. With `two_labels` a query may have two labels (`OfTwoLabels`). `habits`
+    are what is known of a model of a person's own.
 
     `model` is only a skeleton: its own parameters are never read except frozen ones (`requires_grad` False), and
     never written. What its forward writes into the rest of it (buffers, attributes) is put back after every task. Norms
@@ -92,8 +95,10 @@ class Problem:
         wide_head: bool = False,
         judged: bool | None = None,
         metrics: Mapping[str, Loss] | None = None,
+        two_labels: bool = False,
     ) -> None:
         self.model = model
+        self.two_labels = two_labels
         self.wide_head = wide_head
         self.own_metrics = metrics or {}
         for norm in model.modules():
@@ -102,6 +107,8 @@ class Problem:
         self.goal: Goal = goal
         self.own_loss = loss
         self.loss = default_loss(goal) if loss is None else loss
+        if two_labels:
+            self.loss = OfTwoLabels(self.loss)
         self.judged = loss is None if judged is None else judged
         self.batch_norm: BatchNormPolicy = batch_norm
         self.vectorize: Vectorize = vectorize
@@ -160,6 +167,7 @@ class Problem:
                 norm.by_policy = False
         if self.batch_norm != "running":
             drop_running_statistics(model)
+        unmark(model)
         return model
 
     def _batch_norms(self) -> Iterator[tuple[str, BatchNorm]]:
@@ -228,6 +236,8 @@ class Problem:
             return self._call(module, values, inputs)
 
     def _call(self, module: nn.Module, values: Params, x: Inputs) -> Tensor:
+        if is_mixed(x):
+            return mixed_call(lambda own: self._call(module, values, own), cast(dict[str, Tensor], x))
         with unwritten(values) if self._own_states else nullcontext():
             outputs: Tensor = functional_call(module, values, *arguments_of(x))
         return outputs
@@ -294,6 +304,8 @@ class Problem:
         """
         values = {"loss": (loss or self.loss)(outputs, y)}
         outputs = outputs if point is None else point(outputs)
+        if self.two_labels and are_two(y):
+            y = y[:, 0].long()
         values |= {name: metric(outputs, y) for name, metric in self.own_metrics.items()}
         if self.judged and self.goal == "regression" and (self.own_loss is not None or point is not None):
             values["mse"] = squared_error(outputs, y)

@@ -54,6 +54,10 @@ class Algorithm(ABC):
     """whether the model is taken apart into a body and a head"""
     uses_class_ids: ClassVar[bool] = False
     """whether training needs `Examples.class_id`"""
+    queries_apart: ClassVar[bool] = False
+    """whether queries pass the network after adapting and apart from the support, so that they can be mixed with it"""
+    reads_inputs: ClassVar[bool] = False
+    """whether it reads inputs besides through the model"""
     at_once: ClassVar[bool] = False
     """whether the gradient of a shard is taken once, of the sum of its losses: for methods whose loss holds no
     derivative, since a gradient for each task is as large as the network"""
@@ -306,6 +310,8 @@ class ScoredAlgorithm(Algorithm):
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DescentAlgorithm(Algorithm):
     """Base of the methods that adapt by gradient descent, whose inner steps can be checkpointed."""
+
+    queries_apart: ClassVar[bool] = True
 
     inner_optimizer: InnerOptimizer = "sgd"
     """rule of the inner steps: plain gradient descent, or `adam` (fresh moments for each task)"""

@@ -50,6 +50,7 @@ class CNAPs(Algorithm):
 
     goals: ClassVar[tuple[Goal, ...]] = ("classification",)
     at_once: ClassVar[bool] = True
+    reads_inputs: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3}
 
     freeze_body: bool = True

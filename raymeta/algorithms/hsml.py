@@ -55,6 +55,8 @@ class HSML(Algorithm):
     2. `encoder: recurrent` decodes its codes by a second GRU in the same order. It depends on the order of the support.
     """
 
+    queries_apart: ClassVar[bool] = True
+    reads_inputs: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3}
 
     inner_lr: NonNegativeFloat = 1e-3

@@ -46,6 +46,7 @@ class MetaLSTM(Algorithm):
     3. Batch norm at test is by the batch unless --batch_norm running is given, which is theirs.
     """
 
+    queries_apart: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3, "clip_norm": 0.25}
 
     inner_steps: NonNegativeInt = 12

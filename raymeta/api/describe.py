@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from raymeta.config.load import load_config
 from raymeta.config.schema import RunConfig
@@ -39,12 +39,7 @@ def cluster_text(place: Mapping[str, object]) -> str:
 
 def without_effect(config: RunConfig) -> list[str]:
     """Options that are given and do nothing, for a person to know before the run."""
-    fields = RunConfig.model_fields
-    given = [
-        k
-        for k in marked(RunConfig, OF_WORKERS)
-        if getattr(config, k) != fields[k].get_default(call_default_factory=True)
-    ]
+    given = _given(config, marked(RunConfig, OF_WORKERS))
     texts = []
     if given and not config.workers:
         texts += [f"{' and '.join(given)} without effect, as workers is 0, which is this process: add --workers N"]
@@ -52,4 +47,15 @@ def without_effect(config: RunConfig) -> list[str]:
         texts += ["checkpoint_inner_steps without effect, as first_order records no inner step: leave it out"]
     if config.chunk_size is not None and config.vectorize == "loop":
         texts += ["chunk_size without effect, as vectorize loop computes one task at a time: leave it out"]
+    if config.mixing is None and (of_mixing := _given(config, OF_MIXING)):
+        texts += [f"{' and '.join(of_mixing)} without effect, as no tasks are mixed: add --mixing metamix or mlti"]
     return texts
+
+
+OF_MIXING = ("mixing_beta", "mixing_layers", "channel_shuffle", "channel_shuffle_after")
+
+
+def _given(config: RunConfig, names: Iterable[str]) -> list[str]:
+    """Those of the options called `names` that are not the defaults."""
+    fields = RunConfig.model_fields
+    return [name for name in names if getattr(config, name) != fields[name].get_default(call_default_factory=True)]

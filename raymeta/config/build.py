@@ -11,6 +11,7 @@ from torch import nn
 
 from raymeta.adaptation.problem import Learned, Problem, Vectorize
 from raymeta.autodiff.failures import LOOP
+from raymeta.config.build_mixing import build_mixing
 from raymeta.config.build_problem import build_problem, example_inputs, is_known
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
@@ -29,6 +30,7 @@ from raymeta.engine.worker.vectorize import Choice, any_convolution, choose_vect
 from raymeta.errors import ConfigError, RaymetaError
 from raymeta.keys import Split
 from raymeta.tasks.border import require_declared, require_sound
+from raymeta.tasks.mixing import Mixing
 from raymeta.tree import Layout, Params, outer_type
 
 
@@ -69,7 +71,7 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
 
     choice = _vectorize(config, problem.model, rehearsal)
     owned = Learned(*({n: v.to(outer_type(v.dtype)) for n, v in part.items()} for part in initial))
-    blueprint = _blueprint(config, problem, initial, choice.vectorize)
+    blueprint = _blueprint(config, problem, initial, choice.vectorize, build_mixing(config, problem.model))
     return Built(blueprint, owned, problem.policy_name(), choice, problem.fixed_tensors())
 
 
@@ -91,7 +93,9 @@ def _check_data(config: RunConfig, splits: Sequence[Split]) -> None:
     )
 
 
-def _blueprint(config: RunConfig, problem: Problem, initial: Learned, vectorize: Vectorize) -> Blueprint:
+def _blueprint(
+    config: RunConfig, problem: Problem, initial: Learned, vectorize: Vectorize, mixing: Mixing | None
+) -> Blueprint:
     return Blueprint(
         tasks=config.tasks,
         algorithm=config.algorithm,
@@ -103,6 +107,7 @@ def _blueprint(config: RunConfig, problem: Problem, initial: Learned, vectorize:
         loss=problem.own_loss,
         metrics=problem.own_metrics,
         wide_head=problem.wide_head,
+        mixing=mixing,
         batch_norm=config.batch_norm,
         vectorize=vectorize,
         checkpoint_inner_steps=config.checkpoint_inner_steps,

@@ -21,6 +21,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "steps", "meta_batch_size", "seed", "loss", "class_weights", "label_smoothing", "batch_norm", "start", "freeze",
         "metrics",
     ),
+    "training tasks made of others": (
+        "mixing", "mixing_beta", "mixing_layers", "channel_shuffle", "channel_shuffle_after",
+    ),
     "validation, test, checkpoints": (
         "validate_every", "validation_episodes", "test_episodes", "checkpoint_every", "keep_checkpoints", "time_limit",
     ),

@@ -39,6 +39,7 @@ from raymeta.options import (
 )
 from raymeta.system.remote import is_uri
 from raymeta.tasks.base import TaskSet
+from raymeta.tasks.mixing import MixingName
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -119,6 +120,17 @@ class RunOptions(BaseModel):
     """shell-style patterns of the model's parameter names that are neither learned nor adapted"""
     metrics: Annotated[list[str], IMPORTED] = Field(default_factory=list)
     """import paths of functions of (outputs, y) that are reported at validation and test under their names"""
+    mixing: MixingName | None = None
+    """make training tasks of others: `metamix` mixes queries with support examples, `mlti` mixes two tasks"""
+    mixing_beta: PositiveInt = 2
+    """a of Beta(a, a), from which the shares of a mixture are drawn"""
+    mixing_layers: list[str] | None = None
+    """shell-style patterns of the layers after which is mixed, and `input`, of which each task draws one; the input and
+    all activations unless given"""
+    channel_shuffle: float = Field(default=0.0, ge=0, le=1)
+    """of `metamix`: probability that a group of channels of each class comes from another class"""
+    channel_shuffle_after: NonNegativeInt = 2000
+    """outer steps before the first channel shuffle"""
     batch_norm: BatchNormPolicy = "transductive"
     """statistics that batch norm uses: of the batch at hand, of the task's support set, or running averages"""
     validate_every: Annotated[NonNegativeInt, OWNED_BY_SWEEP.with_("write report_every")] = 250

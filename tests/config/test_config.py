@@ -452,6 +452,13 @@ PINNED: dict[str, dict[str, Any]] = {
         "algorithm.inner_loss_reduction": "sum_over_classes", "algorithm.inner_steps": 5,
         "algorithm.test_inner_steps": None, "meta_batch_size": 16, "steps": 60000, "outer.lr": 0.001,
     },
+    # Yao et al. 2021, Omniglot with one shot
+    "omniglot-20w1s-metamix": {
+        "tasks.way": 20, "tasks.shot": 1, "tasks.query_shot": 1, "model.width": 64, "algorithm.inner_lr": 0.1,
+        "algorithm.inner_steps": 5, "algorithm.test_inner_steps": 10, "meta_batch_size": 8, "steps": 50000,
+        "mixing": "metamix", "mixing_beta": 2, "mixing_layers": None, "channel_shuffle": 0.5,
+        "channel_shuffle_after": 2000, "outer.optimizer": "adam", "outer.lr": 0.001,
+    },
     # Nichol et al. 2018, README command and appendix
     "omniglot-5w1s-reptile": {
         "tasks.way": 5, "tasks.shot": 1, "tasks.query_shot": 1, "tasks.train_shot": 10, "tasks.train_query_shot": 0,

@@ -17,6 +17,7 @@ from raymeta.engine.worker.numerics import Numerics
 from raymeta.errors import EnvironmentProblem
 from raymeta.models.habits import ONLY_COMPUTES, Habits
 from raymeta.tasks.base import TaskSet
+from raymeta.tasks.mixing import Mixing
 from raymeta.tree import Layout
 
 
@@ -39,6 +40,8 @@ class Blueprint:
     vectorize: Vectorize = "vmap"
     checkpoint_inner_steps: bool = False
     compiled: bool = False
+    mixing: Mixing | None = None
+    """how training tasks are made of others"""
     numerics: Numerics = field(default_factory=Numerics)
     device: Literal["auto", "cpu", "cuda"] = "cpu"
 
@@ -59,6 +62,7 @@ class Blueprint:
             metrics=self.metrics,
             checkpoint_inner_steps=self.checkpoint_inner_steps,
             wide_head=self.wide_head,
+            two_labels=self.mixing is not None and self.mixing.gives_two_labels,
         )
 
 

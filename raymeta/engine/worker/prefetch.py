@@ -12,6 +12,7 @@ from raymeta.keys import Shard, TaskKey
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.border import sound_episodes
 from raymeta.tasks.episodes import Episode, num_bytes_of, parts_of
+from raymeta.tasks.mixing import Mixing
 
 PREPARED_SHARDS = 4
 """Shards of a step whose episodes are built in advance beside other work; of more, they are built when they come."""
@@ -24,9 +25,9 @@ class Prefetch:
 
     With `steps_at_once` the shards that are asked for are taken to be the same ones of step after step, as they are in
     one process, and small episodes are built for several steps in one call: for tiny tasks, calling costs more than
-    building, and leaves the processor's caches to other code. What is drawn passes through `finish`, all that was
-    drawn in one call at once. With `keeps_step` the episodes of a step stay for its later maps. The task set is called
-    from two threads, but never from both at once.
+    building, and leaves the processor's caches to other code. Training tasks are made of others as `mixing` says. What
+    is drawn passes through `finish`, all that was drawn in one call at once. With `keeps_step` the episodes of a step
+    stay for its later maps. The task set is called from two threads, but never from both at once.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Prefetch:
         steps_at_once: bool = False,
         keeps_step: bool = False,
         finish: Callable[[Episode], Episode] = lambda e: e,
+        mixing: Mixing | None = None,
     ) -> None:
         is_ours = type(tasks).__module__.startswith("raymeta.")
         self._episodes = tasks.episodes if is_ours else partial(sound_episodes, tasks)
         self._steps_at_once = steps_at_once
         self._finish = finish
+        self._mixing = mixing
         self._keeps_step = keeps_step
         self._kept: dict[Shard, Episode] = {}
         self._step = -1
@@ -88,6 +91,8 @@ class Prefetch:
         """The episodes of tasks of any shard, once no other call draws."""
         with self._one_at_a_time:
             drawn = self._episodes(keys)
+            if self._mixing is not None and keys[0].split == "train":
+                drawn = self._mixing(drawn, keys, self._episodes)
         return self._finish(drawn)
 
     def _draw_more(self, shard: Shard, drawn: Episode, seconds: float) -> None:

@@ -99,6 +99,7 @@ class Worker:
             steps_at_once=steps_at_once and not on_gpu,
             keeps_step=blueprint.algorithm.has_own_step,
             finish=_pinned if on_gpu else self._moved,
+            mixing=blueprint.mixing,
         )
 
     def ready(self) -> int:

@@ -1,0 +1,104 @@
+"""Bring the tables of docs/methods.md up to date, from results/benchmarks/methods-SETTING.json and lake.json.
+
+    python tools/methods_page.py
+
+Only what stands between `<!-- NAME -->` and `<!-- /NAME -->` is written; tests/house/test_methods_page.py fails where
+it is stale.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from raymeta.config.variants import BUILT_IN
+
+HOME = Path(__file__).parents[1]
+RESULTS, PAGE = HOME / "results" / "benchmarks", HOME / "docs" / "methods.md"
+SETTINGS = ("omniglot-5w1s", "omniglot-20w1s", "emoji-5w1s")
+HEAD = (
+    "| method | accuracy | beside its reference | level | published | steps | tasks/s | MB | minutes |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def main() -> int:
+    """Run the command."""
+    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+def updated(text: str) -> str:
+    """`text` with every marked block as the files say now."""
+    blocks = {setting: setting_text(read(f"methods-{setting}")) for setting in SETTINGS}
+    return re.sub(
+        r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
+        lambda match: f"<!-- {match[1]} -->\n{blocks[match[1]]}\n<!-- /{match[1]} -->",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """The content of a result file; None where there is none."""
+    path = RESULTS / f"{name}.json"
+    content: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return content
+
+
+def setting_text(content: dict[str, Any] | None) -> str:
+    """The table of a setting, its methods from the best to the worst, and what it was made with."""
+    if content is None:
+        return "Not run."
+    rows = sorted(content["methods"].items(), key=lambda item: -item[1].get("accuracy", -1))
+    table = [*HEAD, *(_row(method, row) for method, row in rows)]
+    return "\n".join([*table, "", _made_with(content)])
+
+
+def _made_with(content: dict[str, Any]) -> str:
+    counted = "the processor" if content["budget_counts"] == "processor" else "the clock"
+    seconds = f"{content['budget_s']:g} seconds of {counted}"
+    file = f"../results/benchmarks/methods-{content['setting']}.json"
+    missing = [name for name in BUILT_IN["algorithm"] if name not in {*content["methods"], *content["left_out"]}]
+    told = f" Not run: {', '.join(f'`{name}`' for name in missing)}." if missing else ""
+    return (
+        f"{seconds} for each method on {content['cores']} core of {content['hardware']['cpu']}, "
+        f"{content['test_episodes']} test tasks ([numbers]({file}), commit {content['commit'][:7]}).{told}"
+    )
+
+
+def _row(method: str, row: dict[str, Any]) -> str:
+    if "failed" in row:
+        return f"| `{method}` | failed: {row['failed']} |" + " |" * 7
+    score = f"{100 * row['accuracy']:.1f} ± {100 * row['ci95']:.1f}"
+    is_reference = row.get("reference") == method
+    beside = "reference" if is_reference else _difference(row)
+    level = "" if is_reference or "level" not in row else _level(row)
+    return (
+        f"| `{method}` | {score} | {beside} | {level} | {_published(row['published'])} | {row['steps']:,} "
+        f"| {row['tasks_per_s']:,.0f} | {row['peak_memory_mb']:,.0f} | {row['wall_minutes']:.1f} |"
+    )
+
+
+def _difference(row: dict[str, Any]) -> str:
+    if "difference" not in row:
+        return "other tasks"
+    return f"{100 * row['difference']:+.1f} ± {100 * row['difference_ci95']:.1f} of `{row['reference']}`"
+
+
+def _level(row: dict[str, Any]) -> str:
+    return f"{100 * row['level']:.1f}, {'reached' if row['reached'] else 'missed'}"
+
+
+def _published(published: dict[str, Any] | None) -> str:
+    if published is None:
+        return ""
+    remark = f"; {published['remark']}" if published["remark"] else ""
+    return f"{100 * published['value']:.1f} ({published['evidence']}{remark})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
