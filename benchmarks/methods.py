@@ -20,13 +20,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from budget import Budget, clock_of, in_own_process
 from PIL import Image
 from published import PUBLISHED
 from record import RESULTS, record
@@ -140,26 +138,6 @@ def preset_of(method: str, setting: Setting) -> tuple[str, dict[str, Any]]:
     return f"omniglot-5w1s-{REFERENCE[method]}", {"algorithm": method}
 
 
-class Budget:
-    """Asks for a stop when the seconds of a training are over."""
-
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
-        self._seconds, self._clock = seconds, clock
-        self.began: float | None = None
-
-    def __call__(self) -> str | None:
-        self.began = self._clock() if self.began is None else self.began
-        return "the budget is used up" if self.spent() >= self._seconds else None
-
-    def spent(self) -> float:
-        """Seconds since the first step."""
-        return 0.0 if self.began is None else self._clock() - self.began
-
-
-def clock_of(workers: int) -> Callable[[], float]:
-    return time.perf_counter if workers else time.process_time
-
-
 def measured(method: str, setting: str, root: Path, budget_s: float, workers: int) -> dict[str, Any]:
     """Train and test one method; for a process of its own, whose memory is told."""
     warnings.simplefilter("ignore")
@@ -239,7 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"methods-{asked.setting}.json was made with other options: give those again, or remove it")
     for method in in_order(methods):
         if "accuracy" not in content["methods"].get(method, {}):
-            content["methods"][method] = one(method, asked.setting, asked.root, asked.budget, asked.workers)
+            row = in_own_process(measured, method, asked.setting, asked.root, asked.budget, asked.workers)
+            content["methods"][method] = row
             content["methods"] = compared(content["methods"], asked.setting)
             print(method, content["methods"][method].get("accuracy", "failed"), flush=True)
             record(f"methods-{asked.setting}", content)
@@ -272,17 +251,6 @@ def begun(setting: str, budget_s: float, workers: int) -> dict[str, Any] | None:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     kept = {"methods": content["methods"]}
     return {**asked, **kept} if all(content.get(key) == value for key, value in asked.items()) else None
-
-
-def one(method: str, setting: str, root: Path, budget_s: float, workers: int) -> dict[str, Any]:
-    """The row of a method, or why it has none."""
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        try:
-            row = process.submit(measured, method, setting, root, budget_s, workers).result()
-        except Exception as error:  # of any method: the others go on
-            row = {"failed": f"{type(error).__name__}: {str(error)[:500]}"}
-    return {"date": date, **row}
 
 
 if __name__ == "__main__":

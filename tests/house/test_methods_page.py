@@ -40,7 +40,7 @@ def methods(monkeypatch: pytest.MonkeyPatch) -> Any:
     import methods
 
     yield methods
-    for name in ("methods", "record", "published"):
+    for name in ("methods", "budget", "record", "published"):
         sys.modules.pop(name, None)
 
 
@@ -85,11 +85,11 @@ def test_the_command_goes_on_with_what_is_missing(
 ) -> None:
     done: list[str] = []
 
-    def trained(method: str, *_: Any) -> dict[str, Any]:
+    def trained(function: Any, method: str, *_: Any) -> dict[str, Any]:
         done.append(method)
         return {"accuracy": 0.5, "ci95": 0.1, "right": "1 1 0 0", "queries": 1, "episodes_sha256": "same"}
 
-    monkeypatch.setattr(methods, "one", trained)
+    monkeypatch.setattr(methods, "in_own_process", trained)
     monkeypatch.setattr(methods, "RESULTS", tmp_path)
     monkeypatch.setattr(sys.modules["record"], "RESULTS", tmp_path)
     asked = ["--setting", "omniglot-5w1s", "--root", "data", "--budget", "9"]
