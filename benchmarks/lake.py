@@ -104,6 +104,7 @@ def measured(method: str, root: Path, budget_s: float) -> dict[str, Any]:
 
 def errors(of_run: NDArray[np.float64]) -> dict[str, Any]:
     """The error with its 95 % interval over 400 drawings, and of each run."""
+    of_run = np.rint(of_run * WAY) / WAY
     error = float(of_run.mean())
     ci95 = 1.96 * (error * (1 - error) / (WAY * NUM_RUNS)) ** 0.5
     return {"error": error, "ci95": ci95, "of_each_run": [round(float(value), 6) for value in of_run]}

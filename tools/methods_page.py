@@ -34,6 +34,7 @@ def main() -> int:
 def updated(text: str) -> str:
     """`text` with every marked block as the files say now."""
     blocks = {setting: setting_text(read(f"methods-{setting}")) for setting in SETTINGS}
+    blocks["lake"] = lake_text(read("lake"))
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
         lambda match: f"<!-- {match[1]} -->\n{blocks[match[1]]}\n<!-- /{match[1]} -->",
@@ -98,6 +99,29 @@ def _published(published: dict[str, Any] | None) -> str:
         return ""
     remark = f"; {published['remark']}" if published["remark"] else ""
     return f"{100 * published['value']:.1f} ({published['evidence']}{remark})"
+
+
+def lake_text(content: dict[str, Any] | None) -> str:
+    """Errors on Lake's runs, beside published ones."""
+    if content is None:
+        return "Not run."
+    lines = ["| | error | steps |", "|---|---|---|"]
+    for name, row in sorted(content["methods"].items(), key=lambda item: item[1].get("error", 2)):
+        told = row.get("failed") or f"{100 * row['error']:.2f} ± {100 * row['ci95']:.1f}"
+        lines.append(f"| `{name}` | {told} | {row.get('steps', 'nothing is learned')} |")
+    for name, row in sorted(content["published"].items(), key=lambda item: float(item[1]["error"])):
+        lines.append(f"| published: {name} | {100 * row['error']:.1f} ({row['evidence']}) | |")
+    counted = f"{content['budget_s']:g} seconds of the processor for each"
+    better = ", ".join(f"`{name}`" for name in better_than("hausdorff", content["methods"])) or "none"
+    numbers = f"[numbers](../results/benchmarks/lake.json), commit {content['commit'][:7]}"
+    told = f"Better than the distance by more than both intervals: {better}."
+    return "\n".join([*lines, "", f"{counted} ({numbers}). {told}"])
+
+
+def better_than(reference: str, rows: dict[str, Any]) -> list[str]:
+    """Methods whose error is below that of `reference` by more than both intervals."""
+    least = rows[reference]["error"] - rows[reference]["ci95"]
+    return [name for name, row in rows.items() if row.get("error", 1) + row.get("ci95", 0) < least]
 
 
 if __name__ == "__main__":

@@ -318,6 +318,12 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{MIXING}what_is_drawn_follows_from_each_key",
         ),
         (
+            "places of a batch by itself",
+            "partner, draws), own.y)",
+            "partner, draws, np.arange(len(own.y[0]))[None].repeat(len(own.y), 0)), own.y)",
+            f"{MIXING}both_sides_are_mixed_where_they_pass_the_network_as_one[1]",
+        ),
+        (
             "channels shuffled from the first step",
             "(single[:, 2] < self.shuffle) & late",
             "single[:, 2] < self.shuffle",
@@ -339,8 +345,8 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "partners in the order of their batch",
-            "next(theirs)[x[PICKED]]",
-            "next(theirs)[: len(h)]",
+            "other[x[PICKED]] if",
+            "other[: len(h)] if",
             f"{MIXING}mixing_after_the_last_layer_mixes_outputs",
         ),
     ],

@@ -10,8 +10,9 @@ from torch import Tensor
 from raymeta.tasks.inputs import Inputs
 
 OWN, PARTNER, PICKED, SHARE = "x", "x|partner", "x|picked", "x|share"
-"""The examples [n, ...]; a batch [m, ...] of those that they are mixed with, and which one of it each is [n]; the
-shares of the first [n, P] at each place, 1 where nothing is mixed."""
+"""The examples [n, ...]; a batch [m, ...] of those that they are mixed with, and which one of it each is [n], unless
+they stand in the same order, as they must where batches are joined; the shares of the first [n, P] at each place, 1
+where nothing is mixed."""
 GROUPS, TWIN, PARTNER_TWIN = "x|groups", "x|twin", "x|partner twin"
 """Which groups of channels come from another example [n, P, G], 1 where they do, the same for all of a task; and which
 one of its batch that is, [n] and [m]."""

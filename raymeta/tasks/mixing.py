@@ -142,7 +142,7 @@ class Mixing:
         """Queries mixed with support examples; where they have labels, y [T, Q, 3] holds both labels and λ."""
         support, query = episodes
         x, picked = only(support.x), draws.queries % support.y.shape[1]
-        query_x = self._mixed(only(query.x), x, picked, draws)
+        query_x = self._mixed(only(query.x), x, draws, picked)
         share = torch.from_numpy(draws.share)
         y = _mixed_targets(query.y, _rows(support.y, picked), share)
         if self.shuffle and isinstance(query_x, dict):
@@ -159,24 +159,24 @@ class Mixing:
         return Episode(*(self._interpolated(*sides, draws) for sides in zip(episodes, others, strict=True)))
 
     def _interpolated(self, own: Examples, other: Examples, draws: Draws) -> Examples:
-        order = np.arange(own.y.shape[1])[None].repeat(len(own.y), 0)
         if own.y.is_floating_point():
             y = _mixed_targets(own.y, other.y, torch.from_numpy(draws.share))
-            return Examples(self._mixed(only(own.x), only(other.x), order, draws), y)
+            return Examples(self._mixed(only(own.x), only(other.x), draws), y)
         both = [_rows(only(side.x), aligned(own.y, side.y, draws.pairs)) for side in (own, other)]
         alone = torch.from_numpy(draws.alone)
         partner = torch.where(alone.view(-1, *[1] * (both[0].dim() - 1)), both[0], both[1])
-        return Examples(self._mixed(only(own.x), partner, order, draws), own.y)
+        return Examples(self._mixed(only(own.x), partner, draws), own.y)
 
-    def _mixed(self, x: Tensor, partner: Tensor, picked: Whole, draws: Draws) -> Inputs:
+    def _mixed(self, x: Tensor, partner: Tensor, draws: Draws, picked: Whole | None = None) -> Inputs:
         """Mixed at once where that is in the input alone; else with all that the network needs for it."""
         share = np.ones((len(x), x.shape[1], len(self.places)))
         share[np.arange(len(x)), :, draws.place] = draws.share[:, None]
         shares = torch.from_numpy(share).to(x.dtype)
         if len(self.places) == 1:
-            flat = mixture(x.flatten(0, 1), _rows(partner, picked).flatten(0, 1), shares.flatten())
-            return flat.view_as(x)
-        return {OWN: x, PARTNER: partner, PICKED: torch.from_numpy(picked), SHARE: shares}
+            other = partner if picked is None else _rows(partner, picked)
+            return mixture(x.flatten(0, 1), other.flatten(0, 1), shares.flatten()).view_as(x)
+        mixed: dict[str, Tensor] = {OWN: x, PARTNER: partner, SHARE: shares}
+        return mixed if picked is None else {**mixed, PICKED: torch.from_numpy(picked)}
 
     def _groups(self, draws: Draws) -> Tensor:
         """[T, P, G]: 1 for the group that is shuffled, if any."""

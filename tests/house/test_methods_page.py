@@ -73,6 +73,16 @@ def test_scores_can_be_computed_again(file: Path, methods: Any) -> None:
         assert content["budget_s"] <= row["seconds"] < 1.5 * content["budget_s"]
 
 
+def test_errors_on_lakes_runs_are_those_of_each_run() -> None:
+    """Of 20 answers each; the distance that learns nothing has the published error."""
+    rows = json.loads((HOME / "results" / "benchmarks" / "lake.json").read_text())["methods"]
+    for row in rows.values():
+        wrong = np.array(row["of_each_run"]) * 20
+        assert wrong == pytest.approx(wrong.round(), abs=1e-4)
+        assert (len(wrong), wrong.mean() / 20) == (20, pytest.approx(row["error"], abs=1e-6))
+    assert rows["hausdorff"]["error"] == 0.3875
+
+
 def test_every_registered_method_is_measured_or_left_out(methods: Any) -> None:
     assert sorted([*methods.REFERENCE, *methods.LEFT_OUT]) == sorted(BUILT_IN["algorithm"])
     assert sorted(methods.IN_TURN) == sorted(methods.REFERENCE)

@@ -115,6 +115,28 @@ def test_features_are_mixed_at_the_place_that_was_drawn(place: int) -> None:
         assert torch.equal(mixed[side].y, mine.y)
 
 
+@pytest.mark.parametrize("place", range(PLACES))
+def test_both_sides_are_mixed_where_they_pass_the_network_as_one(place: int) -> None:
+    """Prototypes by hand, of mixtures of two batches that each hold support and queries."""
+    here, own, other = problem(), episodes(), episodes(50)
+    how, model = mixing("mlti"), here.model
+    drawn = how.draws(KEYS, own)._replace(place=np.full(TASKS, place), alone=np.zeros(TASKS, bool))
+    mixed = how.mlti(own, other, drawn)
+    cut = [0, *(number + 1 for number, layer in enumerate(model) if isinstance(layer, nn.ReLU | nn.Tanh))][place]
+    for task in range(TASKS):
+        rows = [aligned(mine.y, theirs.y, drawn.pairs)[task] for mine, theirs in zip(own, other, strict=True)]
+        mine = torch.cat([side.x[task] for side in own])
+        theirs = torch.cat([side.x[task][row] for side, row in zip(other, rows, strict=True)])
+        share = drawn.share[task]
+        z = model[cut:](share * model[:cut](mine) + (1 - share) * model[:cut](theirs))
+        z_S, z_Q = z.tensor_split([WAY * SHOT])
+        means = torch.stack([z_S[own.support.y[task] == label].mean(0) for label in range(WAY)])
+        support, x = one_task(mixed.support, task), one_task(mixed.query, task).x
+        learned, phase = Learned(here.initial_params(), {}), Phase(way=WAY)
+        predict = raymeta.ProtoNet().adapt(here, learned, support, noise={}, phase=phase).predictors[-1]
+        torch.testing.assert_close(predict(x), -torch.cdist(z_Q, means).square(), rtol=1e-9, atol=1e-11)
+
+
 def test_queries_are_mixed_with_the_support_and_have_both_labels() -> None:
     model, own = network(), episodes()
     how = mixing("metamix")

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 
-import torch
+from raymeta.models.layers.at_hand import AtHand
 
-_STEP: ContextVar[int] = ContextVar("inner step", default=0)
-_TRACED = [0]
-"""The step while a compiler reads the code, which cannot follow a ContextVar that is set."""
+_STEP = AtHand("inner step", 0)
 
 
-@contextmanager
-def inner_step(step: int) -> Iterator[None]:
+def inner_step(step: int) -> AbstractContextManager[None]:
     """Inside, inner step `step` is at hand, counted from 0."""
-    if torch.compiler.is_compiling():
-        before, _TRACED[0] = _TRACED[0], step
-        try:
-            yield
-        finally:
-            _TRACED[0] = before
-        return
-    token = _STEP.set(step)
-    try:
-        yield
-    finally:
-        _STEP.reset(token)
+    return _STEP.being(step)
 
 
 def current_inner_step() -> int:
     """The inner step at hand; 0 outside of an inner loop. A query is predicted in the last step before it."""
-    return _TRACED[0] if torch.compiler.is_compiling() else _STEP.get()
+    return _STEP.now()

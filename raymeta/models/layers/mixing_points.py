@@ -9,15 +9,14 @@ Shape suffixes: n examples, P places (the input and the marked layers), G groups
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from raymeta.errors import ConfigError
+from raymeta.models.layers.at_hand import AtHand
 from raymeta.models.layers.beside import BODY
 from raymeta.tasks.mixed_inputs import GROUPS, INPUT, OWN, PARTNER, PARTNER_TWIN, PICKED, SHARE, TWIN, mixture
 
@@ -25,9 +24,7 @@ EDGES = (0, 12, 22, 32, 44, 54, 64)
 """Where groups of channels begin and end, in a layer of as many channels as the last."""
 
 AtPlace = Callable[[int, Tensor], Tensor]
-_AT_HAND: ContextVar[AtPlace | None] = ContextVar("who gets the outputs of marked layers", default=None)
-_TRACED: list[AtPlace | None] = [None]
-"""The same while a compiler reads the code, which cannot follow a ContextVar that is set."""
+_AT_HAND: AtHand[AtPlace | None] = AtHand("who gets the outputs of marked layers", None)
 
 
 class Mark:
@@ -37,7 +34,7 @@ class Mark:
         self.place = place
 
     def __call__(self, module: nn.Module, args: object, output: Tensor) -> Tensor:
-        change = _TRACED[0] if torch.compiler.is_compiling() else _AT_HAND.get()
+        change = _AT_HAND.now()
         return output if change is None else change(self.place, output)
 
 
@@ -80,23 +77,6 @@ def unmark(model: nn.Module) -> None:
                 del module._forward_hooks[number]
 
 
-@contextmanager
-def _at_places(change: AtPlace) -> Iterator[None]:
-    """Inside, outputs of marked layers become what `change` makes of them."""
-    if torch.compiler.is_compiling():
-        before, _TRACED[0] = _TRACED[0], change
-        try:
-            yield
-        finally:
-            _TRACED[0] = before
-        return
-    token = _AT_HAND.set(change)
-    try:
-        yield
-    finally:
-        _AT_HAND.reset(token)
-
-
 def mixed_call(call: Callable[[Tensor], Tensor], x: Mapping[str, Tensor]) -> Tensor:
     """What the network `call` makes of mixed inputs: λ h + (1 − λ) h' at each place, h' of the partner at the same one.
 
@@ -112,15 +92,18 @@ def mixed_call(call: Callable[[Tensor], Tensor], x: Mapping[str, Tensor]) -> Ten
         return h
 
     if PARTNER in x:
-        with _at_places(keep):
+        with _AT_HAND.being(keep):
             call(keep(0, x[PARTNER]))
     theirs = iter(kept)
 
     def change(place: int, h: Tensor) -> Tensor:
         h = shuffled(h, place, groups, x.get(TWIN))
-        return mixture(h, next(theirs)[x[PICKED]], x[SHARE][:, place]) if kept else h
+        if not kept:
+            return h
+        other = next(theirs)
+        return mixture(h, other[x[PICKED]] if PICKED in x else other, x[SHARE][:, place])
 
-    with _at_places(change):
+    with _AT_HAND.being(change):
         return call(change(0, x[OWN]))
 
 
