@@ -87,7 +87,8 @@ class Mixing:
        the batch: so a task does not depend on who is computed beside it.
     3. MLTI interpolates; the authors' code for images cuts a box of that share out of the other features.
     4. A class may be its own partner in channel shuffle.
-    5. There may be more queries than support examples, of which each then has as many.
+    5. There may be more queries than support examples, which are then used in turn.
+    6. Channels are grouped as the paper's 64 are, by shares of a layer's number.
     """
 
     name: MixingName
