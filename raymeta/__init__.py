@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from raymeta.algorithms.base import Algorithm as Algorithm
     from raymeta.algorithms.base import DescentAlgorithm as DescentAlgorithm
     from raymeta.algorithms.base import ScoredAlgorithm as ScoredAlgorithm
+    from raymeta.algorithms.base import TrainedModel as TrainedModel
     from raymeta.algorithms.baseline import Baseline as Baseline
     from raymeta.algorithms.cavia import CAVIA as CAVIA
     from raymeta.algorithms.cnaps import CNAPs as CNAPs
     from raymeta.algorithms.cnp import CNP as CNP
+    from raymeta.algorithms.erm import ERM as ERM
     from raymeta.algorithms.hsml import HSML as HSML
     from raymeta.algorithms.imaml import IMAML as IMAML
     from raymeta.algorithms.joint import JointTraining as JointTraining
     from raymeta.algorithms.l2l import L2L as L2L
+    from raymeta.algorithms.l2rw import L2RW as L2RW
     from raymeta.algorithms.leo import LEO as LEO
     from raymeta.algorithms.logistic import Logistic as Logistic
     from raymeta.algorithms.maml import MAML as MAML
@@ -41,8 +44,10 @@ if TYPE_CHECKING:
     from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
     from raymeta.algorithms.meta_weight_net import MetaWeightNet as MetaWeightNet
     from raymeta.algorithms.metaoptnet import MetaOptNet as MetaOptNet
+    from raymeta.algorithms.mldg import MLDG as MLDG
     from raymeta.algorithms.neural_process import NP as NP
     from raymeta.algorithms.pfn import PFN as PFN
+    from raymeta.algorithms.plain import Plain as Plain
     from raymeta.algorithms.protonet import ProtoNet as ProtoNet
     from raymeta.algorithms.r2d2 import R2D2 as R2D2
     from raymeta.algorithms.regularized_evolution import RegularizedEvolution as RegularizedEvolution
@@ -78,13 +83,16 @@ _HOMES = {
     "ANIL": "algorithms.anil",
     "CAVIA": "algorithms.cavia",
     "CNP": "algorithms.cnp",
+    "ERM": "algorithms.erm",
     "HSML": "algorithms.hsml",
     "IMAML": "algorithms.imaml",
     "L2L": "algorithms.l2l",
+    "L2RW": "algorithms.l2rw",
     "LEO": "algorithms.leo",
     "MAML": "algorithms.maml",
     "MAMLRL": "algorithms.maml_rl",
     "MANN": "algorithms.mann",
+    "MLDG": "algorithms.mldg",
     "NP": "algorithms.neural_process",
     "PFN": "algorithms.pfn",
     "R2D2": "algorithms.r2d2",
@@ -111,6 +119,7 @@ _HOMES = {
     "ModelSpec": "models.base",
     "Part": "adaptation.problem",
     "Phase": "adaptation.problem",
+    "Plain": "algorithms.plain",
     "Pretrained": "use.pretrained",
     "Problem": "adaptation.problem",
     "ProtoNet": "algorithms.protonet",
@@ -126,6 +135,7 @@ _HOMES = {
     "SweepView": "api.load",
     "TaskKey": "keys",
     "TaskSet": "tasks.base",
+    "TrainedModel": "algorithms.base",
     "adapt_to": "use.adapted",
     "from_pretrained": "use.opening",
     "load_adapted": "use.folder",

@@ -34,6 +34,15 @@ def omniglot_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def emoji_root() -> Path:
+    """Folder holding emoji in several styles."""
+    root = DATA / "emoji"
+    if not (root / "emoji32.npz").exists():
+        pytest.skip(f"no emoji32.npz in {root}; set RAYMETA_TEST_DATA")
+    return root
+
+
+@pytest.fixture(scope="session")
 def intents() -> tuple[Path, dict[str, list[str]]]:
     """CLINC150 and a published class split of it."""
     file, splits = DATA / "text" / "clinc150.tsv.gz", DATA / "splits" / "protaugment_clinc150.json"

@@ -303,6 +303,32 @@ class ScoredAlgorithm(Algorithm):
         """Scores of each task [T, K + 1]."""
 
 
+_SEVERAL = "several times a step, and statistics that are kept would not know which time counts"
+
+
+class TrainedModel(Algorithm):
+    """Base of the methods that train one model on one training problem, of which tasks are batches.
+
+    The support sets of a step are its training examples, whose labels may be wrong; the query sets are its clean ones.
+    Nothing adapts to a task: what is scored is the model on the queries.
+    """
+
+    passes_once: ClassVar[bool] = False
+    """whether a step passes the network once, so that running statistics know which batch counts"""
+
+    def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
+        if problem.batch_norm == "support" or (problem.batch_norm == "running" and not self.passes_once):
+            raise ConfigError(
+                f"{type(self).__name__} passes the network "
+                + ("on batches of examples, not on tasks with a support set" if self.passes_once else _SEVERAL)
+                + ": use --batch_norm transductive, or a model with another norm"
+            )
+        return super().init(problem, params, generator)
+
+    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
+        return Adaptation([lambda x: problem.predict(learned, x, phase)])
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DescentAlgorithm(Algorithm):
     """Base of the methods that adapt by gradient descent, whose inner steps can be checkpointed."""

@@ -11,16 +11,15 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from raymeta.adaptation.outcome import Adaptation, training_metrics
 from raymeta.adaptation.problem import Learned, Part, Phase, Problem
-from raymeta.algorithms.base import Algorithm, Compute, Outer
+from raymeta.adaptation.weighted import gradient_on_queries, losses_of, slopes_along
+from raymeta.algorithms.base import Compute, Outer, TrainedModel
 from raymeta.autodiff.derivatives import gradient_and_value
-from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
 from raymeta.models.layers.beside import Beside
 from raymeta.options import STRICT
 from raymeta.tasks.base import TaskSet
-from raymeta.tasks.episodes import Episode, Examples, Noise
+from raymeta.tasks.episodes import Episode, Noise
 from raymeta.trackers.names import OUTER_GRAD_NORM
 from raymeta.tree import Params
 
@@ -31,7 +30,7 @@ TOTAL, SLOPE = "|total", "|slope"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class MetaWeightNet(Algorithm):
+class MetaWeightNet(TrainedModel):
     """Shu, Xie, Yi, Zhao, Zhou, Xu, Meng. Meta-Weight-Net: Learning an Explicit Mapping For Sample Weighting.
     NeurIPS 2019.
 
@@ -73,17 +72,6 @@ class MetaWeightNet(Algorithm):
         own = {"lr": self.weighting_lr, "weight_decay": self.weighting_decay}
         return own | {"optimizer": "adam", "schedule": "constant"}
 
-    def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
-        if problem.batch_norm == "running":
-            raise ConfigError(
-                "meta_weight_net passes the network four times a step, and running statistics would not know which "
-                "counts: use --batch_norm transductive"
-            )
-        return super().init(problem, params, generator)
-
-    def adapt(self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase) -> Adaptation:
-        return Adaptation([lambda x: problem.predict(learned, x, phase, support_x=support.x)])
-
     def step(self, outer: Outer, compute: Compute, phase: Phase) -> dict[str, float]:
         now = compute("weighted_gradient").sums()
         total = now.pop(TOTAL)
@@ -104,7 +92,7 @@ class MetaWeightNet(Algorithm):
         """Σ V(f_i) ∇f_i over the support by parameter of the classifier, and what it is to be divided by."""
 
         def weighted(own: Params) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            losses = self.losses(problem, learned, own, episode.support, phase)
+            losses = losses_of(problem, learned, own, episode.support, phase)
             weights = self.weights(problem, learned, losses.detach())
             return (weights * losses).sum(), (weights, losses)
 
@@ -116,22 +104,14 @@ class MetaWeightNet(Algorithm):
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
     ) -> Part:
         """Gradient of the query loss at the classifier that is given."""
-
-        def clean(own: Params) -> tuple[Tensor, dict[str, Tensor]]:
-            ahead = learned._replace(params=learned.params | own)
-            outputs = problem.predict(ahead, episode.query.x, phase, support_x=episode.support.x)
-            loss = problem.loss(outputs, episode.query.y)
-            return loss, training_metrics(problem, loss, outputs, episode.query.y, None)
-
-        gradient, (_, metrics) = gradient_and_value(clean, learned.given, has_aux=True)
-        return Part(gradient, metrics)
+        return gradient_on_queries(problem, learned, learned.given, episode, phase)
 
     def slopes(self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase) -> Part:
         """Gradient in Θ of −⟨G(Θ), d⟩ for the direction d that is given, with the total and the mean slope of G."""
         own = classifier(learned.params)
         direction = {name: learned.given[name] for name in own}
-        slopes = self.slopes_along(problem, learned, direction, episode.support, phase)
-        losses = self.losses(problem, learned, own, episode.support, phase).detach()
+        slopes = slopes_along(problem, learned, own, direction, episode.support, phase)
+        losses = losses_of(problem, learned, own, episode.support, phase).detach()
         factors = (slopes - learned.given[SLOPE]).detach() / learned.given[TOTAL]
 
         def agreement(weighting: Params) -> Tensor:
@@ -139,28 +119,6 @@ class MetaWeightNet(Algorithm):
 
         weighting = {name: value for name, value in learned.params.items() if is_weighting(name)}
         return Part(gradient_and_value(agreement, weighting)[0])
-
-    def slopes_along(
-        self, problem: Problem, learned: Learned, direction: Params, examples: Examples, phase: Phase
-    ) -> Tensor:
-        """⟨∇f_i, d⟩ of each example [n], as the gradient in u of ⟨∇_w Σ u_i f_i, d⟩."""
-        own = classifier(learned.params)
-
-        def slope(shares: Params) -> Tensor:
-            def mixed(own: Params) -> Tensor:
-                return (shares["u"] * self.losses(problem, learned, own, examples, phase)).sum()
-
-            gradient, _ = gradient_and_value(mixed, own)
-            return torch.stack([(value * direction[name]).sum() for name, value in gradient.items()]).sum()
-
-        like = next(iter(own.values()))
-        return gradient_and_value(slope, {"u": like.new_ones(len(examples.y))})[0]["u"]
-
-    def losses(self, problem: Problem, learned: Learned, own: Params, examples: Examples, phase: Phase) -> Tensor:
-        """The loss of each example [n] under the classifier's parameters `own`."""
-        outputs = problem.predict(learned._replace(params=learned.params | own), examples.x, phase)
-        each: Tensor = torch.vmap(lambda out, y: problem.loss(out[None], y[None]))(outputs, examples.y)
-        return each
 
     def weights(self, problem: Problem, learned: Learned, losses: Tensor) -> Tensor:
         """V_Θ of losses [n]."""

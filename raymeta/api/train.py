@@ -318,7 +318,8 @@ class Training:
     def _evaluate(
         self, learned: Learned, step: int, executor: Executor, tracker: Trackers, writer: RunWriter
     ) -> Evaluation:
-        tracker.event("testing", f"scoring {self.config.test_episodes:,} test episodes")
+        num_episodes = self.config.tasks.num_episodes("test") or self.config.test_episodes
+        tracker.event("testing", f"scoring {num_episodes:,} test episodes")
         return evaluate_learned(
             self.config,
             self.built,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from raymeta.adaptation.problem import Learned, Problem, Vectorize
+from raymeta.algorithms.base import TrainedModel
 from raymeta.autodiff.failures import LOOP
 from raymeta.config.build_problem import build_problem, example_inputs, is_known
 from raymeta.config.schema import RunConfig
@@ -80,6 +81,7 @@ def _check_data(config: RunConfig, splits: Sequence[Split]) -> None:
         raise ConfigError(
             f"{name_of(config.algorithm)} learns from query examples, but tasks.train_query_shot is 0: raise it"
         )
+    _require_fixed_classes(config)
     require_sound(
         config.tasks,
         splits,
@@ -89,6 +91,17 @@ def _check_data(config: RunConfig, splits: Sequence[Split]) -> None:
         queries=config.algorithm.uses_queries,
         places="regression" in config.algorithm.goals,  # methods of any loss take labels of any shape
     )
+
+
+def _require_fixed_classes(config: RunConfig) -> None:
+    """Raise `ConfigError` where one classifier is to be trained and a label means another class in every task."""
+    tasks = config.tasks
+    sampled = tasks.goal == "classification" and tasks.num_classes("train") > tasks.size("train").way
+    if sampled and isinstance(config.algorithm, TrainedModel):
+        raise ConfigError(
+            f"{name_of(config.algorithm)} trains one classifier, and tasks of {name_of(tasks)} draw their classes, so "
+            "that a label means another class in each: use --tasks classification"
+        )
 
 
 def _blueprint(config: RunConfig, problem: Problem, initial: Learned, vectorize: Vectorize) -> Blueprint:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from raymeta.errors import ConfigError
 
-Goal = Literal["classification", "regression", "noisy labels", "control", "optimisation", "search"]
+Goal = Literal["classification", "regression", "noisy labels", "other domains", "control", "optimisation", "search"]
 Cost = Literal["low", "medium", "high"]
 
 
@@ -36,6 +36,7 @@ class Entry(NamedTuple):
 _BOTH: tuple[Goal, ...] = ("classification", "regression")
 _K = "K forward and backward passes of the support set"
 _ONE = "one forward pass"
+_ONE_GRAPH = "one graph of the network"
 _GRAPH = "K graphs of the network; one with checkpoint_inner_steps"
 
 CATALOGUE: Mapping[str, Entry] = {
@@ -301,6 +302,44 @@ CATALOGUE: Mapping[str, Entry] = {
         ("noisy labels",),
         "medium",
     ),
+    "plain": Entry(
+        "the reference",
+        "one classifier",
+        "none",
+        _ONE_GRAPH,
+        "part: train or clean",
+        "the reference for l2rw and meta_weight_net",
+        ("noisy labels",),
+    ),
+    "l2rw": Entry(
+        "Ren et al., ICML 2018",
+        "one classifier; weights of examples anew in each step",
+        "two maps a step",
+        "two graphs of the network",
+        "clean images (tasks.clean), outer.lr",
+        "labels are wrong, and few clean ones are at hand; nothing to tune",
+        ("noisy labels",),
+        "medium",
+    ),
+    "erm": Entry(
+        "Gulrajani and Lopez-Paz, ICLR 2021",
+        "one classifier for all domains",
+        "none",
+        _ONE_GRAPH,
+        "outer.lr",
+        "the first to try where test images are of another kind than training images",
+        ("other domains",),
+    ),
+    "mldg": Entry(
+        "Li et al., AAAI 2018",
+        "one classifier whose steps help domains that are put aside",
+        "one virtual step in training",
+        "two graphs of the network",
+        "inner_lr, query_weight, first_order, tasks.pairing",
+        "to compare with erm: their accuracies on domains that were held out are close",
+        ("other domains",),
+        "medium",
+    ),
     "maml_rl": Entry(
         "Finn et al., ICML 2017",
         "an initial policy",
@@ -379,6 +418,7 @@ RULES: tuple[tuple[str, str, Callable[[re.Match[str]], Wish]], ...] = (
     ("classification", r"classification|classify", _goal("classification")),
     ("regression", r"regression|values|functions", _goal("regression")),
     ("noisy labels", r"noisy labels?|wrong labels?", _goal("noisy labels")),
+    ("other domains", r"(?:other|new|unseen) domains?|domain generali[sz]ation", _goal("other domains")),
     ("control", r"control|reinforcement|policy", _goal("control")),
     ("optimisation", r"optimi[sz](?:ation|er)", _goal("optimisation")),
     ("search", r"(?:architecture )?search", _goal("search")),

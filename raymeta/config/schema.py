@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from raymeta.adaptation.problem import BatchNormPolicy, Vectorize
-from raymeta.algorithms.base import Algorithm, DescentAlgorithm
+from raymeta.algorithms.base import Algorithm, DescentAlgorithm, TrainedModel
 from raymeta.config.variants import name_of
 from raymeta.engine.driver.outer import OuterOptions
 from raymeta.engine.executors.placement import Aggregate, Placement, require_known_address
@@ -290,5 +290,11 @@ class RunConfig(RunOptions):
             raise ConfigError(
                 f"algorithm {name_of(self.algorithm)} does {' and '.join(self.algorithm.goals)}, but tasks "
                 f"{name_of(self.tasks)} are {self.tasks.goal}: choose another algorithm or other tasks"
+            )
+        if self.tasks.one_problem and not isinstance(self.algorithm, TrainedModel):
+            raise ConfigError(
+                f"algorithm {name_of(self.algorithm)} adapts to tasks, and those of {name_of(self.tasks)} are batches "
+                "of one training problem: choose a method that trains one model, such as plain, l2rw, meta_weight_net, "
+                "erm or mldg"
             )
         return self

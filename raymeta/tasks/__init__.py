@@ -14,6 +14,7 @@ from raymeta.system.public_names import resolved
 
 if TYPE_CHECKING:
     from raymeta.tasks.cell_table import CellTable as CellTable
+    from raymeta.tasks.classification.task_set import Classification as Classification
     from raymeta.tasks.function import FunctionTasks as FunctionTasks
     from raymeta.tasks.gaussian_process import GaussianProcess as GaussianProcess
     from raymeta.tasks.given import from_arrays as from_arrays
@@ -40,6 +41,7 @@ _HOMES = {
     "ArrayTasks": "grouped.arrays",
     "CellTable": "cell_table",
     "CifarFS": "images.cifar100",
+    "Classification": "classification.task_set",
     "GaussianProcess": "gaussian_process",
     "FunctionTasks": "function",
     "Glyphs": "images.glyphs",

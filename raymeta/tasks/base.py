@@ -30,6 +30,9 @@ class TaskSet(ABC):
     goal: ClassVar[Goal]
     unit: ClassVar[str] = "examples"
     """what `Contents` counts: images, rows, texts"""
+    one_problem: ClassVar[bool] = False
+    """whether tasks are batches of one training problem: a label means the same class in every task, and a support set
+    need not show each; for methods that train one model (`TrainedModel`)"""
 
     @property
     @abstractmethod

@@ -91,6 +91,8 @@ def _is_as_told(tasks: TaskSet, key: TaskKey, batch: Episode) -> bool:
         return False
     if tasks.goal == "regression" or batch.support.y.ndim > 2:
         return True
+    if tasks.one_problem:
+        return True
     labels = torch.arange(tasks.size_at(key.split, key.step).way)
     return bool((batch.support.y[:, :, None] == labels).any(1).all())
 
@@ -230,8 +232,10 @@ def require_finite(episode: Episode, where: str) -> None:
                 _refuse(where, f"{name} {part} holds NaN or infinity", "finite numbers")
 
 
-def require_labels(episode: Episode, where: str, way: int | None = None, *, places: bool = True) -> None:
-    """Raise `DataError` unless class ids are int64 of 0 .. way - 1, and support has examples of each.
+def require_labels(
+    episode: Episode, where: str, way: int | None = None, *, places: bool = True, each: bool = True
+) -> None:
+    """Raise `DataError` unless class ids are int64 of 0 .. way - 1, and support has examples of `each`.
 
     `way` is that of the labels in support unless given. `places` says whether labels for every pixel or token will do;
     these only must not be negative.
@@ -249,8 +253,8 @@ def require_labels(episode: Episode, where: str, way: int | None = None, *, plac
     found = torch.unique(episode.support.y).tolist()
     told = "way - 1" if way is None else str(way - 1)
     way = way or max(found[-1] + 1, 1)
-    if found != list(range(way)):
-        _refuse(where, f"labels in support are {_some(found)}", f"0 to {told}, each of them with support")
+    if found != list(range(way)) if each else not 0 <= found[0] <= found[-1] < way:
+        _refuse(where, f"labels in support are {_some(found)}", f"0 to {told}{', each of them with support' * each}")
     other = [label for label in torch.unique(episode.query.y).tolist() if not 0 <= label < way]
     if other:
         _refuse(where, f"query has the labels {_some(other)}", f"those of support, 0 to {way - 1}")
@@ -314,9 +318,10 @@ def _require_as_told(tasks: TaskSet, key: TaskKey, episode: Episode, where: str,
         return
     if all(_is_one_hot(side.y, size.way) for side in episode):
         _refuse(where, f"y is one-hot, {_shown(episode.support.y)}", "class ids, int64 [n] (y.argmax(1) makes them)")
-    require_labels(episode, where, size.way, places=places)
+    require_labels(episode, where, size.way, places=places, each=not tasks.one_problem)
     if episode.support.y.ndim == 1:
-        _require_no_more(episode, where, size, tasks.goal)
+        if not tasks.one_problem:
+            _require_no_more(episode, where, size, tasks.goal)
         return
     highest = int(max(side.y.max() for side in episode))
     if highest >= tasks.num_outputs:

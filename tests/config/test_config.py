@@ -249,7 +249,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(file: Write) -> None:
 def test_an_option_of_another_variant_is_explained() -> None:
     assert mistakes("--algorithm.inner_lr", "0.1", preset="omniglot-5w1s-protonet") == [
         "command line --algorithm.inner_lr: algorithm.inner_lr belongs to maml, maml_pp, cavia, meta_curvature, "
-        "imaml, anil, reptile, hsml, metail, joint and maml_rl; this run uses protonet"
+        "imaml, anil, reptile, hsml, metail, mldg, joint and maml_rl; this run uses protonet"
     ]
 
 
@@ -551,6 +551,25 @@ PINNED: dict[str, dict[str, Any]] = {
     },
     "tabular-pfn": {"tasks.name": "tabular_prior", "algorithm.name": "pfn", "algorithm.standardize": True},
     "omniglot-5w1s-pfn": {"algorithm.name": "pfn", "tasks.way": 5, "tasks.shot": 1},
+    # Ren et al. 2018 and Shu et al. 2019: noise, batch and rates; Gulrajani and Lopez-Paz 2021: RotatedMNIST
+    "glyphs-plain": {"tasks.name": "classification", "tasks.noise_share": 0.4, "algorithm.part": "train"},
+    "glyphs-l2rw": {
+        "tasks.noise": "uniform_flip", "tasks.noise_share": 0.4, "tasks.clean": 10.0, "algorithm.name": "l2rw",
+        "outer.optimizer": "sgd", "outer.lr": 0.1, "outer.momentum": 0.9, "outer.weight_decay": 0.0005,
+    },
+    "glyphs-meta-weight-net": {
+        "algorithm.name": "meta_weight_net", "algorithm.hidden": 100, "algorithm.weighting_lr": 0.001,
+        "algorithm.weighting_decay": 0.0001, "tasks.noise": "uniform_flip", "outer.lr": 0.1, "outer.momentum": 0.9,
+    },
+    "glyphs-erm": {
+        "tasks.domains": "angles", "tasks.angles": [0, 15, 30, 45, 60, 75], "tasks.batch": 64, "algorithm.name": "erm",
+        "outer.lr": 0.001,
+    },
+    "glyphs-mldg": {
+        "tasks.domains": "angles", "tasks.pairing": "pairs", "tasks.batch": 64, "algorithm.name": "mldg",
+        "algorithm.first_order": True, "algorithm.inner_optimizer": "adam", "algorithm.inner_lr": 0.001,
+        "algorithm.query_weight": 1.0, "outer.optimizer": "adam", "outer.lr": 0.001,
+    },
     # no paper: must run without data
     "glyphs-5w1s-maml": {"tasks.name": "glyphs", "tasks.way": 5, "tasks.shot": 1, "algorithm.name": "maml"},
     "omniglot-5w1s-siamese": {"algorithm.pair_loss": "koch", "tasks.way": 5, "tasks.shot": 1},

@@ -45,6 +45,9 @@ SINES = {**MLP, "tasks.shot": 4, "tasks.query_shot": 4}
 GLYPHS = {"model": "mlp", "model.hidden": [6], "model.activation": "tanh", "tasks.way": 3}
 GP = {"model": "mlp", "model.hidden": [], "tasks.train_shots": [2, 5], "tasks.shot": 4, "tasks.query_shot": 4}
 TABLES = {**MLP, "tasks.train_shots": [2, 3], "tasks.shot": 3, "tasks.query_shot": 2, "tasks.features": 3}
+PARTS = {"tasks.classes": 3, "tasks.drawers": 12, "tasks.clean": 3, "tasks.val": 1, "tasks.test": 2}
+PROBLEM = {**MLP, **PARTS, "tasks.batch": 6, "tasks.clean_batch": 4, "tasks.noise": "uniform_flip"}
+DOMAINS = {**MLP, **PARTS, "tasks.batch": 3, "tasks.domains": "angles", "tasks.angles": [0, 45, 90]}
 CASES: dict[str, Case] = {
     "maml": Case(options=SINES | {"algorithm.inner_lr": 0.05, "algorithm.inner_steps": 2}),
     "maml_pp": Case("glyphs", GLYPHS | {"model.norm": "batch", "algorithm.inner_steps": 2}),
@@ -89,8 +92,18 @@ CASES: dict[str, Case] = {
     "joint": Case(options=SINES | {"algorithm.test_inner_steps": 2, "algorithm.inner_lr": 0.05}),
     "baseline": Case("glyphs", GLYPHS | {"algorithm.test_inner_steps": 5}),
     "meta_weight_net": Case(
-        "glyphs", GLYPHS, ("weighted_gradient",), lowers=False, pseudo="its step differentiates across maps"
+        "classification", PROBLEM, ("weighted_gradient",), lowers=False, pseudo="its step differentiates across maps"
     ),
+    "plain": Case("classification", PROBLEM, lowers=False),
+    "l2rw": Case(
+        "classification",
+        PROBLEM | {"algorithm.exact": True},
+        ("clean_gradient", "clean_examples"),
+        lowers=False,
+        pseudo="its step differentiates across maps",
+    ),
+    "erm": Case("classification", DOMAINS, lowers=False),
+    "mldg": Case("classification", DOMAINS, lowers=False),
     "maml_rl": Case(
         "navigation",
         MLP | {"algorithm.horizon": 5, "algorithm.trajectories": 4},
@@ -113,9 +126,21 @@ CASES: dict[str, Case] = {
     ),
 }
 NAMES = sorted(CASES)
-COMPILED = ("maml", "maml_pp", "meta_curvature", "leo", "protonet", "matching", "siamese", "metaoptnet", "cnp", "snail")
+COMPILED = (
+    "maml",
+    "maml_pp",
+    "meta_curvature",
+    "leo",
+    "protonet",
+    "matching",
+    "siamese",
+    "metaoptnet",
+    "cnp",
+    "snail",
+    "mldg",
+)
 """One method of each kind of arithmetic: a compiler takes ten seconds for each."""
-RUN_WHOLE = ("cnp", "l2l", "leo", "maml_pp", "maml_rl", "matching", "pfn", "regularized_evolution")
+RUN_WHOLE = ("cnp", "erm", "l2l", "l2rw", "leo", "maml_pp", "maml_rl", "matching", "pfn", "regularized_evolution")
 """Those that draw, carry, size or sum something in a way of their own."""
 
 
@@ -266,7 +291,7 @@ def test_whole_runs_have_equal_bits(name: str, local_ray: Any, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
-@pytest.mark.parametrize("name", ["maml", "l2l", "meta_weight_net", "regularized_evolution"])
+@pytest.mark.parametrize("name", ["maml", "l2l", "l2rw", "meta_weight_net", "regularized_evolution"])
 def test_a_worker_killed_inside_each_map_changes_no_bits(name: str, local_ray: Any, tmp_path: Path) -> None:
     """In the step after the first, before its first map; in the next one before its second map, and so on.
 

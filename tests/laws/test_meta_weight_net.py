@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,21 @@ import torch
 from equal_bits import last_params, require_equal_bits
 from killing import trained_alone, trained_with_kills
 from noisy_labels import FEATURES, NoisyLabels
+from one_step import one_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import raymeta
 from raymeta import Episode, MetaWeightNet, TaskKey
 from raymeta.adaptation.problem import Learned, Phase, Problem
+from raymeta.adaptation.weighted import losses_of
 from raymeta.algorithms.meta_weight_net import WEIGHTING, is_weighting, weighting_network
 from raymeta.config.build import build
 from raymeta.config.load import load_config
-from raymeta.engine.driver.outer import OuterOptimizer, OuterOptions
-from raymeta.engine.fold import Total
 from raymeta.errors import ConfigError
 from raymeta.models.layers.beside import Beside
-from raymeta.tasks.episodes import in_type, stack_episodes
-from raymeta.tree import Layout, Params
+from raymeta.tasks.episodes import in_type
+from raymeta.tree import Params
 
 SENT = [noisy_labels]
 VECTORIZE = ("vmap", "loop")
@@ -49,33 +48,8 @@ def network() -> Beside:
         return Beside(body, **{WEIGHTING: module}).double()
 
 
-class Recorded(OuterOptimizer):
-    """Remembers what it is stepped with, and with which rates."""
-
-    def __init__(self, learned: Learned, algorithm: MetaWeightNet, options: OuterOptions) -> None:
-        super().__init__(learned, options, algorithm.outer_of, apart=True)
-        self.updates: list[Params] = []
-
-    def update(self, gradients: Mapping[str, Tensor]) -> float:
-        self.updates.append(dict(gradients))
-        return super().update(gradients)
-
-
 def stepped(algorithm: MetaWeightNet, vectorize: Any = "vmap", *, params: Params | None = None, **options: Any) -> Any:
-    """One step on `episodes()` in this process, and what it began with: (outer, parameters before)."""
-    problem = Problem(network(), goal="classification", vectorize=vectorize)
-    learned = algorithm.init(problem, problem.initial_params() | (params or {}), torch.Generator())
-    outer = Recorded(learned, algorithm, OuterOptions(lr=RATE, **{"optimizer": "sgd", **options}))
-
-    def compute(function: str, given: Params | None = None) -> Total:
-        now = Learned(dict(outer.params), {}, given or {})
-        batch = stack_episodes(episodes())
-        sums = algorithm.contribution(problem, now, batch, noise={}, phase=Phase(), function=function).sums
-        layout = Layout.of(sums)
-        return Total(len(episodes()), layout.flatten(sums).numpy(), {}, (), layout=layout)
-
-    algorithm.step(outer, compute, Phase())  # type: ignore[arg-type]
-    return outer, learned.params
+    return one_step(algorithm, network(), episodes(), RATE, vectorize, params=params, **options)
 
 
 # Plain autograd: no part of raymeta is used
@@ -153,6 +127,23 @@ def test_equal_weights_are_plain_gradient_descent() -> None:
     assert all(abs(float(value.sum())) < 1e-14 for value in (outer.updates[0]["weighting.score.bias"],))
 
 
+def test_weights_of_one_are_plain_gradient_descent_without_normalising() -> None:
+    ones = {"weighting.score.weight": torch.zeros(1, 4, dtype=torch.float64)}
+    ones |= {"weighting.score.bias": torch.full((1,), 50.0, dtype=torch.float64)}
+    outer, params = stepped(MetaWeightNet(weighting_lr=1e-300, normalize=False), params=ones)
+    expected = descended(params | ones, normalize=True)
+    for name, value in expected.items():
+        torch.testing.assert_close(outer.params[name], value, rtol=1e-11, atol=1e-13)
+
+
+def test_equal_losses_have_equal_weights() -> None:
+    problem = Problem(network(), goal="classification")
+    learned = Learned(problem.initial_params(), {})
+    one, other, same = MetaWeightNet().weights(problem, learned, torch.tensor([0.5, 2.0, 0.5], dtype=torch.float64))
+    assert one == same
+    assert one != other
+
+
 def test_loop_equals_vmap() -> None:
     both = [stepped(MetaWeightNet(weighting_lr=0.1), v)[0].params for v in VECTORIZE]
     for name, value in both[0].items():
@@ -161,7 +152,7 @@ def test_loop_equals_vmap() -> None:
 
 def test_running_statistics_are_refused() -> None:
     problem = Problem(network(), goal="classification", batch_norm="running")
-    with pytest.raises(ConfigError, match="four times a step"):
+    with pytest.raises(ConfigError, match="several times a step"):
         MetaWeightNet().init(problem, problem.initial_params(), torch.Generator())
 
 
@@ -201,7 +192,7 @@ def test_right_labels_get_larger_weights_than_wrong_ones(tmp_path: Path) -> None
     problem, algorithm = build(config).blueprint.problem(), config.algorithm
     learned = Learned(last_params(run), {})
     support = config.tasks.episode(TaskKey(1, "train", 0, 0)).support
-    losses = algorithm.losses(problem, learned, learned.params, support, Phase(way=4)).detach()
+    losses = losses_of(problem, learned, learned.params, support, Phase(way=4)).detach()
     weights = algorithm.weights(problem, learned, losses).detach()
     right = support.y == support.class_id
     assert weights[right].mean() > 2 * weights[~right].mean()

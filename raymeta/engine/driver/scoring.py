@@ -131,6 +131,7 @@ def begin_scoring(
     def halve(error: OutOfMemory) -> None:
         tell_halving(notify, chunks.halve("scores", step, error))
 
-    algorithm, num_classes = blueprint.algorithm, blueprint.tasks.num_classes(split)
+    algorithm, tasks = blueprint.algorithm, blueprint.tasks
+    num_classes = 0 if tasks.one_problem else tasks.num_classes(split)  # all there are, and no sample of others
     score = algorithm.score_of(blueprint.tasks.goal)
     return Scoring(begin, halve, split, seed, score, algorithm.axis, num_classes, done)

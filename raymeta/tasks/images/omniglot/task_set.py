@@ -73,7 +73,9 @@ class Omniglot(ImageTaskSet):
             "Omniglot is incomplete there: it needs both images_background and images_evaluation",
         )
         splits = self._names(drawings.classes)
-        return {split: _images(drawings.bits[[row[name] for name in splits[split]]], splits[split]) for split in SPLITS}
+        return {
+            split: class_images(drawings.bits[[row[name] for name in splits[split]]], splits[split]) for split in SPLITS
+        }
 
     def _names(self, classes: Sequence[str]) -> ClassSplits:
         """Alphabet and character of the classes in each split."""
@@ -89,7 +91,7 @@ class Omniglot(ImageTaskSet):
         return splits
 
 
-def _images(bits: NDArray[np.uint8], names: list[str]) -> ClassImages:
+def class_images(bits: NDArray[np.uint8], names: list[str]) -> ClassImages:
     """Shrunk images of packed drawings [C, 20, 1379]."""
     images = np.empty((len(names), omniglot_files.DRAWERS, _SIDE, _SIDE), np.uint8)
     for start in range(0, len(names), _CLASSES_AT_ONCE):

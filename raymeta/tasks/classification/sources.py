@@ -1,0 +1,163 @@
+"""Where labelled images come from: drawn glyphs, Omniglot, emoji, and a folder of one's own; read as elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raymeta.errors import DataError
+from raymeta.keys import SPLITS
+from raymeta.system.reading import open_regular
+from raymeta.tasks.classification.labelled import Ids, Labelled, numbered
+from raymeta.tasks.data_folder import data_folder
+from raymeta.tasks.images.base import Data, Found, ImageTaskSet
+from raymeta.tasks.images.class_images import ClassImages
+from raymeta.tasks.images.files import BROKEN_ARCHIVE
+from raymeta.tasks.images.folder import Images
+from raymeta.tasks.images.glyphs import Glyphs
+from raymeta.tasks.images.listing import PassedOver, split_folders, stamp_of_paths
+from raymeta.tasks.images.omniglot import files as omniglot_files
+from raymeta.tasks.images.omniglot.task_set import Omniglot, class_images
+from raymeta.tasks.images.splits import shuffled
+
+SourceName = Literal["glyphs", "omniglot", "emoji", "images"]
+EMOJI = "emoji32.npz"
+
+
+class Asked(NamedTuple):
+    """What is wanted of a source: how many classes (all for None), chosen by `seed`, and whether these are groups."""
+
+    classes: int | None
+    groups: bool
+    seed: int
+    drawers: int
+
+
+class Read(NamedTuple):
+    """Labelled images, and the task set whose reader makes such inputs of somebody's own files, where there is one."""
+
+    data: Labelled
+    like: ImageTaskSet | None
+    notes: tuple[str, ...] = ()
+
+
+def task_set_of(source: SourceName, root: str | None, asked: Asked) -> ImageTaskSet | None:
+    """The task set that reads the images of `source`; None for emoji."""
+    match source:
+        case "glyphs":
+            num_classes = asked.classes or 10
+            return Glyphs(
+                train_classes=num_classes, val_classes=1, test_classes=1, drawers=asked.drawers, glyph_seed=asked.seed
+            )
+        case "omniglot":
+            return Omniglot(root=root, rotations="none")
+        case "images":
+            return Images(root=_plain_folder(root))
+        case "emoji":
+            return None
+
+
+def _plain_folder(root: str | None) -> str:
+    if root is None:
+        raise DataError("tasks.source images: give the folder with one sub-folder per class as tasks.root")
+    folder = Path(root).expanduser()
+    splits = split_folders(folder, PassedOver()) if folder.is_dir() else None
+    if splits:
+        raise DataError(
+            f"{root} holds folders of splits: give the one with the class folders as tasks.root, such as "
+            f"{next(iter(splits.values()))}. The parts are cut by tasks.clean, tasks.val and tasks.test"
+        )
+    return root
+
+
+def stamp_of(source: SourceName, root: str | None, like: ImageTaskSet | None) -> Found:
+    """The files that the images come from, as they are now."""
+    if like is None:
+        return Found(stamp_of_paths([data_folder(root, "emoji") / EMOJI]))
+    return like.find()
+
+
+def read(source: SourceName, root: str | None, asked: Asked, like: ImageTaskSet | None, found: Found) -> Read:
+    """All images of a source. Raises `DataError` where they are missing or damaged."""
+    match like:
+        case None:
+            return Read(_emoji(data_folder(root, "emoji") / EMOJI, asked), None)
+        case Glyphs():
+            pool = like.load()["train"]
+            names = [f"glyph {number}" for number in range(len(pool.names))]
+            return Read(_of_pool(pool._replace(names=names)), like)
+        case Omniglot():
+            return Read(_omniglot(like, asked), like)
+        case _:
+            data = _folder(like, found)
+            return Read(_of_pool(_chosen(data.splits["train"], asked)), like, (*found.notes, *data.notes))
+
+
+def _of_pool(pool: ClassImages) -> Labelled:
+    label, item = numbered(pool.counts.tolist())
+    return Labelled(pool.images, label, item, np.zeros_like(label), list(pool.names), [])
+
+
+def _chosen(pool: ClassImages, asked: Asked) -> ClassImages:
+    """The classes that were asked for, in their old order."""
+    return pool.select(np.isin(pool.names, names_of(pool.names, asked)))
+
+
+def names_of(names: Sequence[str], asked: Asked) -> list[str]:
+    """The classes that were asked for. Raises `DataError` where there are fewer."""
+    if asked.classes is not None and asked.classes > len(names):
+        raise DataError(f"tasks.classes {asked.classes} are more than the {len(names)} that there are: lower it")
+    return sorted(shuffled(list(names), asked.seed)[: asked.classes])
+
+
+def _omniglot(like: Omniglot, asked: Asked) -> Labelled:
+    """Characters as classes, or alphabets, of which every drawing is an item."""
+    drawings = omniglot_files.read(data_folder(like.root, "omniglot"))
+    labels = [name.split("/")[0] if asked.groups else name for name in drawings.names]
+    wanted = names_of(list(dict.fromkeys(labels)), asked._replace(classes=asked.classes or 10))
+    rows = [row for name in wanted for row, label in enumerate(labels) if label == name]
+    pool = class_images(drawings.bits[rows], [labels[row] for row in rows])
+    label, item = numbered([labels.count(name) * omniglot_files.DRAWERS for name in wanted])
+    return Labelled(pool.images, label, item, np.zeros_like(label), wanted, [])
+
+
+def _folder(like: ImageTaskSet, found: Found) -> Data:
+    """All class folders as one pool, however the task set would split them."""
+    every = {name: files for split in SPLITS for name, files in found.files[split].items()}
+    files = {split: {} if split != "train" else dict(sorted(every.items())) for split in SPLITS}
+    return like.read(found._replace(files=files))
+
+
+def _emoji(path: Path, asked: Asked) -> Labelled:
+    """Emoji in several styles [emoji, styles, height, width, 3]: classes are emoji or their groups, items emoji."""
+    arrays = _emoji_arrays(path)
+    names = [str(name) for name in arrays["groups" if asked.groups else "names"]]
+    wanted = names_of(sorted(set(names)), asked)
+    rows = np.array([row for name in wanted for row in range(len(names)) if names[row] == name])
+    label, item = numbered([names.count(name) for name in wanted])
+    num_styles = arrays["images"].shape[1]
+    images = arrays["images"][rows].reshape(-1, *arrays["images"].shape[2:]).transpose(0, 3, 1, 2)
+    domain: Ids = np.tile(np.arange(num_styles), len(rows))
+    label, item = (np.repeat(part, num_styles) for part in (label, item))
+    return Labelled(images, label, item, domain, wanted, [str(style) for style in arrays["styles"]], white_paper=True)
+
+
+def _emoji_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    if not path.is_file():
+        raise DataError(
+            f"there is no {path}: give its folder as tasks.root, or take --tasks.source glyphs, without data"
+        )
+    try:
+        with open_regular(path) as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("images", "names", "groups", "styles")}
+    except BROKEN_ARCHIVE as error:
+        raise DataError(f"{path} is damaged or holds no emoji: {error}. Put the file back") from error
+    shape = arrays["images"].shape
+    named = all(len(arrays[name]) == shape[0] for name in ("names", "groups"))
+    if len(shape) != 5 or arrays["images"].dtype != np.uint8 or not named or len(arrays["styles"]) != shape[1]:
+        raise DataError(f"{path}: images must be uint8 [emoji, styles, height, width, 3] with a name and group each")
+    return arrays
