@@ -188,6 +188,7 @@ def to_go_on_text(directory: Path, changes: Mapping[str, Any], *, trust: bool = 
 def result_text(directory: Path, summary: Mapping[str, Any], reason: str | None) -> str:
     """The end of a sweep for people: the best configuration, counts, failures, and what to do next."""
     from raymeta.sweeps.file.space import describe
+    from raymeta.sweeps.held_out import lines_of
     from raymeta.sweeps.summary import next_commands, trust_of
 
     counts, best = summary["counts"], summary["best"]
@@ -201,6 +202,8 @@ def result_text(directory: Path, summary: Mapping[str, Any], reason: str | None)
     else:
         score = score_text(name_in(summary["metric"]), best["value"], best["ci95"])
         lines += [f"best: {score}, trial {best['trial']}", f"      {describe(best['params'])}"]
+    if summary.get("held_out") is not None:
+        lines += lines_of(summary["held_out"])
     if summary["importance"]:
         shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in summary["importance"].items())
         lines.append(f"importance: {shares}")

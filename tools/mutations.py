@@ -65,6 +65,9 @@ RULES = "tests/laws/test_inner_rules.py::test_rules_are_those_of_their_papers_di
 AGAIN = "tests/laws/test_inner_rules.py::test_steps_that_are_computed_again_keep_the_bits"
 SUMS = "tests/laws/test_sums_and_scores.py::test_"
 
+REWEIGHTING = "tests/laws/test_reweighting.py::test_"
+DOMAINS = "tests/laws/test_domains.py::test_"
+PROBLEM = "tests/tasks/test_classification.py::test_"
 CNAPS = "tests/laws/test_cnaps.py::test_"
 HSML = "tests/laws/test_hsml.py::test_"
 SNAIL = "tests/laws/test_snail.py::test_"
@@ -216,6 +219,95 @@ CHANGES: dict[str, Sequence[Change]] = {
             'if self.head == "linear":\n            logits',
             "if True:\n            logits",
             f"{WHOLE}[vmap-baseline, cosine]",
+        ),
+    ],
+    "algorithms/l2rw.py": [
+        ("harm counts", "u.detach().clamp(min=0)", "u.detach().abs()", f"{REWEIGHTING}a_step_is_the_papers"),
+        (
+            "up the clean loss",
+            'support, -gradient["e"]',
+            'support, gradient["e"]',
+            f"{REWEIGHTING}a_step_is_the_papers",
+        ),
+        (
+            "divided by nothing",
+            "torch.where(weight > 0, 1 / weight, 0.0)",
+            "1 / weight",
+            f"{REWEIGHTING}where_no_example_helps_nothing_moves",
+        ),
+    ],
+    "algorithms/mldg.py": [
+        (
+            "ahead of nothing",
+            "outputs_of(ahead,",
+            "outputs_of(learned.params,",
+            f"{DOMAINS}the_gradient_is_the_closed_form",
+        ),
+        (
+            "no weight",
+            "of_support + self.query_weight * of_query",
+            "of_support + of_query",
+            f"{DOMAINS}without_the_domains_put_aside_it_is_training_on_the_others",
+        ),
+        (
+            "always of first order",
+            "first_order=self.first_order",
+            "first_order=True",
+            f"{DOMAINS}the_gradient_is_the_closed_form",
+        ),
+    ],
+    "algorithms/erm.py": [
+        (
+            "support alone",
+            "torch.cat([support.y, query.y])",
+            "torch.cat([support.y, support.y])",
+            f"{DOMAINS}without_a_step_it_is_erm_on_all_domains",
+        ),
+    ],
+    "tasks/classification/noise.py": [
+        (
+            "any class",
+            "u * (num_classes - 1)",
+            "u * num_classes",
+            f"{PROBLEM}wrong_labels_are_of_the_kind_that_was_asked",
+        ),
+    ],
+    "tasks/classification/labelled.py": [
+        (
+            "draws of a class that move with its number",
+            "_generator(seed, what, name)",
+            "_generator(seed + len(self.classes), what, name)",
+            f"{PROBLEM}an_image_has_the_same_wrong_label_for_ever",
+        ),
+    ],
+    "tasks/classification/parts.py": [
+        (
+            "the clean part is trained on",
+            'yield "train", rows[(rank >= start)',
+            'yield "train", rows[(rank >= 0)',
+            f"{PROBLEM}parts_hold_every_image_once_and_as_many_of_each_class_as_asked",
+        ),
+        (
+            "a domain that is held out is trained on",
+            "            continue\n",
+            "",
+            f"{PROBLEM}the_domain_that_is_held_out_is_the_test_part_and_never_trained_on",
+        ),
+    ],
+    "tasks/classification/task_set.py": [
+        (
+            "queries with given labels",
+            "given if of_training else true",
+            "given",
+            f"{PROBLEM}support_has_given_labels_and_query_true_ones",
+        ),
+    ],
+    "tasks/classification/batches.py": [
+        (
+            "another order for each task",
+            "_LAST_INDEX - k.index // num_train",
+            "_LAST_INDEX - k.index",
+            f"{PROBLEM}pairs_of_a_step_go_through_all_domains_for_training",
         ),
     ],
     "algorithms/cnaps.py": [

@@ -1,4 +1,7 @@
-"""The results of a sweep as files: `summary.json`, `trials.csv`, and `best.yaml`, which `raymeta train -c` runs."""
+"""The results of a sweep as files: `summary.json`, `trials.csv`, and `best.yaml`, which `raymeta train -c` runs.
+
+A sweep over domains that are held out has `held_out.csv` besides.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from raymeta.runs.provenance import package_version
 from raymeta.runs.read import yaml_mapping
 from raymeta.runs.write import HEARTBEAT_S, Heartbeat
 from raymeta.sweeps.file.sweep import Sweep
+from raymeta.sweeps.held_out import as_csv, held_out_table
 from raymeta.sweeps.records import Record, Records
 from raymeta.sweeps.resources import share_of
 from raymeta.sweeps.search.tpe import importance
@@ -87,10 +91,12 @@ class SweepFiles:
             heartbeat.stop()
 
     def write(self, status: str, reason: str = "") -> dict[str, Any]:
-        """Write all three files; returns the summary."""
+        """Write all files; returns the summary."""
         summary = self._summary(status, reason)
         write_json(self._path, summary)
         write_whole(self._directory / layout.TABLE, self._table())
+        if summary["held_out"] is not None:
+            write_whole(self._directory / layout.HELD_OUT, as_csv(summary["held_out"]))
         if summary["best"] is not None:
             write_whole(self._directory / layout.BEST, self._best_yaml(summary["best"]))
         return summary
@@ -117,6 +123,7 @@ class SweepFiles:
             "total_steps": sum(record.step for record in records.all()),
             "best": self._best(ranking[0]) if ranking else None,
             "ranking": [ranked._asdict() for ranked in ranking],
+            "held_out": held_out_table(records.all(), [dimension.key for dimension in sweep.space.all()]),
             "importance": importance(sweep.space, records.history(sweep.sign())),
             "trials": [self._row(record) for record in records.all()],
         }
