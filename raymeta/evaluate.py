@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -156,11 +157,18 @@ def _text(evaluation: Evaluation) -> str:
         f"{s['split']} {score_text(summary.name, summary.value, summary.ci95)} over {summary.episodes} episodes",
         few,
         f"by {axis.place}: {span_text(summary.name, summary.per_step, '  ')}" if axis else "",
-        f"{s['way']}-way {s['shot']}-shot, {s['query_shot']} queries per class"
+        _size_text(s)
         + (f", {axis.end(len(summary.per_step))}" if axis else "")
         + f", batch norm {s['batch_norm']}, seed {s['seed']}, checkpoint of step {s['checkpoint_step']}",
     ]
     return "\n  ".join([evaluation.run, *(line for line in lines if line)])
+
+
+def _size_text(s: Mapping[str, Any]) -> str:
+    """`5-way 1-shot, 5 queries per class`; of one training problem, what was scored of it."""
+    if s.get("one_problem"):
+        return f"{s['way']} classes, the whole {s['split']} part in batches"
+    return f"{s['way']}-way {s['shot']}-shot, {s['query_shot']} queries per class"
 
 
 if __name__ == "__main__":

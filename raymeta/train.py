@@ -187,9 +187,15 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
         *([f"mirror: {shlex.quote(mirror)}"] if mirror else []),
         f"next:   raymeta dashboard {folder}",
         f"        raymeta report {path}",
-        f"        raymeta evaluate {path} --episodes 1000{trust}",
+        f"        raymeta evaluate {path}{_more(run)}{trust}",
     ]
     return "\n".join(lines)
+
+
+def _more(run: Run) -> str:
+    """More test episodes than the run had, where there are more."""
+    finite = run.summary["headline"]["episodes"] != run.config.get("test_episodes")  # type: ignore[index]
+    return "" if finite else " --episodes 1000"
 
 
 def _which(summary: Mapping[str, Any]) -> str:

@@ -141,6 +141,7 @@ def evaluate_learned(
         "way": size.way,
         "shot": size.shot,
         "query_shot": size.query_shot,
+        **({"one_problem": True} if config.tasks.one_problem else {}),
         "inner_steps": scores.main.shape[1] - 1,
         "axis": scores.axis,
         "batch_norm": built.batch_norm,

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from raymeta.adaptation.outcome import Predictor
+from raymeta.algorithms.base import TrainedModel
+from raymeta.config.variants import name_of
 from raymeta.errors import ConfigError, DataError
 from raymeta.tasks.episodes import Examples
 from raymeta.tasks.inputs import Inputs, each_input, num_examples
@@ -124,10 +126,15 @@ def adapt_to(
 ) -> Adapted:
     """Adapt `model` to examples x [n, ...] with their labels, and find out how far to trust it.
 
-    Raises `ConfigError` for fewer than two classes, and where the method cannot take so many.
+    Raises `ConfigError` for fewer than two classes, and where the method cannot take so many, or adapts to none.
     """
     if model.tasks.goal != "classification":
         raise ConfigError("this model predicts values, not classes: adapt it in Python, with Pretrained.predictor")
+    if isinstance(model.algorithm, TrainedModel):
+        raise ConfigError(
+            f"{model.name} was trained by {name_of(model.algorithm)} for classes of its own, and adapts to no others: "
+            "adapt a model of a method such as protonet or maml"
+        )
     classes, y = numbered(labels)
     if len(classes) < 2:
         raise ConfigError(

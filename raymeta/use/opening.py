@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from raymeta.algorithms.base import TrainedModel
 from raymeta.api.checkpoints import best_checkpoint, run_config
 from raymeta.api.evaluate import meta_test
 from raymeta.config.variants import name_of
@@ -60,7 +61,9 @@ def of_run(
         config.model_copy(update={"tasks": tasks}),
         checkpoint.learned,
         checkpoint.fixed,
-        _about(run, checkpoint.step) | (_inductive(run, trust) if measured else {}) | names,
+        _about(run, checkpoint.step)
+        | (_inductive(run, trust) if measured and not isinstance(config.algorithm, TrainedModel) else {})
+        | names,
         seen_in(config.tasks) if measured else None,
     )
     _require_fits(model, run)
