@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 import torch
-from paired import difference, over_seeds, trained
+from paired import NETWORKS, difference, over_seeds, trained
 from record import record
 
 PRESETS = {"erm": "glyphs-erm", "mldg": "glyphs-mldg"}
@@ -27,7 +27,7 @@ DOMAINS = {
 def main() -> int:
     arguments = _arguments()
     torch.set_num_threads(1)
-    common: dict[str, Any] = {"steps": arguments.steps, "model.width": arguments.width}
+    common: dict[str, Any] = {"steps": arguments.steps, **NETWORKS[arguments.model]}
     if arguments.source == "emoji":
         common |= {"tasks.source": "emoji", "tasks.root": arguments.root, "tasks.label": "group"}
         common |= {"tasks.domains": "styles", "meta_batch_size": 5}  # six domains to train on, one of them put aside
@@ -66,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--root", help="folder of the source's data")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--width", type=int, default=16, help="channels of each block")
+    parser.add_argument("--model", choices=NETWORKS, default="conv4", help="mlp takes a tenth of the time")
     return parser.parse_args()
 
 

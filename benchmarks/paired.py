@@ -11,6 +11,9 @@ from typing import Any
 import raymeta
 from raymeta.sweeps.records import Report, mean_and_interval
 
+NETWORKS: dict[str, dict[str, Any]] = {"conv4": {"model.width": 16}, "mlp": {"model": "mlp", "model.hidden": [64]}}
+"""Networks by name; neither has a norm that reads a batch."""
+
 
 def trained(preset: str, **options: Any) -> dict[str, Any]:
     """Test accuracy of a run of `preset` in this process, and its seconds; the last checkpoint is scored."""

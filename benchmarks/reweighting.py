@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 import torch
-from paired import difference, over_seeds, trained
+from paired import NETWORKS, difference, over_seeds, trained
 from record import record
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -33,7 +33,7 @@ JUDGED = ("l2rw", "meta_weight_net")
 def main() -> int:
     arguments = _arguments()
     torch.set_num_threads(1)
-    common: dict[str, Any] = {"steps": arguments.steps, "model.width": arguments.width, **_source(arguments)}
+    common: dict[str, Any] = {"steps": arguments.steps, **NETWORKS[arguments.model], **_source(arguments)}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
     for seed in range(arguments.seeds):
         for name, (preset, options) in METHODS.items():
@@ -62,7 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--root", help="folder of the source's data")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--width", type=int, default=16, help="channels of each block")
+    parser.add_argument("--model", choices=NETWORKS, default="conv4", help="mlp takes a tenth of the time")
     return parser.parse_args()
 
 

@@ -80,9 +80,10 @@ def kept_of(count: int, c: int, num_classes: int, imbalance: float) -> int:
 def _too_few(data: Labelled, c: int, rows: Ids, num_items: int, sizes: Mapping[Part, int]) -> str:
     where = f" in domain {data.domains[data.domain[rows[0]]]}" if data.domains and len(rows) else ""
     asked = ", ".join(f"tasks.{part} {size}" for part, size in sizes.items() if size)
+    images = f"{num_items} image{'s' * (num_items != 1)}"
     return (
-        f"class {data.classes[c]} has {num_items} images{where}, and {asked or 'the parts'} leave none to train on: "
-        "lower these, give shares below 1, or give the class more images"
+        f"class {data.classes[c]} has {images}{where}, and {asked or 'the parts'} leave none to train on: lower these, "
+        "give shares below 1, or give the class more images"
     )
 
 
