@@ -12,11 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
+import raymeta
+from raymeta.adapt import main as adapt
+from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.errors import ConfigError, DataError
+from raymeta.evaluate import main as evaluate
 from raymeta.keys import TaskKey
 from raymeta.tasks import Classification, Glyphs
-from raymeta.tasks.border import require_sound, sound_episodes
+from raymeta.tasks.border import require_labels, require_sound, sound_episodes
 from raymeta.tasks.classification.noise import given_labels
 from raymeta.tasks.classification.parts import batch_size, kept_of
 
@@ -368,8 +372,6 @@ def test_options_that_do_not_go_together_are_refused() -> None:
 
 
 def test_methods_that_adapt_do_not_take_it_and_those_that_train_one_model_take_nothing_else() -> None:
-    from raymeta.config.build import build
-
     refused(
         ConfigError,
         "batches of one training problem: choose .*plain",
@@ -377,3 +379,36 @@ def test_methods_that_adapt_do_not_take_it_and_those_that_train_one_model_take_n
     )
     config = load_config(overrides={"algorithm": "plain", "tasks": "glyphs", "tasks.train_classes": 8}).config
     refused(ConfigError, "another class in each: use --tasks classification", lambda: build(config))
+
+
+# A run
+
+
+def test_a_run_scores_the_whole_test_part_and_adapts_to_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {f"tasks.{name}": value for name, value in SMALL.items()} | {"tasks.test_batch": 5, "model.hidden": [4]}
+    run = raymeta.meta_train(
+        algorithm="plain", tasks="classification", model="mlp", output=str(tmp_path), steps=2, meta_batch_size=2,
+        validate_every=0, **options,
+    )  # fmt: skip
+    assert run.summary["headline"]["episodes"] == 4
+    assert [e["message"] for e in run.events() if e["kind"] == "testing"] == ["scoring 4 test episodes"]
+    assert run.summary["over_classes"] is None
+    assert evaluate([str(run.path), "--no-save"]) == 0
+    assert "4 classes, the whole test part in batches" in capsys.readouterr().out
+    folder_of(tmp_path / "own", "a", "b")
+    assert adapt([str(run.path), "--support", str(tmp_path / "own"), "--out", str(tmp_path / "adapted")]) == 2
+    assert "was trained by plain for classes of its own, and adapts to no others" in capsys.readouterr().err
+
+
+def test_labels_beyond_the_classes_are_refused() -> None:
+    one = Classification(**SMALL).episode(keys("train", 1)[0])
+    require_labels(one, "here", 4, each=False)
+    for label in (4, -1):
+        y = one.support.y.clone()
+        y[0] = label
+        wrong = one._replace(support=one.support._replace(y=y))
+        refused(
+            DataError, "here: labels in support are", lambda wrong=wrong: require_labels(wrong, "here", 4, each=False)
+        )
