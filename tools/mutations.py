@@ -275,8 +275,8 @@ CHANGES: dict[str, Sequence[Change]] = {
     "tasks/classification/labelled.py": [
         (
             "draws of a class that move with its number",
-            "_generator(seed, what, name)",
-            "_generator(seed + len(self.classes), what, name)",
+            "{self.classes[c]}|{name}",
+            "{self.classes[c]}|{name}|{len(self.classes)}",
             f"{PROBLEM}an_image_has_the_same_wrong_label_for_ever",
         ),
     ],

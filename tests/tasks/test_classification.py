@@ -127,6 +127,22 @@ def test_another_kind_of_noise_makes_the_same_images_wrong() -> None:
     assert ((one.loaded.labels != label) == (other.loaded.labels != label)).all()
 
 
+def test_a_file_keeps_its_wrong_label_when_others_come(tmp_path: Path) -> None:
+    tasks = Classification(root=folder_of(tmp_path, "a", "b", count=9), **OWN, noise="pair_flip")  # type: ignore[arg-type]
+
+    def wrong() -> set[str]:
+        data = tasks.loaded.data
+        assert data.names is not None
+        return set(data.names[tasks.loaded.labels != data.label].tolist())
+
+    tasks.check()
+    before = wrong()
+    assert before
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "a" / "!first.png")
+    tasks.check()
+    assert wrong() - {"a/!first.png"} == before
+
+
 # Tasks
 
 

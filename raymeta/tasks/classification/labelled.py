@@ -22,26 +22,20 @@ class Labelled(NamedTuple):
     domain: Ids  # [n]
     classes: list[str]
     domains: list[str]  # none where domains are not told apart
+    names: NDArray[np.str_] | None = None  # [n] of items, where these have any: files, emoji
     white_paper: bool = False  # whether what lies outside of an image is white, and not black
 
     def draws(self, seed: int, what: str, columns: int) -> Reals:
-        """Uniform numbers [n, columns] of each item, by `seed`, the name of its class and its number alone.
+        """Uniform numbers [n, columns] of each item, by `seed`, the names of its class and of itself alone.
 
-        Further classes or items do not change those of others, and images of one item have the same.
+        Further classes, images or files do not change those of others, and images of one item have the same.
         """
-        drawn = np.empty((len(self.label), columns))
-        for c, name in enumerate(self.classes):
-            rows = np.flatnonzero(self.label == c)
-            if len(rows):
-                items = self.item[rows]
-                drawn[rows] = _generator(seed, what, name).random((int(items.max()) + 1, columns))[items]
+        names = (self.item if self.names is None else self.names).tolist()
+        texts = [f"{seed}|{what}|{self.classes[c]}|{name}" for c, name in zip(self.label.tolist(), names, strict=True)]
+        digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8 * columns).digest() for text in texts)
+        words = np.frombuffer(digests, "<u8").reshape(len(texts), columns)
+        drawn: Reals = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return drawn
-
-
-def _generator(seed: int, what: str, name: str) -> np.random.Generator:
-    word = hashlib.blake2b(f"{what}|{name}".encode(), digest_size=8).digest()
-    key = np.array([seed, int.from_bytes(word, "little")], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
 
 
 def numbered(counts: Sequence[int]) -> tuple[Ids, Ids]:

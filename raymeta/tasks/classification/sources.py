@@ -14,12 +14,12 @@ from raymeta.keys import SPLITS
 from raymeta.system.reading import open_regular
 from raymeta.tasks.classification.labelled import Ids, Labelled, numbered
 from raymeta.tasks.data_folder import data_folder
-from raymeta.tasks.images.base import Data, Found, ImageTaskSet
+from raymeta.tasks.images.base import Found, ImageTaskSet
 from raymeta.tasks.images.class_images import ClassImages
 from raymeta.tasks.images.files import BROKEN_ARCHIVE
 from raymeta.tasks.images.folder import Images
 from raymeta.tasks.images.glyphs import Glyphs
-from raymeta.tasks.images.listing import PassedOver, split_folders, stamp_of_paths
+from raymeta.tasks.images.listing import ClassFiles, PassedOver, split_folders, stamp_of_paths
 from raymeta.tasks.images.omniglot import files as omniglot_files
 from raymeta.tasks.images.omniglot.task_set import Omniglot, class_images
 from raymeta.tasks.images.splits import shuffled
@@ -93,8 +93,11 @@ def read(source: SourceName, root: str | None, asked: Asked, like: ImageTaskSet 
         case Omniglot():
             return Read(_omniglot(like, asked), like)
         case _:
-            data = _folder(like, found)
-            return Read(_of_pool(_chosen(data.splits["train"], asked)), like, (*found.notes, *data.notes))
+            files = _merged(found)
+            data = like.read(found._replace(files={"train": files, "val": {}, "test": {}}))
+            pool = _chosen(data.splits["train"], asked)
+            shown = np.array([f"{name}/{file.path.name}" for name in pool.names for file in files[name]])
+            return Read(_of_pool(pool)._replace(names=shown), like, (*found.notes, *data.notes))
 
 
 def _of_pool(pool: ClassImages) -> Labelled:
@@ -125,11 +128,9 @@ def _omniglot(like: Omniglot, asked: Asked) -> Labelled:
     return Labelled(pool.images, label, item, np.zeros_like(label), wanted, [])
 
 
-def _folder(like: ImageTaskSet, found: Found) -> Data:
-    """All class folders as one pool, however the task set would split them."""
-    every = {name: files for split in SPLITS for name, files in found.files[split].items()}
-    files = {split: {} if split != "train" else dict(sorted(every.items())) for split in SPLITS}
-    return like.read(found._replace(files=files))
+def _merged(found: Found) -> ClassFiles:
+    """All class folders in name order, however the task set would split them."""
+    return dict(sorted((name, files) for split in SPLITS for name, files in found.files[split].items()))
 
 
 def _emoji(path: Path, asked: Asked) -> Labelled:
@@ -143,7 +144,8 @@ def _emoji(path: Path, asked: Asked) -> Labelled:
     images = arrays["images"][rows].reshape(-1, *arrays["images"].shape[2:]).transpose(0, 3, 1, 2)
     domain: Ids = np.tile(np.arange(num_styles), len(rows))
     label, item = (np.repeat(part, num_styles) for part in (label, item))
-    return Labelled(images, label, item, domain, wanted, [str(style) for style in arrays["styles"]], white_paper=True)
+    styles, shown = [str(style) for style in arrays["styles"]], np.repeat(arrays["names"][rows].astype(str), num_styles)
+    return Labelled(images, label, item, domain, wanted, styles, shown, white_paper=True)
 
 
 def _emoji_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
