@@ -33,7 +33,8 @@ JUDGED = ("l2rw", "meta_weight_net")
 def main() -> int:
     arguments = _arguments()
     torch.set_num_threads(1)
-    common: dict[str, Any] = {"steps": arguments.steps, **NETWORKS[arguments.model], **_source(arguments)}
+    common: dict[str, Any] = {"steps": arguments.steps, **NETWORKS[arguments.model], "model.norm": "layer"}
+    common |= _source(arguments)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
     for seed in range(arguments.seeds):
         for name, (preset, options) in METHODS.items():
