@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from raymeta.algorithms.base import TrainedModel
     from raymeta.use.folder import is_adapted_folder, read_adapted, require_free, write_model
     from raymeta.use.opening import open_model
 
@@ -43,7 +44,9 @@ def _export(arguments: argparse.Namespace) -> int:
     if arguments.format == "raymeta":
         model = open_model(arguments.model, output=arguments.output, trust=arguments.trust, measured=True)
         write_model(model, arguments.out)
-        say(f"{arguments.out}\nadapt it: raymeta adapt {arguments.out} --support DIR --out ADAPTED")
+        adapts = not isinstance(model.algorithm, TrainedModel)
+        further = f"\nadapt it: raymeta adapt {arguments.out} --support DIR --out ADAPTED" if adapts else ""
+        say(f"{arguments.out}{further}")
         return 0
     path = Path(arguments.model)
     if not is_adapted_folder(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from raymeta.algorithms.base import TrainedModel
 from raymeta.config.variants import name_of
 from raymeta.tasks.inputs import sizes_text
 from raymeta.trackers.scores import SCORES, score_text
@@ -37,13 +38,7 @@ def card(model: Pretrained) -> str:
         [
             f"# {model.name}",
             "",
-            "A meta-trained model of [raymeta](https://pypi.org/project/raymeta/). It adapts to new classes from a few "
-            "examples of each:",
-            "",
-            "```bash",
-            "raymeta adapt THIS_FOLDER --support EXAMPLES --out ADAPTED   # EXAMPLES/CLASS/*",
-            "raymeta predict ADAPTED FILES",
-            "```",
+            *(_OF_FIXED_CLASSES if isinstance(model.algorithm, TrainedModel) else _ADAPTS),
             "",
             "| | |",
             "|---|---|",
@@ -51,13 +46,38 @@ def card(model: Pretrained) -> str:
             "",
             "## Limits",
             "",
-            f"- It was trained with {_episode(model)}. More classes or fewer examples make it worse: `raymeta adapt` "
-            "measures it on your own examples.",
-            "- It answers with one of the given classes, whatever it is shown, unless `--unknown` is used.",
-            "- Its score says nothing of examples unlike its training data, which `raymeta adapt` names.",
+            *_limits(model),
             "",
         ]
     )
+
+
+_PROJECT = "[raymeta](https://pypi.org/project/raymeta/)"
+_ADAPTS = (
+    f"A meta-trained model of {_PROJECT}. It adapts to new classes from a few examples of each:",
+    "",
+    "```bash",
+    "raymeta adapt THIS_FOLDER --support EXAMPLES --out ADAPTED   # EXAMPLES/CLASS/*",
+    "raymeta predict ADAPTED FILES",
+    "```",
+)
+_OF_FIXED_CLASSES = (
+    f"A classifier of {_PROJECT} for the classes that it was trained on; it adapts to no others. "
+    "`raymeta.from_pretrained(THIS_FOLDER)` has the network, as `module()`, and the `reader` of its inputs.",
+)
+
+
+def _limits(model: Pretrained) -> list[str]:
+    if isinstance(model.algorithm, TrainedModel):
+        return [
+            "- It answers with one of its classes, whatever it is shown, and its score says nothing of other images."
+        ]
+    return [
+        f"- It was trained with {_episode(model)}. More classes or fewer examples make it worse: `raymeta adapt` "
+        "measures it on your own examples.",
+        "- It answers with one of the given classes, whatever it is shown, unless `--unknown` is used.",
+        "- Its score says nothing of examples unlike its training data, which `raymeta adapt` names.",
+    ]
 
 
 def metric_text(about: Mapping[str, Any], which: str = "metric") -> str:

@@ -18,6 +18,7 @@ from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.errors import ConfigError, DataError
 from raymeta.evaluate import main as evaluate
+from raymeta.export import main as export
 from raymeta.keys import TaskKey
 from raymeta.tasks import Classification, Glyphs
 from raymeta.tasks.border import require_labels, require_sound, sound_episodes
@@ -416,6 +417,9 @@ def test_a_run_scores_the_whole_test_part_and_adapts_to_nothing(
     folder_of(tmp_path / "own", "a", "b")
     assert adapt([str(run.path), "--support", str(tmp_path / "own"), "--out", str(tmp_path / "adapted")]) == 2
     assert "was trained by plain for classes of its own, and adapts to no others" in capsys.readouterr().err
+    assert export([str(run.path), "--out", str(tmp_path / "out")]) == 0
+    assert "adapt it" not in capsys.readouterr().out
+    assert "raymeta adapt" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_labels_beyond_the_classes_are_refused() -> None:
