@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.imaml import IMAML as IMAML
     from raymeta.algorithms.joint import JointTraining as JointTraining
     from raymeta.algorithms.l2l import L2L as L2L
+    from raymeta.algorithms.learned_mlp import LearnedMLP as LearnedMLP
     from raymeta.algorithms.leo import LEO as LEO
     from raymeta.algorithms.logistic import Logistic as Logistic
     from raymeta.algorithms.maml import MAML as MAML
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
     from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
     from raymeta.algorithms.meta_weight_net import MetaWeightNet as MetaWeightNet
     from raymeta.algorithms.metaoptnet import MetaOptNet as MetaOptNet
+    from raymeta.algorithms.nas_evolution import RegularizedEvolution as RegularizedEvolution
     from raymeta.algorithms.neural_process import NP as NP
     from raymeta.algorithms.pfn import PFN as PFN
     from raymeta.algorithms.protonet import ProtoNet as ProtoNet
     from raymeta.algorithms.r2d2 import R2D2 as R2D2
-    from raymeta.algorithms.regularized_evolution import RegularizedEvolution as RegularizedEvolution
     from raymeta.algorithms.relation import RelationNet as RelationNet
     from raymeta.algorithms.reptile import Reptile as Reptile
     from raymeta.algorithms.siamese import Siamese as Siamese
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from raymeta.use.adapted import adapt_to as adapt_to
     from raymeta.use.folder import load_adapted as load_adapted
     from raymeta.use.opening import from_pretrained as from_pretrained
+    from raymeta.use.optimizer import load_optimizer as load_optimizer
     from raymeta.use.pretrained import Pretrained as Pretrained
 
 __version__ = "0.1.0"
@@ -100,6 +102,7 @@ _HOMES = {
     "Examples": "tasks.episodes",
     "JointTraining": "algorithms.joint",
     "Learned": "adaptation.problem",
+    "LearnedMLP": "algorithms.learned_mlp",
     "Logistic": "algorithms.logistic",
     "MAMLPlusPlus": "algorithms.maml_pp",
     "MatchingNet": "algorithms.matching",
@@ -115,7 +118,7 @@ _HOMES = {
     "Problem": "adaptation.problem",
     "ProtoNet": "algorithms.protonet",
     "RaymetaError": "errors",
-    "RegularizedEvolution": "algorithms.regularized_evolution",
+    "RegularizedEvolution": "algorithms.nas_evolution",
     "RelationNet": "algorithms.relation",
     "Reptile": "algorithms.reptile",
     "RunView": "api.load",
@@ -129,6 +132,7 @@ _HOMES = {
     "adapt_to": "use.adapted",
     "from_pretrained": "use.opening",
     "load_adapted": "use.folder",
+    "load_optimizer": "use.optimizer",
     "load_run": "api.load",
     "meta_gradient": "api.gradient",
     "meta_test": "api.evaluate",

@@ -321,7 +321,17 @@ CATALOGUE: Mapping[str, Entry] = {
         ("optimisation",),
         "medium",
     ),
-    "regularized_evolution": Entry(
+    "learned_mlp": Entry(
+        "Metz et al., ICML 2019",
+        "an optimiser",
+        "unroll steps",
+        "one window; one unroll with train: pes",
+        "train, unroll, windows",
+        "as l2l, for a smaller and faster optimiser, or one for long trainings",
+        ("optimisation",),
+        "medium",
+    ),
+    "nas_evolution": Entry(
         "Real et al., AAAI 2019",
         "nothing by gradients: a population",
         "an evaluation for each child",
@@ -332,7 +342,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "medium",
     ),
 }
-ALIASES: Mapping[str, str] = {"metail": "hsml"}
+ALIASES: Mapping[str, str] = {"metail": "hsml", "regularized_evolution": "nas_evolution"}
 """Second names of methods."""
 
 

@@ -51,7 +51,9 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "baseline": "raymeta.algorithms.baseline:Baseline",
         "maml_rl": "raymeta.algorithms.maml_rl:MAMLRL",
         "l2l": "raymeta.algorithms.l2l:L2L",
-        "regularized_evolution": "raymeta.algorithms.regularized_evolution:RegularizedEvolution",
+        "learned_mlp": "raymeta.algorithms.learned_mlp:LearnedMLP",
+        "nas_evolution": "raymeta.algorithms.nas_evolution:RegularizedEvolution",
+        "regularized_evolution": "raymeta.algorithms.nas_evolution:RegularizedEvolution",
     },
     "tasks": {
         "sinusoid": "raymeta.tasks.sinusoid:Sinusoid",

@@ -12,9 +12,11 @@ from torch import nn
 
 from raymeta.models.base import ModelSpec
 from raymeta.models.layers.norm import make_norm, name_norms
-from raymeta.models.shapes import require_one
+from raymeta.models.shapes import require_images, require_one
 from raymeta.options import STRICT
 from raymeta.tasks.inputs import Shape
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -26,20 +28,27 @@ class MLP(ModelSpec):
 
     hidden: tuple[PositiveInt, ...] = (40, 40)
     """sizes of the hidden layers; none gives a linear model"""
-    activation: Literal["relu", "tanh"] = "relu"
+    activation: Literal["relu", "tanh", "sigmoid"] = "relu"
     """after each hidden layer; `tanh` is smooth, for checks by finite differences"""
     norm: Literal["batch", "layer", "none"] = "none"
     """between a hidden layer, then without bias, and its activation"""
     init: Literal["default", "truncated_normal"] = "default"
     """torch's own, or MAML's: weights N(0, 0.01²) cut at two standard deviations, zero biases"""
+    shrink: PositiveInt = 1
+    """side of the squares of pixels whose mean the network sees in their place, for images"""
 
     def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
-        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if self.shrink > 1:
+            channels, *sides = require_images("mlp with shrink", input_shape, self.shrink)
+            input_shape = (channels, *(side // self.shrink for side in sides))
+            layers["shrink"] = nn.AvgPool2d(self.shrink)
+        layers["flatten"] = nn.Flatten()
         width = math.prod(require_one("mlp", input_shape))
         for i, size in enumerate(self.hidden, start=1):
             layers[f"linear{i}"] = nn.Linear(width, size, bias=self.norm == "none")
             layers[f"norm{i}"] = make_norm(self.norm, size, groups=1)
-            layers[f"{self.activation}{i}"] = nn.ReLU() if self.activation == "relu" else nn.Tanh()
+            layers[f"{self.activation}{i}"] = _ACTIVATIONS[self.activation]()
             width = size
         layers["head"] = nn.Identity() if num_outputs is None else nn.Linear(width, num_outputs)
         model = nn.Sequential(layers)

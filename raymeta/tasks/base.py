@@ -14,6 +14,7 @@ from raymeta.keys import SPLITS, Split, TaskKey
 from raymeta.tasks.episodes import Episode, Size, stack_episodes, tensors
 from raymeta.tasks.inputs import Shape
 from raymeta.tasks.manifest import Contents, Manifest
+from raymeta.tasks.objective import Objective
 from raymeta.tasks.reader import Reader
 
 Goal = Literal["classification", "regression"]
@@ -63,6 +64,10 @@ class TaskSet(ABC):
     @abstractmethod
     def num_outputs(self) -> int:
         """Outputs a predictor needs at test: the way, or the dimension of a regression target."""
+
+    def objective(self) -> Objective | None:
+        """The function that every episode is, where tasks are functions to be minimised; None where a model learns."""
+        return None
 
     @abstractmethod
     def episode(self, key: TaskKey) -> Episode:

@@ -13,6 +13,7 @@ from raymeta.keys import Split, TaskKey, uniforms
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Size, one_task
+from raymeta.tasks.objective import SquaredDistance
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -40,6 +41,9 @@ class Quadratics(TaskSet):
 
     def size(self, split: Split) -> Size:
         return Size(1, self.rows, 1)
+
+    def objective(self) -> SquaredDistance:
+        return SquaredDistance(self.dim)
 
     def episode(self, key: TaskKey) -> Episode:
         support, query = self.episodes([key])

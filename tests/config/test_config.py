@@ -551,6 +551,17 @@ PINNED: dict[str, dict[str, Any]] = {
     },
     "tabular-pfn": {"tasks.name": "tabular_prior", "algorithm.name": "pfn", "algorithm.standardize": True},
     "omniglot-5w1s-pfn": {"algorithm.name": "pfn", "tasks.way": 5, "tasks.shot": 1},
+    # Andrychowicz et al. 2016, sections 3.1 and 3.2 and the authors' code; Metz et al. 2019, Vicol et al. 2021
+    "quadratics-l2l": {
+        "tasks.name": "quadratics", "tasks.dim": 10, "algorithm.name": "l2l", "algorithm.unroll": 20,
+        "algorithm.windows": 5, "algorithm.hidden": 20, "algorithm.layers": 2, "meta_batch_size": 128, "steps": 50000,
+        "outer.optimizer": "adam", "outer.lr": 0.001,
+    },
+    "glyphs-l2l": {
+        "tasks.name": "glyphs", "model.hidden": [20], "model.activation": "sigmoid", "algorithm.name": "l2l",
+        "algorithm.unroll": 20, "algorithm.windows": 5, "algorithm.init_std": 0.01, "outer.lr": 0.001,
+    },
+    "glyphs-learned-mlp": {"algorithm.name": "learned_mlp", "algorithm.train": "pes", "algorithm.hidden": 32},
     # no paper: must run without data
     "glyphs-5w1s-maml": {"tasks.name": "glyphs", "tasks.way": 5, "tasks.shot": 1, "algorithm.name": "maml"},
     "omniglot-5w1s-siamese": {"algorithm.pair_loss": "koch", "tasks.way": 5, "tasks.shot": 1},

@@ -104,18 +104,29 @@ CASES: dict[str, Case] = {
         lowers=False,
         pseudo="slopes of the optimisee are inputs",
     ),
-    "regularized_evolution": Case(
+    "learned_mlp": Case(
+        "glyphs",
+        {**GLYPHS, "model.shrink": 7, "algorithm.unroll": 3, "algorithm.windows": 2, "algorithm.batch_size": 2}
+        | {"algorithm.hidden": 4, "algorithm.train": "pes", "algorithm.pairs": 2},
+        ("first_window",),
+        lowers=False,
+        pseudo="an estimate from perturbations",
+    ),
+    "nas_evolution": Case(
         "cell_table",
         {**MLP, "tasks.edges": 3, "algorithm.population": 6},
         ("random_child",),
         lowers=False,
         pseudo="nothing is differentiated",
     ),
+    "regularized_evolution": Case(
+        "cell_table", {"tasks.edges": 3}, ("random_child",), lowers=False, pseudo="nothing is differentiated"
+    ),
 }
 NAMES = sorted(CASES)
 COMPILED = ("maml", "maml_pp", "meta_curvature", "leo", "protonet", "matching", "siamese", "metaoptnet", "cnp", "snail")
 """One method of each kind of arithmetic: a compiler takes ten seconds for each."""
-RUN_WHOLE = ("cnp", "l2l", "leo", "maml_pp", "maml_rl", "matching", "pfn", "regularized_evolution")
+RUN_WHOLE = ("cnp", "l2l", "leo", "maml_pp", "maml_rl", "matching", "pfn", "nas_evolution", "learned_mlp")
 """Those that draw, carry, size or sum something in a way of their own."""
 
 
@@ -266,7 +277,7 @@ def test_whole_runs_have_equal_bits(name: str, local_ray: Any, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
-@pytest.mark.parametrize("name", ["maml", "l2l", "meta_weight_net", "regularized_evolution"])
+@pytest.mark.parametrize("name", ["maml", "l2l", "meta_weight_net", "nas_evolution"])
 def test_a_worker_killed_inside_each_map_changes_no_bits(name: str, local_ray: Any, tmp_path: Path) -> None:
     """In the step after the first, before its first map; in the next one before its second map, and so on.
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from raymeta import L2L, Episode, Examples, Learned, Phase, Problem
-from raymeta.algorithms.l2l import quadratic
+from raymeta import L2L, Episode, Examples, Learned, Phase, Problem, TaskKey
+from raymeta.algorithms.learned_optimizer import OPTIMIZER
 from raymeta.models.layers.coordinate_lstm import preprocess
+from raymeta.tasks import Quadratics
 
 DIM = 4
 
@@ -21,10 +22,17 @@ def task(seed: int = 0) -> Episode:
     return Episode(side, side)
 
 
+def value(theta: Tensor) -> Tensor:
+    x, y, _ = task().support
+    assert isinstance(x, Tensor)
+    return (x @ theta - y[:, 0]).square().sum()
+
+
 def made(**options: int) -> tuple[L2L, Problem, Learned]:
     torch.manual_seed(0)
     algorithm = L2L(hidden=3, layers=2, output_scale=1.0, **options)  # type: ignore[arg-type]
-    problem = Problem(algorithm.network(None, None).double(), goal="regression", vectorize="loop")  # type: ignore[arg-type]
+    network = algorithm.network(None, Quadratics(dim=DIM)).double()  # type: ignore[arg-type]
+    problem = Problem(network, goal="regression", vectorize="loop")
     return algorithm, problem, algorithm.init(problem, problem.initial_params(), torch.Generator())
 
 
@@ -39,20 +47,25 @@ def test_inputs_of_the_paper() -> None:
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
+def test_only_the_rule_is_learned() -> None:
+    _, problem, learned = made()
+    assert set(learned.params) == {
+        f"{OPTIMIZER}.{n}" for n, _ in problem.model.get_submodule(OPTIMIZER).named_parameters()
+    }
+
+
 def test_a_window_of_one_step_has_the_gradient_of_differences() -> None:
     """Its only ∇f does not depend on the LSTM."""
     algorithm, problem, learned = made(unroll=1)
     part = algorithm.first_window(problem, learned, task(), noise=start(), phase=Phase())
 
     def loss(params: dict[str, Tensor]) -> Tensor:
-        losses, _ = algorithm._unrolled(
-            problem, learned._replace(params=params), task().support, algorithm._start(start()), 1
-        )
-        return losses[-1]
+        now, rows = learned._replace(params=params), algorithm.start(problem, start())
+        return algorithm.unrolled(problem, now, task().support, rows, 1, noise={}, phase=Phase()).losses[-1]
 
-    for name, value in learned.params.items():
-        direction = torch.randn(value.shape, generator=torch.Generator().manual_seed(3)).double()
-        ends = [loss(learned.params | {name: value + sign * 1e-6 * direction}) for sign in (1, -1)]
+    for name, param in learned.params.items():
+        direction = torch.randn(param.shape, generator=torch.Generator().manual_seed(3)).double()
+        ends = [loss(learned.params | {name: param + sign * 1e-6 * direction}) for sign in (1, -1)]
         assert float((part.sums[name] * direction).sum()) == pytest.approx(float(ends[0] - ends[1]) / 2e-6, rel=1e-5)
 
 
@@ -60,13 +73,15 @@ def test_the_slope_of_the_optimisee_is_an_input_alone() -> None:
     """Two steps by hand, with every ∇f held constant."""
     algorithm, problem, learned = made(unroll=2)
     params = {name: value.clone().requires_grad_() for name, value in learned.params.items()}
+    cells = problem.model.get_submodule(OPTIMIZER).cells
+    own = {name.removeprefix(f"{OPTIMIZER}.cells."): value for name, value in params.items()}
     theta, hidden, loss = start()["theta"], torch.zeros(DIM, 2, 2, 3).double(), torch.zeros(())
     for _ in range(2):
         at = theta.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(quadratic(task().support, at), at)
-        update, hidden = torch.func.functional_call(problem.model, params, (preprocess(slope, 10.0), hidden))
+        (slope,) = torch.autograd.grad(value(at), at)
+        update, hidden = torch.func.functional_call(cells, own, (preprocess(slope, 10.0), hidden))  # type: ignore[arg-type]
         theta = theta + update
-        loss = loss + quadratic(task().support, theta)
+        loss = loss + value(theta)
     gradient = torch.autograd.grad(loss, list(params.values()))
     part = algorithm.first_window(problem, learned, task(), noise=start(), phase=Phase())
     for found, expected in zip(part.sums.values(), gradient, strict=True):
@@ -76,19 +91,21 @@ def test_the_slope_of_the_optimisee_is_an_input_alone() -> None:
 def test_windows_follow_one_another() -> None:
     algorithm, problem, learned = made(unroll=3)
     first = algorithm.first_window(problem, learned, task(), noise=start(), phase=Phase())
-    second = algorithm.window(problem, learned, task(), noise=start(), rows=first.rows, phase=Phase())
-    losses, after = algorithm._unrolled(problem, learned, task().support, algorithm._start(start()), 6)
-    torch.testing.assert_close(second.rows["theta"], after["theta"])
-    torch.testing.assert_close(second.metrics["train/support_loss"], losses[3])
-    torch.testing.assert_close(second.metrics["train/query_loss"], losses[6])
+    second = algorithm.window(problem, learned, task(), noise={}, rows=first.rows, phase=Phase(step=1))
+    rows = algorithm.start(problem, start())
+    whole = algorithm.unrolled(problem, learned, task().support, rows, 6, noise={}, phase=Phase())
+    torch.testing.assert_close(second.rows["theta"], whole.rows["theta"])
+    torch.testing.assert_close(second.metrics["train/support_loss"], whole.losses[3])
+    torch.testing.assert_close(second.metrics["train/query_loss"], whole.losses[6])
     assert not second.rows["theta"].requires_grad
 
 
-def test_coordinates_that_change_places_change_places() -> None:
-    algorithm, problem, learned = made(unroll=4)
-    order = torch.tensor([2, 0, 3, 1])
-    moved = task().support._replace(x=task().support.x[:, order])
-    one = algorithm._unrolled(problem, learned, task().support, algorithm._start(start()), 4)[1]
-    rows = algorithm._start({"theta": start()["theta"][order]})
-    other = algorithm._unrolled(problem, learned, moved, rows, 4)[1]
-    torch.testing.assert_close(other["theta"], one["theta"][order])
+def test_the_start_of_the_paper() -> None:
+    """N(0, 0.01²), another one for each task."""
+    algorithm, problem, _ = made()
+    keys = [TaskKey(0, "train", 0, index) for index in range(200)]
+    batch = Quadratics(dim=DIM).episodes(keys)
+    theta = algorithm.noise(problem, keys, batch, Phase())["theta"]
+    assert theta.shape == (200, DIM)
+    assert float(theta.std()) == pytest.approx(0.01, rel=0.1)
+    assert len(theta.unique(dim=0)) == 200

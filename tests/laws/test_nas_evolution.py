@@ -10,7 +10,7 @@ import torch
 import raymeta
 from raymeta import Learned, Part, Phase, RegularizedEvolution, TaskKey
 from raymeta.adaptation.problem import Problem
-from raymeta.algorithms.regularized_evolution import BEST
+from raymeta.algorithms.nas_evolution import BEST
 from raymeta.tasks.cell_table import CellTable
 
 TABLE = CellTable(edges=5, operations=3)
@@ -83,7 +83,7 @@ def test_it_reaches_the_top_per_cent_of_a_table(tmp_path: Path) -> None:
     options = {"algorithm.population": 40, "algorithm.sample": 10, "tasks.edges": 8, "tasks.operations": 3}
     for table_seed in range(3):
         run = raymeta.meta_train(
-            algorithm="regularized_evolution", tasks="cell_table", output=str(tmp_path), steps=40, meta_batch_size=8,
+            algorithm="nas_evolution", tasks="cell_table", output=str(tmp_path), steps=40, meta_batch_size=8,
             validate_every=0, **options, **{"tasks.table_seed": table_seed},
         )  # fmt: skip
         table = CellTable(edges=8, operations=3, table_seed=table_seed).episode(TaskKey(0, "test", 0, 0)).support.y

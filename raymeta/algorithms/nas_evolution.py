@@ -49,7 +49,7 @@ class RegularizedEvolution(ScoredAlgorithm):
     """architectures that compete to be a parent"""
 
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
-        return nn.ParameterDict({BEST: torch.zeros(require_one("regularized_evolution", tasks.input_shape))})
+        return nn.ParameterDict({BEST: torch.zeros(require_one("nas_evolution", tasks.input_shape))})
 
     def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
         """Uniform numbers [T, sample + 2 + edges]: who competes, which edge changes and how, and a random cell."""

@@ -1,0 +1,138 @@
+"""Learned optimisers against tuned ones: the loss at the end of an unroll on held-out problems, with paired intervals.
+
+    python benchmarks/learned_optimizers.py                  # minutes on one core, for quadratics and small networks
+    python benchmarks/learned_optimizers.py --time-limit 1h  # of each training
+
+SGD, momentum, RMSProp and Adam have the constant rate that ends lowest on validation problems. All are scored on the
+same test problems, from the same starts and with the same batches. Writes results/benchmarks/learned-optimizers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from record import record
+from torch import Tensor
+
+import raymeta
+from raymeta.adaptation.problem import Learned, Phase
+from raymeta.algorithms.learned_optimizer import OPTIMIZER
+from raymeta.api.evaluate import TEST_SEED
+from raymeta.config.build import build
+from raymeta.config.load import load_config
+from raymeta.config.schema import RunConfig
+from raymeta.keys import Split, TaskKey
+from raymeta.models.layers.optimizer_rules import OptimizerRule
+from raymeta.trackers.scores import paired
+from raymeta.tree import Params
+from raymeta.use.optimizer import rule_of
+
+PROBLEMS = {"quadratics": ("quadratics-l2l",), "glyphs": ("glyphs-l2l", "glyphs-learned-mlp")}
+"""Presets of each kind of problem."""
+RATES = [10 ** (power / 3) for power in range(-12, 4)]
+VALIDATION, TEST = 64, 256
+"""Problems that rates are chosen on, and that all are compared on."""
+SMALLER: dict[str, Any] = {"meta_batch_size": 8, "shard_size": 8, "validate_every": 0}
+"""Of the presets' settings what suits minutes on one core."""
+
+
+class Hand(OptimizerRule):
+    """SGD, with momentum, RMSProp or Adam as torch.optim has them, at one rate."""
+
+    def __init__(self, kind: str, rate: float) -> None:
+        super().__init__()
+        self.kind, self.rate = kind, rate
+
+    def start(self, theta: Tensor) -> Params:
+        return {"mean": torch.zeros_like(theta), "square": torch.zeros_like(theta), "count": theta.new_zeros(())}
+
+    def forward(self, slope: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Params]:
+        mean, square, count = state["mean"], state["square"], state["count"] + 1
+        match self.kind:
+            case "sgd":
+                update = slope
+            case "momentum":
+                update = mean = 0.9 * mean + slope
+            case "rmsprop":
+                square = 0.99 * square + 0.01 * slope.square()
+                update = slope / (square.sqrt() + 1e-8)
+            case _:
+                mean, square = 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope.square()
+                update = mean / (1 - 0.9**count) / ((square / (1 - 0.999**count)).sqrt() + 1e-8)
+        return -self.rate * update, {"mean": mean, "square": square, "count": count}
+
+
+def losses(config: RunConfig, split: Split, count: int, rule: OptimizerRule) -> Tensor:
+    """Of `count` problems before and after each step by a rule [count, K + 1]."""
+    problem = build(config, ()).blueprint.problem()
+    problem.model.add_module(OPTIMIZER, rule)
+    problem.set_training(False)
+    keys = [TaskKey(TEST_SEED, split, 0, index) for index in range(count)]
+    episodes = config.tasks.episodes(keys)
+    phase = Phase(training=False, way=problem.way_of(episodes))
+    noise = config.algorithm.noise(problem, keys, episodes, phase)
+    return config.algorithm.scores(problem, Learned({}, {}), episodes, noise=noise, phase=phase)["loss"].double()
+
+
+class Tuned(NamedTuple):
+    """A hand-made rule with the rate that ended lowest on validation problems."""
+
+    rate: float
+    losses: Tensor
+
+
+def tuned(config: RunConfig, kind: str) -> Tuned:
+    ends = [losses(config, "val", VALIDATION, Hand(kind, rate))[:, -1].mean() for rate in RATES]
+    rate = RATES[int(torch.stack(ends).nan_to_num(nan=torch.inf).argmin())]
+    return Tuned(rate, losses(config, "test", TEST, Hand(kind, rate)))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=list(PROBLEMS))
+    parser.add_argument("--time-limit", default="4m", help="of each training")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    content = {name: compared(name, args.time_limit) for name in PROBLEMS if args.only in (None, name)}
+    print(f"wrote {record('learned-optimizers', {'unit': 'loss at the end of an unroll', 'problems': content})}")
+    return 0
+
+
+def compared(name: str, limit: str) -> dict[str, Any]:
+    """Every optimiser on the test problems of a kind, and how far it ends from the best tuned one, pair by pair."""
+    config = load_config(preset=PROBLEMS[name][0]).config
+    hands = {kind: tuned(config, kind) for kind in ("sgd", "momentum", "rmsprop", "adam")}
+    curves = {kind: found.losses for kind, found in hands.items()}
+    best = min(curves, key=lambda kind: float(curves[kind][:, -1].mean()))
+    rows: dict[str, Any] = {kind: {"rate": found.rate} for kind, found in hands.items()}
+    for preset in PROBLEMS[name]:
+        rows[preset], curves[preset] = trained(preset, limit)
+    for kind, curve in curves.items():
+        mean, half = paired(curves[best][:, -1].numpy(), curve[:, -1].numpy())
+        rows[kind] |= {"loss": float(curve[:, -1].mean()), "beyond_best": mean, "ci95": half}
+        print(f"{name} {kind}: {rows[kind]}", flush=True)
+    return {"problems": TEST, "steps": curves[best].shape[1] - 1, "best": best, "optimizers": rows}
+
+
+def trained(preset: str, limit: str) -> tuple[dict[str, Any], Tensor]:
+    """A preset that was trained for so long."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the time that is up
+        own: dict[str, Any] = {"time_limit": limit, "output": folder, "device": "cpu", "test_episodes": 16}
+        own |= SMALLER
+        run = raymeta.meta_train(preset=preset, workers=0, **own)
+        seconds, summary, rule = time.perf_counter() - start, run.summary or {}, rule_of(run)
+    found = losses(load_config(preset=preset).config, "test", TEST, rule)
+    return {"outer_steps": summary["steps"], "seconds": seconds}, found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
