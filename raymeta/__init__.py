@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.meta_weight_net import MetaWeightNet as MetaWeightNet
     from raymeta.algorithms.metaoptnet import MetaOptNet as MetaOptNet
     from raymeta.algorithms.nas_evolution import RegularizedEvolution as RegularizedEvolution
+    from raymeta.algorithms.nas_reinforce import Reinforce as Reinforce
     from raymeta.algorithms.neural_process import NP as NP
     from raymeta.algorithms.pfn import PFN as PFN
     from raymeta.algorithms.protonet import ProtoNet as ProtoNet
@@ -119,6 +120,7 @@ _HOMES = {
     "ProtoNet": "algorithms.protonet",
     "RaymetaError": "errors",
     "RegularizedEvolution": "algorithms.nas_evolution",
+    "Reinforce": "algorithms.nas_reinforce",
     "RelationNet": "algorithms.relation",
     "Reptile": "algorithms.reptile",
     "RunView": "api.load",

@@ -188,13 +188,13 @@ class Problem:
         """Inputs of the head [n, d]: the model without its last linear layer."""
         return self._apply(self._body, learned, x, phase, support_x)
 
-    def beside(self, name: str, learned: Learned, *inputs: Tensor) -> Any:
+    def beside(self, name: str, learned: Learned, *inputs: Any, **options: Any) -> Any:
         """Outputs of the network `name` that stands `Beside` the model; of the model itself where that is empty."""
         prefix = f"{name}." if name else ""
         values = {
             n.removeprefix(prefix): v for n, v in (learned.params | learned.state).items() if n.startswith(prefix)
         }
-        return functional_call(self.model.get_submodule(name), values, inputs)
+        return functional_call(self.model.get_submodule(name), values, inputs, options)
 
     @property
     def head_prefix(self) -> str:

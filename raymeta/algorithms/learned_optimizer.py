@@ -183,7 +183,7 @@ class LearnedOptimizer(ScoredAlgorithm):
             return problem.loss(problem.predict(Learned(named, {}), batch.x, phase), batch.y)
 
         def rule(slope: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Params]:
-            update, after = problem.beside(OPTIMIZER, learned, slope, state)  # type: ignore[arg-type]
+            update, after = problem.beside(OPTIMIZER, learned, slope, state)
             return update, after
 
         return unroll(objective, rule, rows, num_steps)

@@ -3,53 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 import torch
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
+from raymeta.adaptation.ageing import fittest, youngest
 from raymeta.adaptation.problem import Learned, Part, Phase, Problem
-from raymeta.algorithms.base import Compute, Outer, ScoredAlgorithm
+from raymeta.algorithms.base import Compute, Outer
+from raymeta.algorithms.search import RECORD, ArchitectureSearch, evaluated, num_operations, remember_best
 from raymeta.keys import TaskKey
-from raymeta.models.base import ModelSpec
-from raymeta.models.shapes import require_one
 from raymeta.options import STRICT
-from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Noise
 from raymeta.tasks.inputs import only
-from raymeta.trackers.scores import ScoreName
-
-BEST = "best"
-"""Name of what is learned: the best architecture so far [edges]."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RegularizedEvolution(ScoredAlgorithm):
+class RegularizedEvolution(ArchitectureSearch):
     """Real, Aggarwal, Huang, Le. Regularized Evolution for Image Classifier Architecture Search. AAAI 2019.
 
     A task is one evaluation. The first `population` architectures are random; afterwards each task samples `sample` of
     the population, changes one operation of the best of them, and looks its accuracy up. The driver appends the
     children in the order of their tasks and removes the oldest. Nothing is differentiated: workers draw and evaluate,
-    the population lies in memory.
+    the population lies in memory. With a `population` above the number of evaluations it is random search.
 
     Difference from the paper: the `meta_batch_size` children of a step see the population before it, as asynchronous
     evaluations do.
     """
 
-    goals: ClassVar[tuple[Goal, ...]] = ("regression",)
-    uses_queries: ClassVar[bool] = False
-    score: ClassVar[ScoreName | None] = "regret"
-
     population: PositiveInt = 50
     """architectures that are alive"""
     sample: PositiveInt = 12
     """architectures that compete to be a parent"""
-
-    def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
-        return nn.ParameterDict({BEST: torch.zeros(require_one("nas_evolution", tasks.input_shape))})
 
     def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
         """Uniform numbers [T, sample + 2 + edges]: who competes, which edge changes and how, and a random cell."""
@@ -62,62 +49,28 @@ class RegularizedEvolution(ScoredAlgorithm):
         alive = outer.memory
         is_young = not alive or len(alive["cell"]) < self.population
         born = compute("random_child" if is_young else "child", given=alive).tasks()
-        first = born["accuracy"].argmax()
-        if not alive or born["accuracy"][first] > alive["record"][0]:
-            outer.assign({BEST: born["cell"][first]})
-            alive = alive | {"record": born["accuracy"][first : first + 1].clone()}
-        outer.memory = {"record": alive["record"]} | {name: self._aged(alive.get(name), born[name]) for name in born}
+        remember_best(outer, born)
+        everyone = {name: torch.cat([alive[name], born[name]]) if alive else born[name] for name in born}
+        living = {name: youngest(values, self.population).clone() for name, values in everyone.items()}
+        outer.memory = {RECORD: outer.memory[RECORD]} | living
         return {}
 
     def random_child(self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase) -> Part:
         """A random cell with its accuracy."""
-        return _evaluated(episode, _floor(noise["draws"][self.sample + 2 :], _num_operations(episode)))
+        return evaluated(episode, _floor(noise["draws"][self.sample + 2 :], num_operations(episode)))
 
     def child(self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase) -> Part:
         """The best of a sample of the population with one operation changed, and its accuracy."""
         alive, draws = learned.given, noise["draws"]
         places = _floor(draws[: self.sample], len(alive["cell"])).long()
-        parent = alive["cell"][places[alive["accuracy"][places].argmax()]]
+        parent = alive["cell"][fittest(alive["accuracy"], places)]
         edge, turn = _floor(draws[self.sample], len(parent)), draws[self.sample + 1]
-        others = _num_operations(episode) - 1
+        others = num_operations(episode) - 1
         changed = (parent + 1 + _floor(turn, others)) % (others + 1)
         is_changed = torch.arange(len(parent), device=parent.device) == edge
-        return _evaluated(episode, torch.where(is_changed, changed, parent))
-
-    def scores(
-        self, problem: Problem, learned: Learned, episodes: Episode, *, noise: Noise, phase: Phase
-    ) -> dict[str, Tensor]:
-        """How far the best cell found is below the best of the table [T, 1]."""
-
-        def one(episode: Episode, noise: Noise) -> dict[str, Tensor]:
-            found = _accuracy(episode, learned.params[BEST])
-            return {"regret": (episode.support.y.max() - found)[None], "accuracy": found[None]}
-
-        result: dict[str, Tensor] = problem.map_over_tasks(one, episodes, noise)
-        return result
-
-    def _aged(self, alive: Tensor | None, born: Tensor) -> Tensor:
-        """With the children and without the oldest."""
-        everyone = born if alive is None else torch.cat([alive, born])
-        return everyone[-self.population :].clone()
+        return evaluated(episode, torch.where(is_changed, changed, parent))
 
 
 def _floor(draws: Tensor, count: int | Tensor) -> Tensor:
     """Whole numbers below `count` of uniform ones, as floats."""
     return torch.floor(draws * count)
-
-
-def _num_operations(episode: Episode) -> Tensor:
-    return only(episode.support.x).max() + 1
-
-
-def _accuracy(episode: Episode, cell: Tensor) -> Tensor:
-    """Of a cell, looked up in the table."""
-    table, accuracies = only(episode.support.x), episode.support.y[:, 0]
-    return torch.where((table == cell).all(1), accuracies, 0.0).sum()
-
-
-def _evaluated(episode: Episode, cell: Tensor) -> Part:
-    cell = cell.to(only(episode.support.x).dtype)
-    accuracy = _accuracy(episode, cell)
-    return Part({}, {"train/query_accuracy": accuracy}, {"cell": cell, "accuracy": accuracy})

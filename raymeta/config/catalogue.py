@@ -341,6 +341,16 @@ CATALOGUE: Mapping[str, Entry] = {
         ("search",),
         "medium",
     ),
+    "nas_reinforce": Entry(
+        "Zoph and Le, ICLR 2017",
+        "a network that chooses architectures",
+        "an evaluation for each sample",
+        "one graph of the controller",
+        "outer.lr, baseline_decay, entropy_weight",
+        "many evaluations are affordable, and what is good should be learned, not one architecture alone",
+        ("search",),
+        "medium",
+    ),
 }
 ALIASES: Mapping[str, str] = {"metail": "hsml", "regularized_evolution": "nas_evolution"}
 """Second names of methods."""

@@ -53,6 +53,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "l2l": "raymeta.algorithms.l2l:L2L",
         "learned_mlp": "raymeta.algorithms.learned_mlp:LearnedMLP",
         "nas_evolution": "raymeta.algorithms.nas_evolution:RegularizedEvolution",
+        "nas_reinforce": "raymeta.algorithms.nas_reinforce:Reinforce",
         "regularized_evolution": "raymeta.algorithms.nas_evolution:RegularizedEvolution",
     },
     "tasks": {
@@ -60,6 +61,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "quadratics": "raymeta.tasks.quadratics:Quadratics",
         "navigation": "raymeta.tasks.navigation:Navigation",
         "cell_table": "raymeta.tasks.cell_table:CellTable",
+        "perceptrons": "raymeta.tasks.perceptrons:Perceptrons",
         "mixture": "raymeta.tasks.mixture:Mixture",
         "gaussian_process": "raymeta.tasks.gaussian_process:GaussianProcess",
         "glyphs": "raymeta.tasks.images.glyphs:Glyphs",

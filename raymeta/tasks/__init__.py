@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from raymeta.tasks.images.omniglot.task_set import Omniglot as Omniglot
     from raymeta.tasks.mixture import Mixture as Mixture
     from raymeta.tasks.navigation import Navigation as Navigation
+    from raymeta.tasks.perceptrons import Perceptrons as Perceptrons
     from raymeta.tasks.quadratics import Quadratics as Quadratics
     from raymeta.tasks.sinusoid import Sinusoid as Sinusoid
     from raymeta.tasks.tables.task_set import Tables as Tables
@@ -48,6 +49,7 @@ _HOMES = {
     "Mixture": "mixture",
     "Navigation": "navigation",
     "Omniglot": "images.omniglot.task_set",
+    "Perceptrons": "perceptrons",
     "Quadratics": "quadratics",
     "Sinusoid": "sinusoid",
     "TabularPrior": "tabular_prior",

@@ -561,6 +561,9 @@ PINNED: dict[str, dict[str, Any]] = {
         "tasks.name": "glyphs", "model.hidden": [20], "model.activation": "sigmoid", "algorithm.name": "l2l",
         "algorithm.unroll": 20, "algorithm.windows": 5, "algorithm.init_std": 0.01, "outer.lr": 0.001,
     },
+    # Real et al. 2019 and Zoph and Le 2017, for a table
+    "perceptrons-nas-evolution": {"algorithm.name": "nas_evolution", "tasks.name": "perceptrons", "validate_every": 0},
+    "perceptrons-nas-reinforce": {"algorithm.name": "nas_reinforce", "algorithm.hidden": 35, "algorithm.layers": 2},
     "glyphs-learned-mlp": {"algorithm.name": "learned_mlp", "algorithm.train": "pes", "algorithm.hidden": 32},
     # no paper: must run without data
     "glyphs-5w1s-maml": {"tasks.name": "glyphs", "tasks.way": 5, "tasks.shot": 1, "algorithm.name": "maml"},

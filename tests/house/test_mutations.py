@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from by_path import program
 
 ROOT = Path(__file__).parents[2]
 PARTS = 4
 
 
-@cache
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mutations", ROOT / "tools" / "mutations.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("tools/mutations.py")
 
 
 def test_there_are_many_mistakes_of_different_names() -> None:

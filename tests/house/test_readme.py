@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from by_path import program
 from commands import parse
 
 from raymeta import evaluate, train
@@ -62,12 +62,7 @@ def test_results_and_examples_are_those_of_the_files() -> None:
 
 
 def _keeper() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("update_documents", HOME / "tools" / "update_documents.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("tools/update_documents.py")
 
 
 def test_all_results_are_of_600_tasks() -> None:

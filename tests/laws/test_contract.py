@@ -119,6 +119,13 @@ CASES: dict[str, Case] = {
         lowers=False,
         pseudo="nothing is differentiated",
     ),
+    "nas_reinforce": Case(
+        "cell_table",
+        {**MLP, "tasks.edges": 3, "algorithm.hidden": 4},
+        ("sampled",),
+        lowers=False,
+        pseudo="a sampled architecture is a constant",
+    ),
     "regularized_evolution": Case(
         "cell_table", {"tasks.edges": 3}, ("random_child",), lowers=False, pseudo="nothing is differentiated"
     ),
@@ -126,7 +133,18 @@ CASES: dict[str, Case] = {
 NAMES = sorted(CASES)
 COMPILED = ("maml", "maml_pp", "meta_curvature", "leo", "protonet", "matching", "siamese", "metaoptnet", "cnp", "snail")
 """One method of each kind of arithmetic: a compiler takes ten seconds for each."""
-RUN_WHOLE = ("cnp", "l2l", "leo", "maml_pp", "maml_rl", "matching", "pfn", "nas_evolution", "learned_mlp")
+RUN_WHOLE = (
+    "cnp",
+    "l2l",
+    "leo",
+    "maml_pp",
+    "maml_rl",
+    "matching",
+    "pfn",
+    "nas_evolution",
+    "nas_reinforce",
+    "learned_mlp",
+)
 """Those that draw, carry, size or sum something in a way of their own."""
 
 

@@ -1,7 +1,8 @@
 """Regularised evolution: Real, Aggarwal, Huang, Le. Regularized Evolution for Image Classifier Architecture Search.
 
 AAAI 2019. The population are the youngest P individuals. A child mutates the best of S random ones among them; it is
-born, and the oldest dies, whatever its fitness.
+born, and the oldest dies, whatever its fitness. Who is alive and who is a parent is decided by the functions that the
+method `nas_evolution` uses, too.
 
 Differences from the paper: (1) age is the order of submission, not of completion, and a child's parents are at least
 `lag` births older, so what is tried does not depend on which trial ends first; (2) mutation changes one dimension of
@@ -13,6 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from raymeta.adaptation.ageing import fittest, youngest
 from raymeta.sweeps.file.space import Point, Space, Tried, generator
 
 
@@ -29,8 +33,8 @@ class Evolution:
 
     def alive(self, born: int) -> range:
         """Individuals from which the parent of number `born` comes; with a lag of 1 the youngest P."""
-        last = born - (self.lag - 1)
-        return range(max(0, last - self.population), max(last, 0))
+        alive: range = youngest(range(max(0, born - (self.lag - 1))), self.population)
+        return alive
 
     def propose(self, history: Sequence[Tried]) -> Point | None:
         born = len(history)
@@ -38,9 +42,9 @@ class Evolution:
         alive = self.alive(born)
         if len(alive) < self.population:
             return self.space.draw(rng)
-        scores = {i: history[i].score for i in alive}
-        if any(score is None for score in scores.values()):
+        scores = [history[i].score for i in range(alive.stop)]
+        if any(scores[i] is None for i in alive):
             return None
-        drawn = rng.choice(list(alive), size=self.tournament, replace=False)
-        parent = max(drawn, key=lambda i: (scores[int(i)], i))
+        drawn = np.sort(rng.choice(list(alive), size=self.tournament, replace=False))[::-1]  # of equals the youngest
+        parent = fittest(np.array(scores, float), drawn)
         return self.space.mutate(history[int(parent)].point, rng)
