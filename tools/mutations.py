@@ -74,10 +74,156 @@ LIKELIHOODS = "tests/laws/test_likelihoods.py::test_"
 TABLES = "tests/tasks/test_tabular_prior.py::test_"
 PROCESS = "tests/tasks/test_gaussian_process.py::test_"
 
+UNROLL = "tests/laws/test_learned_optimizers.py::test_"
+L2L = "tests/laws/test_l2l.py::test_"
+OPTIMIZER = "tests/use/test_optimizer.py::test_"
+EVOLUTION = "tests/laws/test_nas_evolution.py::test_"
+REINFORCE = "tests/laws/test_nas_reinforce.py::test_"
+PERCEPTRONS = "tests/tasks/test_perceptrons.py::test_"
+
 Change = tuple[str, str, str, str]
 """Name, old text, new text, test."""
 
 CHANGES: dict[str, Sequence[Change]] = {
+    "adaptation/unroll.py": [
+        (
+            "slope differentiated",
+            "{THETA: theta.detach()}",
+            "{THETA: theta}",
+            f"{L2L}the_slope_of_the_optimisee_is_an_input_alone",
+        ),
+        (
+            "slope on the next batch",
+            "_slope(objective, theta, t)",
+            "_slope(objective, theta, t + 1)",
+            f"{UNROLL}a_plain_rate_is_sgd_on_a_network_with_its_batches_bit_for_bit",
+        ),
+        (
+            "one side of a pair twice",
+            "torch.cat([draws, -draws])",
+            "torch.cat([draws, draws])",
+            f"{UNROLL}orthogonal_antithetic_directions_give_the_gradient_of_a_quadratic",
+        ),
+        (
+            "pairs not divided by two",
+            "(2 * sigma * len(draws))",
+            "(sigma * len(draws))",
+            f"{UNROLL}the_estimate_is_that_of_its_formula",
+        ),
+    ],
+    "algorithms/learned_optimizer.py": [
+        (
+            "persistent strategies forget",
+            "drift = rows[DRIFT] + draws",
+            "drift = draws",
+            f"{UNROLL}persistent_windows_add_up_to_the_whole_unroll",
+        ),
+        (
+            "all windows perturbed alike",
+            "(window + 1) * _WINDOW",
+            "_WINDOW",
+            f"{UNROLL}every_window_and_every_task_has_perturbations_of_its_own",
+        ),
+        (
+            "every window begins with the first batch",
+            "batches[first:]",
+            "batches[: num_steps + 1]",
+            f"{UNROLL}batches_go_on_from_window_to_window_and_evaluation_begins_with_the_same",
+        ),
+        (
+            "gains begin at 0",
+            "(p.detach() == 1).all()",
+            "(p.detach() == 2).all()",
+            f"{UNROLL}networks_start_around_zero_and_gains_around_one",
+        ),
+    ],
+    "models/layers/optimizer_rules.py": [
+        (
+            "means without correction",
+            "means / (1 - decays**count)",
+            "means",
+            f"{UNROLL}the_perceptron_is_told_what_it_says",
+        ),
+        (
+            "squares of the means",
+            "(1 - SQUARE_DECAY) * slope.square()",
+            "(1 - SQUARE_DECAY) * slope.mean().square()",
+            f"{UNROLL}coordinates_that_change_places_change_places",
+        ),
+    ],
+    "use/optimizer.py": [
+        (
+            "state forgotten",
+            "self.state[parameter].update(after)",
+            "pass",
+            f"{OPTIMIZER}a_quadratic_of_ones_own_is_minimised_as_in_the_run",
+        ),
+        (
+            "update turned round",
+            "parameter.add_(",
+            "parameter.sub_(",
+            f"{OPTIMIZER}a_network_of_ones_own_is_trained_as_in_the_run_and_goes_on_from_its_state",
+        ),
+    ],
+    "adaptation/ageing.py": [
+        (
+            "the oldest live",
+            "born[-population:]",
+            "born[:population]",
+            f"{EVOLUTION}the_oldest_go_whatever_they_are_worth",
+        ),
+        ("the worst has the child", ".argmax()", ".argmin()", f"{EVOLUTION}the_best_of_the_sample_changes_on_one_edge"),
+    ],
+    "algorithms/nas_evolution.py": [
+        (
+            "children may be their parents",
+            "others = num_operations(episode) - 1",
+            "others = num_operations(episode)",
+            f"{EVOLUTION}every_other_operation_can_come",
+        ),
+    ],
+    "algorithms/nas_reinforce.py": [
+        (
+            "baseline forgotten",
+            " - learned.given[BASELINE][0]",
+            "",
+            f"{REINFORCE}the_baseline_lowers_what_an_architecture_is_worth",
+        ),
+        (
+            "entropy turned round",
+            "accuracy - self.entropy_weight",
+            "accuracy + self.entropy_weight",
+            f"{REINFORCE}the_gradient_over_all_architectures_is_that_of_the_expectation",
+        ),
+        (
+            "baseline of this step",
+            "moved = mean if",
+            "moved = mean if True or",
+            f"{REINFORCE}the_baseline_is_the_moving_mean_of_what_came_before",
+        ),
+    ],
+    "models/layers/controller.py": [
+        (
+            "choices turned round",
+            "given >= logits",
+            "given < logits",
+            f"{REINFORCE}probabilities_add_up_and_samples_have_them",
+        ),
+        (
+            "choices not seen",
+            "seen = (torch.arange",
+            "_ = (torch.arange",
+            f"{REINFORCE}what_is_chosen_changes_what_comes_after",
+        ),
+    ],
+    "tasks/perceptrons.py": [
+        (
+            "operations in another order",
+            'cells = all_cells(6, len(content["widths"]))',
+            'cells = all_cells(6, len(content["widths"]))[:, ::-1].copy()',
+            f"{PERCEPTRONS}the_file_lists_networks_as_the_table_does",
+        ),
+    ],
     "algorithms/reptile.py": [
         (
             "driver moments doubled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -154,6 +155,21 @@ def test_the_perceptron_does_not_see_the_scale_of_slopes_but_in_their_size() -> 
     updates = [rule(scale * slope, rule.start(slope))[0] for scale in (1.0, 1e-3)]
     torch.testing.assert_close(*updates, rtol=1e-4, atol=0)
     assert not torch.allclose(rule(slope, rule.start(slope))[0], rule(slope, rule(slope, rule.start(slope))[1])[0])
+
+
+def test_the_perceptron_is_told_what_it_says() -> None:
+    """With one layer that passes everything on, its inputs after two steps, by hand."""
+    rule, seen = PerceptronRule(4, 1, output_scale=1.0).double(), []
+    rule.layers.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    slopes = torch.tensor([[0.3, -2.0], [0.1, 1.0]]).double()
+    state = rule.start(slopes[0])
+    for slope in slopes:
+        _, state = rule(slope, state)
+    size = ((0.99 * 0.01 * slopes[0] ** 2 + 0.01 * slopes[1] ** 2) / (1 - 0.99**2)).sqrt()
+    means = [(d * (1 - d) * slopes[0] + (1 - d) * slopes[1]) / (1 - d**2) / size for d in (0.5, 0.9, 0.99)]
+    times = [torch.full((2,), math.tanh(2 / t - 1)).double() for t in (3, 10, 30, 100, 300, 1000)]
+    expected = torch.stack([slopes[1] / size, *means, size.log() / 10, *times], 1)
+    torch.testing.assert_close(seen[1], expected, rtol=1e-6, atol=1e-7)
 
 
 def exact(made: Made, num_steps: int, noise: Params) -> Tensor:

@@ -64,6 +64,22 @@ def test_the_gradient_over_all_architectures_is_that_of_the_expectation(entropy_
         torch.testing.assert_close(mean[name], value, rtol=1e-10, atol=1e-12)
 
 
+def test_the_baseline_lowers_what_an_architecture_is_worth() -> None:
+    """An accuracy that equals it teaches nothing."""
+    made = Made()
+    part = made.algorithm.score_function(made.problem, made.learned, CELLS[4], torch.tensor(0.3).double())
+    assert all(not value.any() for value in part.values())
+
+
+def test_what_is_chosen_changes_what_comes_after() -> None:
+    """And not what came before."""
+    made = Made(CellTable(edges=4, operations=3))
+    cells = torch.tensor([[0.0, 1, 2, 0], [0, 2, 2, 0]]).double()
+    one, other = (made.problem.beside(CONTROLLER, made.learned, cell) for cell in cells)
+    assert torch.equal(one[:2], other[:2])
+    assert not torch.isclose(one[2:], other[2:]).any()
+
+
 def test_on_one_edge_it_is_a_bandit() -> None:
     """The expected update of logit k is p_k (R_k − Σ p_j R_j)."""
     made = Made(CellTable(edges=1, operations=3))
