@@ -88,8 +88,8 @@ CHANGES: dict[str, Sequence[Change]] = {
     "adaptation/unroll.py": [
         (
             "slope differentiated",
-            "{THETA: theta.detach()}",
-            "{THETA: theta}",
+            "with torch.no_grad():",
+            "with torch.enable_grad():",
             f"{L2L}the_slope_of_the_optimisee_is_an_input_alone",
         ),
         (
@@ -148,7 +148,7 @@ CHANGES: dict[str, Sequence[Change]] = {
             "squares of the means",
             "(1 - SQUARE_DECAY) * slope.square()",
             "(1 - SQUARE_DECAY) * slope.mean().square()",
-            f"{UNROLL}coordinates_that_change_places_change_places",
+            f"{UNROLL}the_perceptron_is_told_what_it_says",
         ),
     ],
     "use/optimizer.py": [

@@ -42,8 +42,9 @@ def unroll(objective: Objective, rule: Rule, rows: Mapping[str, Tensor], num_ste
 
 
 def _slope(objective: Objective, theta: Tensor, t: int) -> Tensor:
-    slope, _ = gradient_and_value(lambda at: objective(at[THETA], t), {THETA: theta.detach()})
-    return slope[THETA].detach()
+    with torch.no_grad():  # so no derivative around it passes
+        slope, _ = gradient_and_value(lambda at: objective(at[THETA], t), {THETA: theta})
+    return slope[THETA]
 
 
 class Perturbed(NamedTuple):
