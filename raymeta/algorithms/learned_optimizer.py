@@ -20,12 +20,12 @@ from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
 from raymeta.models.base import ModelSpec
+from raymeta.models.layers.alone import Point
 from raymeta.models.layers.beside import BODY, Beside
 from raymeta.models.layers.optimizer_rules import OptimizerRule
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise, rows_of
-from raymeta.tasks.objective import Objective
 from raymeta.trackers.axes import AxisName
 from raymeta.trackers.names import OUTER_GRAD_NORM
 from raymeta.trackers.scores import ScoreName
@@ -79,7 +79,8 @@ class LearnedOptimizer(ScoredAlgorithm):
         """The network that is learned."""
 
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
-        optimisee = tasks.objective() or super().network(spec, tasks)
+        objective = tasks.objective()
+        optimisee = super().network(spec, tasks) if objective is None else Point(objective)
         return Beside(optimisee.requires_grad_(False), **{OPTIMIZER: self.rule()})
 
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
@@ -176,7 +177,7 @@ class LearnedOptimizer(ScoredAlgorithm):
 
         def objective(theta: Tensor, t: int) -> Tensor:
             batch = rows_of(support, noise["batch"][t]) if "batch" in noise else support
-            if isinstance(body, Objective):
+            if isinstance(body, Point):
                 value: Tensor = functional_call(body, layout.unflatten(theta), (batch.x, batch.y))
                 return value
             named = {BODY + name: value for name, value in layout.unflatten(theta).items()}

@@ -12,6 +12,7 @@ from raymeta.adaptation.problem import Learned, Part, Phase, Problem
 from raymeta.algorithms.base import Outer, ScoredAlgorithm
 from raymeta.keys import TaskKey
 from raymeta.models.base import ModelSpec
+from raymeta.models.layers.alone import Found
 from raymeta.models.shapes import require_one
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Noise
@@ -37,7 +38,7 @@ class ArchitectureSearch(ScoredAlgorithm):
     score: ClassVar[ScoreName | None] = "regret"
 
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
-        return Searched(require_one("a search over architectures", tasks.input_shape)[0], self.networks(tasks))
+        return Found(require_one("a search over architectures", tasks.input_shape)[0], self.networks(tasks))
 
     def networks(self, tasks: TaskSet) -> Mapping[str, nn.Module]:
         """Networks of a method's own, by name."""
@@ -54,16 +55,6 @@ class ArchitectureSearch(ScoredAlgorithm):
 
         result: dict[str, Tensor] = problem.map_over_tasks(one, episodes, noise)
         return result
-
-
-class Searched(nn.Module):
-    """The best architecture so far beside a method's networks."""
-
-    def __init__(self, edges: int, networks: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.best = nn.Parameter(torch.zeros(edges))
-        for name, network in networks.items():
-            self.add_module(name, network)
 
 
 def remember_best(outer: Outer, born: Params) -> None:

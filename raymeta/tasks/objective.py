@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-
-
-class Objective(nn.Module, ABC):
-    """A function of its parameters that an episode decides."""
-
-    @abstractmethod
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Its value for the support x [n, *feature] and y [n, d] of an episode."""
+from torch import Tensor
 
 
-class SquaredDistance(Objective):
-    """‖xθ − y‖² with θ [dim]."""
+class Objective(NamedTuple):
+    """A function of θ [size] that the support x [n, *feature] and y [n, d] of an episode decide."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.theta = nn.Parameter(torch.zeros(dim))
+    size: int
+    value: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """of θ, x and y"""
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return (x @ self.theta - y[:, 0]).square().sum()
+
+def squared_distance(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """‖xθ − y‖²."""
+    return (x @ theta - y[:, 0]).square().sum()

@@ -13,7 +13,7 @@ from raymeta.keys import Split, TaskKey, uniforms
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Size, one_task
-from raymeta.tasks.objective import SquaredDistance
+from raymeta.tasks.objective import Objective, squared_distance
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -42,8 +42,8 @@ class Quadratics(TaskSet):
     def size(self, split: Split) -> Size:
         return Size(1, self.rows, 1)
 
-    def objective(self) -> SquaredDistance:
-        return SquaredDistance(self.dim)
+    def objective(self) -> Objective:
+        return Objective(self.dim, squared_distance)
 
     def episode(self, key: TaskKey) -> Episode:
         support, query = self.episodes([key])
