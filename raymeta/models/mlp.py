@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
 from raymeta.models.layers.norm import make_norm, name_norms
 from raymeta.models.shapes import require_images, require_one
@@ -40,8 +41,10 @@ class MLP(ModelSpec):
     def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if self.shrink > 1:
-            channels, *sides = require_images("mlp with shrink", input_shape, self.shrink)
+            channels, *sides = require_images("mlp with shrink", input_shape)
             input_shape = (channels, *(side // self.shrink for side in sides))
+            if not all(input_shape):
+                raise ConfigError(f"model.shrink {self.shrink} is more than images of {sides} pixels have: lower it")
             layers["shrink"] = nn.AvgPool2d(self.shrink)
         layers["flatten"] = nn.Flatten()
         width = math.prod(require_one("mlp", input_shape))

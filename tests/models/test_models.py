@@ -73,6 +73,19 @@ def test_pooling_as_a_compiler_sees_it_equals_torchs(shape: tuple[int, ...]) -> 
     assert torch.equal(gradient(compiled), gradient(lambda x: nn.functional.max_pool2d(x, 2)))
 
 
+def test_a_perceptron_sees_means_of_squares_of_pixels() -> None:
+    spec, x = MLP(hidden=(5,), activation="sigmoid", shrink=2), torch.rand(3, 2, 5, 4)
+    model = spec.build((2, 5, 4), 3)
+    means = torch.stack([x[:, :, i : i + 4 : 2, j::2] for i in (0, 1) for j in (0, 1)]).mean(0)
+    first, head = (layer for layer in model.modules() if isinstance(layer, torch.nn.Linear))
+    assert first.in_features == 2 * 2 * 2
+    torch.testing.assert_close(model(x), head(first(means.flatten(1)).sigmoid()))
+    with pytest.raises(ConfigError, match="mlp with shrink needs images"):
+        spec.build((8,), 3)
+    with pytest.raises(ConfigError, match="shrink 2 is more than images"):
+        spec.build((1, 1, 8), 3)
+
+
 def test_truncated_normal_init() -> None:
     model = MLP(init="truncated_normal").build((1,), 1)
     weights = torch.cat([p.reshape(-1) for n, p in model.named_parameters() if n.endswith("weight")])
