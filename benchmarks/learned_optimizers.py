@@ -34,8 +34,11 @@ from raymeta.trackers.scores import paired
 from raymeta.tree import Params
 from raymeta.use.optimizer import rule_of
 
-PROBLEMS = {"quadratics": ("quadratics-l2l",), "glyphs": ("glyphs-l2l", "glyphs-learned-mlp")}
-"""Presets of each kind of problem."""
+PROBLEMS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "quadratics": {"l2l": ("quadratics-l2l", {}), "learned_mlp": ("quadratics-l2l", {"algorithm": "learned_mlp"})},
+    "glyphs": {"l2l": ("glyphs-l2l", {}), "learned_mlp": ("glyphs-learned-mlp", {})},
+}
+"""Of each kind of problems the learned optimisers: a preset, and what is another in it."""
 RATES = [10 ** (power / 3) for power in range(-9, 4)]
 VALIDATION, TEST = 32, 128
 """Problems that rates are chosen on, and that all are compared on."""
@@ -120,13 +123,15 @@ def table(name: str, found: Mapping[str, Any]) -> str:
 
 def compared(name: str, steps: int) -> dict[str, Any]:
     """Every optimiser on the test problems of a kind, and how far it ends from the best tuned one, pair by pair."""
-    config = load_config(preset=PROBLEMS[name][0]).config
+    config = load_config(preset=PROBLEMS[name]["l2l"][0]).config
     hands = {kind: tuned(config, kind) for kind in ("sgd", "momentum", "rmsprop", "adam")}
     curves = {kind: found.losses for kind, found in hands.items()}
     best = min(curves, key=lambda kind: float(curves[kind][:, -1].mean()))
     rows: dict[str, Any] = {kind: {"rate": found.rate} for kind, found in hands.items()}
-    for preset in PROBLEMS[name]:
-        rows[preset], curves[preset] = trained(preset, steps)
+    for kind, (preset, options) in PROBLEMS[name].items():
+        rule, seconds = trained(preset, options | SMALLER | {"steps": steps})
+        rows[kind] = {"outer_steps": steps, "seconds": seconds}
+        curves[kind] = losses(config, "test", TEST, rule)
     for kind, curve in curves.items():
         mean, half = paired(curves[best][:, -1].numpy(), curve[:, -1].numpy())
         rows[kind] |= {"loss": float(curve[:, -1].mean()), "beyond_best": mean, "ci95": half}
@@ -134,16 +139,13 @@ def compared(name: str, steps: int) -> dict[str, Any]:
     return {"problems": TEST, "steps": curves[best].shape[1] - 1, "best": best, "optimizers": rows}
 
 
-def trained(preset: str, steps: int) -> tuple[dict[str, Any], Tensor]:
-    """A preset that was trained for so long."""
+def trained(preset: str, options: Mapping[str, Any]) -> tuple[OptimizerRule, float]:
+    """The rule that a preset learns with these options, and the seconds that this took."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of shards that are as large as the batch
-        own = SMALLER | {"steps": steps, "output": folder, "device": "cpu", "test_episodes": 16}
-        run = raymeta.meta_train(preset=preset, workers=0, **own)
-        seconds, rule = time.perf_counter() - start, rule_of(run)
-    found = losses(load_config(preset=preset).config, "test", TEST, rule)
-    return {"outer_steps": steps, "seconds": seconds}, found
+        warnings.simplefilter("ignore")  # of options that a switch drops
+        run = raymeta.meta_train(preset=preset, workers=0, output=folder, device="cpu", test_episodes=16, **options)
+        return rule_of(run), time.perf_counter() - start
 
 
 if __name__ == "__main__":
