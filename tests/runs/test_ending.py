@@ -56,7 +56,7 @@ def test_lists_comparisons_and_details_tell_the_time_limit(tmp_path: Path, capsy
     shown = capsys.readouterr().out
     assert "stopped by time limit at 71 of 150" in shown
     assert "--resume" in shown
-    assert "raymeta.evaluate" in shown
+    assert "raymeta evaluate" in shown
     assert main(["compare", str(short.path), str(long.path)]) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     assert "stopped by time limit  71/150" in rows[short.id]
