@@ -82,7 +82,7 @@ class ScoringProgress:
     """Says how far a test is every ten seconds, more rarely in one that takes hours."""
 
     def __init__(self, split: Split, episodes: int, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
-        self._split, self._episodes, self._notify, self._clock = split, episodes, tell, clock
+        self._split, self._episodes, self._tell, self._clock = split, episodes, tell, clock
         self._began = self._told = clock()
 
     def done(self, episodes: int) -> None:
@@ -92,7 +92,7 @@ class ScoringProgress:
             return
         self._told = now
         left = duration((now - self._began) * (self._episodes - episodes) / episodes)
-        self._notify("testing", f"{episodes:,} of {self._episodes:,} {self._split} episodes scored, {left} left")
+        self._tell("testing", f"{episodes:,} of {self._episodes:,} {self._split} episodes scored, {left} left")
 
 
 def evaluate_learned(
