@@ -20,7 +20,7 @@ class LocalExecutor:
     concurrent = False
 
     def __init__(self, blueprint: Blueprint, tell: Tell = silent) -> None:
-        self._notify = tell
+        self._tell = tell
         self._worker = Worker(blueprint, steps_at_once=True)
         self._tasks, self.waited_s = 0, 0.0
 
@@ -39,7 +39,7 @@ class LocalExecutor:
                 self._worker.prepare(shard)
         for position, shard in enumerate(shards):
             result = self._worker.run(job, payload, shard, None if rows is None else rows[position])
-            tell_compiled(self._notify, result)
+            tell_compiled(self._tell, result)
             self._tasks += shard.num_tasks
             self.waited_s += result.seconds
             yield Block(0, position), result

@@ -42,7 +42,7 @@ class RayExecutor:
 
     def __init__(self, blueprint: Blueprint, options: PoolOptions, tell: Tell = silent) -> None:
         self._options = options
-        self._notify = tell
+        self._tell = tell
         self._cluster = Cluster(options)
         self._ray = self._cluster.ray
         self._sums = NodeSums(self._ray, tell)
@@ -109,7 +109,7 @@ class RayExecutor:
                 if request.remaining:
                     self._advance()
             if message := self._overhead.measure(request, len(self.pool.live())):
-                self._notify("warning", message)
+                self._tell("warning", message)
         finally:
             self._forget(request)
 
@@ -166,12 +166,12 @@ class RayExecutor:
         live, now = len(self.pool.live()), time.monotonic()
         if live >= self.pool.to_go_on:
             if self._short_since is not None:
-                self._notify("worker_joined", f"{live} workers are there again: the run goes on")
+                self._tell("worker_joined", f"{live} workers are there again: the run goes on")
             self._short_since = None
             return False
         if self._short_since is None:
             self._short_since = now
-            self._notify(
+            self._tell(
                 "workers_waiting",
                 f"{live} workers are left and the run needs {self.pool.to_go_on}: it waits up to "
                 f"{self._options.worker_wait_s:.0f} s for others",
@@ -229,14 +229,14 @@ class RayExecutor:
         except exceptions.RayTaskError as error:
             self._raised(call, cause_of(error))
         except exceptions.ObjectLostError:
-            self._notify("result_lost", f"a result of {call.seat.name} was lost: its shard is computed again")
+            self._tell("result_lost", f"a result of {call.seat.name} was lost: its shard is computed again")
             self._requeue(call)
         except exceptions.RayError as error:
             self._lose(call.seat, call.actor, f"was lost ({type(error).__name__})", error)
             self._requeue(call)
         else:
             self.pool.progress()
-            tell_compiled(self._notify, result)
+            tell_compiled(self._tell, result)
             self._accept(call, result)
 
     def _accept(self, call: Call, result: Result) -> None:
@@ -289,7 +289,7 @@ class RayExecutor:
         message = described(cause)
         if failures >= ATTEMPTS:
             raise WorkerFailed(f"a shard ({text}) raised {failures} times on the workers: {message}") from cause
-        self._notify("shard_retried", f"a shard ({text}) raised on {call.seat.name} and is tried again: {message}")
+        self._tell("shard_retried", f"a shard ({text}) raised on {call.seat.name} and is tried again: {message}")
         self._requeue(call)
 
     def _make_obsolete(self, call: Call) -> None:
@@ -319,7 +319,7 @@ class RayExecutor:
         seat = self._idle_seat()
         if seat is not None and seat is not call.seat:
             message = f"a shard at {call.seat.name} is late ({age_s:.1f} s): {seat.name} computes it too"
-            self._notify("shard_copied", message, worker=call.seat.name, copy=seat.name)
+            self._tell("shard_copied", message, worker=call.seat.name, copy=seat.name)
             self._give(call.request, call.position, seat)
 
     def _lose(

@@ -31,7 +31,7 @@ class NodeSums:
     """The sums that are asked for and have not come yet."""
 
     def __init__(self, ray: Any, tell: Tell) -> None:
-        self._ray, self._notify = ray, tell
+        self._ray, self._tell = ray, tell
         self._folders = Folders(ray)
         self._asked: dict[Any, NodeSum] = {}
 
@@ -87,6 +87,6 @@ class NodeSums:
         """The sum or its parts are gone: compute them again, wherever."""
         if asked.request.forgotten:
             return
-        self._notify("result_lost", f"sums on a node were lost ({reason}): their shards are computed again")
+        self._tell("result_lost", f"sums on a node were lost ({reason}): their shards are computed again")
         self._folders.forget(asked.node)
         asked.request.compute_again(asked.block)
