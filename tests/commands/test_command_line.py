@@ -103,7 +103,8 @@ def test_an_interrupt_that_python_wraps_is_one(capsys: pytest.CaptureFixture[str
 def test_an_interrupt_that_python_wraps_stops_a_run_with_everything_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raymeta.api.final_test.evaluate_learned", lambda *_, **__: type("T", (), {"field": Interrupts()}))
+    interrupted = type("T", (), {"field": Interrupts()})
+    monkeypatch.setattr("raymeta.api.final_test.evaluate_learned", lambda *_, **__: interrupted)
     options = ["steps=2", "model.hidden=[4]", "meta_batch_size=2", "validate_every=0", "test_episodes=2"]
     command = ["--preset", "sinusoid-maml", *options, "-q", "--output", str(tmp_path)]
     assert train(command) == 130
