@@ -51,7 +51,7 @@ def small(algorithm: Algorithm) -> Case:
     "algorithm",
     [
         MAML(inner_lr=0.1),
-        MAML(inner_lr=0.1, inner_steps=2, first_order=True),
+        pytest.param(MAML(inner_lr=0.1, inner_steps=2, first_order=True), marks=pytest.mark.slow),
         ANIL(inner_lr=0.1, inner_steps=2),
         Reptile(inner_lr=0.1, inner_steps=2, inner_optimizer="sgd"),
         ProtoNet(),

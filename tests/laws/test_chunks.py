@@ -148,7 +148,7 @@ def test_it_halves_again_until_it_fits(tmp_path: Path) -> None:
     assert halvings(run) == [("gradient", 0, 4), ("gradient", 0, 2), ("gradient", 0, 1)]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_scores_are_halved_on_their_own(workers: int, by_value: None, tmp_path: Path) -> None:
     hungry = Hungry(inner_lr=0.01, scores_of=4)
     with pytest.warns(RaymetaWarning, match="from step 2 on, 4 tasks are computed at once for scores"):
