@@ -154,6 +154,7 @@ def test_a_trial_that_was_cut_off_goes_on_and_finished_ones_are_left_alone(local
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killing_the_driver_and_resuming_ends_like_an_undisturbed_sweep(local_ray: Any, tmp_path: Path) -> None:
     (tmp_path / "quiet").mkdir()
     quiet = sweep(tmp_path / "quiet", FOUR)
