@@ -45,6 +45,7 @@ IMPORTED = Mark("imported", "may be an import path: code that a run's folder nam
 FREE_ON_RESUME = Mark("free_on_resume", "a resumed run may change it")
 """All other options change the result, so they belong to a new run."""
 OF_WORKERS = Mark("of_workers", "without effect where workers is 0")
+OF_MIXING = Mark("of_mixing", "without effect where no tasks are mixed")
 OWNED_BY_SWEEP = Mark("owned_by_sweep", "decided by the sweep in its trials")
 """About an option: what to do instead."""
 NOT_SEARCHED = Mark("not_searched", "the same in all trials of a sweep")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -25,15 +25,15 @@ class Layout:
     """Names and shapes of a `Params` in the order in which it lies in a flat vector."""
 
     shapes: dict[str, tuple[int, ...]]
+    sizes: list[int] = field(init=False, repr=False, compare=False)
+    """elements of each tensor; made at once, as a compiler that enters `unflatten` takes no lock of a cache"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", [math.prod(shape) for shape in self.shapes.values()])
 
     @classmethod
     def of(cls, params: Mapping[str, Tensor]) -> Layout:
         return cls({name: tuple(value.shape) for name, value in params.items()})
-
-    @cached_property
-    def sizes(self) -> list[int]:
-        """Elements of each tensor."""
-        return [math.prod(shape) for shape in self.shapes.values()]
 
     @cached_property
     def size(self) -> int:
@@ -47,7 +47,7 @@ class Layout:
 
     def unflatten(self, vector: Tensor) -> Params:
         """Views into `vector` [size] under their names and shapes."""
-        pieces = vector.split_with_sizes([math.prod(shape) for shape in self.shapes.values()])  # a compiler enters here
+        pieces = vector.split_with_sizes(self.sizes)
         return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from raymeta.config.load import load_config
 from raymeta.config.schema import RunConfig
 from raymeta.config.variants import name_of
-from raymeta.options import OF_WORKERS, marked
+from raymeta.options import OF_MIXING, OF_WORKERS, Mark, marked
 
 
 def run_name(config: RunConfig) -> str:
@@ -39,7 +39,7 @@ def cluster_text(place: Mapping[str, object]) -> str:
 
 def without_effect(config: RunConfig) -> list[str]:
     """Options that are given and do nothing, for a person to know before the run."""
-    given = _given(config, marked(RunConfig, OF_WORKERS))
+    given = _given(config, OF_WORKERS)
     texts = []
     if given and not config.workers:
         texts += [f"{' and '.join(given)} without effect, as workers is 0, which is this process: add --workers N"]
@@ -52,10 +52,7 @@ def without_effect(config: RunConfig) -> list[str]:
     return texts
 
 
-OF_MIXING = ("mixing_beta", "mixing_layers", "channel_shuffle", "channel_shuffle_after")
-
-
-def _given(config: RunConfig, names: Iterable[str]) -> list[str]:
-    """Those of the options called `names` that are not the defaults."""
-    fields = RunConfig.model_fields
+def _given(config: RunConfig, mark: Mark) -> list[str]:
+    """Options with `mark` that are not the defaults."""
+    names, fields = marked(RunConfig, mark), RunConfig.model_fields
     return [name for name in names if getattr(config, name) != fields[name].get_default(call_default_factory=True)]

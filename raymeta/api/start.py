@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from raymeta.errors import ConfigError, DataError
 from raymeta.models.layers.beside import BODY
 from raymeta.runs.read import resolve_run
 from raymeta.system.reading import first_line, read_regular, read_safetensors
+from raymeta.system.signals import raise_if_interrupt
 from raymeta.tree import Params
 
 OF_TORCH = (".pt", ".pth", ".bin", ".ckpt")
@@ -40,7 +41,7 @@ def start_from(source: str, built: Built, outer: OuterOptimizer, *, output: str)
 
     Raises `DataError` where it cannot be read, and `ConfigError` where none of its tensors fits.
     """
-    theirs = _tensors(source, output)
+    theirs = tensors_from(source, output=output)
     named = _under_both_names(theirs)
     ours = outer.params | outer.state | built.fixed
     fitting = [name for name, value in ours.items() if name in named and named[name].shape == value.shape]
@@ -57,7 +58,8 @@ def start_from(source: str, built: Built, outer: OuterOptimizer, *, output: str)
     return f"{text}; as they were initialised: {', '.join(left[:8])}{', ...' * (len(left) > 8)}" if left else text
 
 
-def _tensors(source: str, output: str) -> Params:
+def tensors_from(source: str, *, output: str) -> Params:
+    """The tensors of `source` by name, see `start_from`."""
     path = Path(source)
     exported = path / EXPORTED
     try:
@@ -77,8 +79,11 @@ def _state_dict(path: Path) -> Params:
     """The tensors of a state dict, also of one inside a checkpoint under a name such as `state_dict`."""
     data = io.BytesIO(read_regular(path, MOST_BYTES))
     try:
-        found = torch.load(data, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a damaged file seems to be
+            found = torch.load(data, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes it raise anything
+        raise_if_interrupt(error)
         raise DataError(
             f"start: {path} is no state dict that can be read without running code ({first_line(error)}): save it with "
             "torch.save(model.state_dict(), FILE), or as safetensors"

@@ -40,7 +40,6 @@ from raymeta.tasks.manifest import Manifest
 from raymeta.trackers.base import TOGETHER_S, Tracker, Trackers
 from raymeta.trackers.python_warnings import PythonWarnings
 from raymeta.trackers.ray_metrics import RayMetrics
-from raymeta.trackers.tensorboard import TensorBoard
 
 
 def meta_train(
@@ -167,6 +166,8 @@ class Training:
         return same_test and run.headline is not None and summary.get("steps") == asked.steps
 
     def _attempt(self, directory: Path, name: str, claim: RunLock | None, mirror: Mirror | None = None) -> None:
+        from raymeta.trackers.tensorboard import TensorBoard  # which a dry run does not wait for
+
         writer = RunWriter(directory, steps=self.config.steps, name=name, tags=self.config.tags, claim=claim)
         listeners: list[Tracker] = [
             writer,

@@ -33,6 +33,7 @@ from raymeta.options import (
     FREE_ON_RESUME,
     IMPORTED,
     NOT_SEARCHED,
+    OF_MIXING,
     OF_THE_PERSON,
     OF_WORKERS,
     OWNED_BY_SWEEP,
@@ -123,14 +124,14 @@ class RunOptions(BaseModel):
     """import paths of functions of (outputs, y) that are reported at validation and test under their names"""
     mixing: MixingName | None = None
     """make training tasks of others: `metamix` mixes queries with support examples, `mlti` mixes two tasks"""
-    mixing_beta: PositiveInt = 2
+    mixing_beta: Annotated[PositiveInt, OF_MIXING] = 2
     """a of Beta(a, a), from which the shares of a mixture are drawn"""
-    mixing_layers: list[str] | None = None
+    mixing_layers: Annotated[list[str] | None, OF_MIXING] = None
     """shell-style patterns of the layers after which is mixed, and `input`, of which each task draws one; the input and
     all activations unless given"""
-    channel_shuffle: float = Field(default=0.0, ge=0, le=1)
+    channel_shuffle: Annotated[float, OF_MIXING] = Field(default=0.0, ge=0, le=1)
     """of `metamix`: probability that a group of channels of each class comes from another class"""
-    channel_shuffle_after: NonNegativeInt = 2000
+    channel_shuffle_after: Annotated[NonNegativeInt, OF_MIXING] = 2000
     """outer steps before the first channel shuffle"""
     batch_norm: BatchNormPolicy = "transductive"
     """statistics that batch norm uses: of the batch at hand, of the task's support set, or running averages"""

@@ -247,8 +247,9 @@ def _words(run: Run, config: Row, summary: Row) -> list[str]:
     headline = summary.get("headline")
     name = headline["name"] if isinstance(headline, dict) else "accuracy"
     steps, half = summary.get("by_inner_step"), headline.get("ci95") if isinstance(headline, dict) else None
-    sound = isinstance(steps, list) and isinstance(half, float) and all(isinstance(step, float) for step in steps)
-    best = better_before(name, axis_of(summary.get("axis"), steps), steps, half) if sound else ""  # type: ignore
+    best = ""
+    if isinstance(steps, list) and isinstance(half, float) and all(isinstance(step, float) for step in steps):
+        best = better_before(name, axis_of(summary.get("axis"), steps), steps, half)
     notes = (classes_text(name, summary.get("over_classes")), best, overfitting(run.metrics(), config))
     return [note for note in notes if note]
 

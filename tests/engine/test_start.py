@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import raymeta
+from raymeta.api.start import tensors_from
 from raymeta.errors import ConfigError, DataError
 from raymeta.export import main as export
 
@@ -127,6 +130,21 @@ def test_a_file_of_torch_runs_nothing(content: str, text: str, tmp_path: Path) -
     with pytest.raises(DataError, match=text):
         trained(tmp_path / "runs", init_from=str(file))
     assert not made.exists()
+
+
+def test_no_damaged_file_of_torch_is_anything_but_refused(tmp_path: Path) -> None:
+    """Whatever byte is another one, and wherever the file ends; legacy files fail in ways of their own."""
+    file, draws = tmp_path / "weights.pt", random.Random(0)
+    for legacy in (False, True):
+        torch.save({"a": torch.ones(3)}, file, _use_new_zipfile_serialization=not legacy)
+        whole = file.read_bytes()
+        for _ in range(400):
+            damaged = bytearray(whole[: draws.choice([len(whole), len(whole), draws.randrange(len(whole))])])
+            for place in draws.sample(range(len(damaged)), min(len(damaged), 6)):
+                damaged[place] = draws.randrange(256)
+            file.write_bytes(damaged)
+            with contextlib.suppress(DataError):  # values of the tensor may be all that was changed
+                tensors_from(str(file), output="")
 
 
 def test_an_exported_model_is_a_start(tmp_path: Path) -> None:
