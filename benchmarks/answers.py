@@ -3,7 +3,7 @@
     python benchmarks/answers.py --record
 
 Each in a process of its own, `--rounds` times in turn, and once before that is not counted: then files are in the page
-cache and glyphs are drawn. Medians count; the load of the machine stands beside them. Writes
+cache, modules are compiled to bytecode and glyphs are drawn. `import torch` alone is measured beside them. Medians count; the load of the machine stands beside them. Writes
 results/benchmarks/answers.json.
 Fails where an answer takes longer than promised.
 """
@@ -28,6 +28,8 @@ from raymeta.runs.write import Headline, RunWriter, new_run_directory
 
 NUM_RUNS = 2000
 PROMISED_S = {"typo": 0.5, "dry_run": 3.0, "first_line": 4.0, "list": 1.0}
+# as people have it: Python keeps the bytecode of what it has imported
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 RAYMETA = [sys.executable, "-m", "raymeta"]
 
 
@@ -67,6 +69,7 @@ def make_runs(folder: Path) -> None:
 def measure(folder: Path, rounds: int) -> dict[str, list[float]]:
     """Seconds of every round by what was asked."""
     asked: dict[str, Callable[[], float]] = {
+        "import_torch": lambda: to_the_end(["-c", "import torch"], program=[sys.executable]),
         "typo": lambda: to_the_end(["train", "--algorithm.iner_lr", "1"], code=2),
         "dry_run": lambda: to_the_end(["train", "--dry-run"]),
         "first_line": lambda: to_the_first_line(["train", "--output", str(folder / "results")]),
@@ -81,9 +84,9 @@ def measure(folder: Path, rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def to_the_end(arguments: list[str], *, code: int = 0) -> float:
+def to_the_end(arguments: list[str], *, program: list[str] = RAYMETA, code: int = 0) -> float:
     began = time.perf_counter()
-    done = subprocess.run([*RAYMETA, *arguments], capture_output=True, check=False)
+    done = subprocess.run([*program, *arguments], capture_output=True, check=False, env=ENVIRONMENT)
     spent = time.perf_counter() - began
     assert done.returncode == code, done.stderr.decode()
     return spent
@@ -92,7 +95,9 @@ def to_the_end(arguments: list[str], *, code: int = 0) -> float:
 def to_the_first_line(arguments: list[str]) -> float:
     """Until the run has its folder: the line with its name, which comes after torch, data and model."""
     began = time.perf_counter()
-    with subprocess.Popen([*RAYMETA, *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
+    with subprocess.Popen(
+        [*RAYMETA, *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT
+    ) as run:
         assert run.stderr is not None
         next(line for line in run.stderr if " steps" in line)
         spent = time.perf_counter() - began
