@@ -3,8 +3,8 @@
     python benchmarks/answers.py --record
 
 Each in a process of its own, `--rounds` times in turn, and once before that is not counted: then files are in the page
-cache, modules are compiled to bytecode and glyphs are drawn. `import torch` alone is measured beside them. Medians count; the load of the machine stands beside them. Writes
-results/benchmarks/answers.json.
+cache, modules are compiled to bytecode and glyphs are drawn. `import torch` alone is measured beside them. Medians
+count; the load of the machine stands beside them. Writes results/benchmarks/answers.json.
 Fails where an answer takes longer than promised.
 """
 
