@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
+from raymeta.system.quick_torch import import_torch
 
 if TYPE_CHECKING:
     from raymeta.use.adapted import Adapted
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _adapt(arguments: argparse.Namespace) -> int:
+    import_torch()
     from raymeta.use.adapted import adapt_to_source
     from raymeta.use.folder import require_free, write_adapted
     from raymeta.use.opening import open_model

@@ -16,6 +16,7 @@ from raymeta.runs.listing import told_apart
 from raymeta.runs.read import Run, resolve_run
 from raymeta.system.command_line import Parser, add_verbose, dashed, print_result, run_command, say
 from raymeta.system.files import json_text, require_writable, write_json
+from raymeta.system.quick_torch import import_torch
 from raymeta.system.text import clean
 from raymeta.trackers.axes import axis_of
 from raymeta.trackers.over_classes import classes_text, pairs_text
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def meta_test(run: Run, **options: Any) -> Evaluation:
     """`raymeta.meta_test`, with which torch comes: a mistyped option does not wait for that."""
+    import_torch()
     from raymeta.api import evaluate as evaluation
 
     return evaluation.meta_test(run, **options)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from raymeta.errors import ConfigError
 from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
+from raymeta.system.quick_torch import import_torch
 
 FORMATS = ("raymeta", "torch", "onnx")
 
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    import_torch()
     from raymeta.algorithms.base import TrainedModel
     from raymeta.use.folder import is_adapted_folder, read_adapted, require_free, write_model
     from raymeta.use.opening import open_model

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raymeta.errors import ConfigError, DataError, EnvironmentProblem
 from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
 from raymeta.system.files import write_problem, write_whole
+from raymeta.system.quick_torch import import_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +54,7 @@ def _features(arguments: argparse.Namespace) -> int:
     if arguments.neighbours < 0:
         raise ConfigError(f"--neighbours {arguments.neighbours}: give a number from 0")
 
+    import_torch()
     from raymeta.use.embedding import features_of, flat_map, judged, nearest
     from raymeta.use.opening import open_model
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from raymeta.system.command_line import Parser, add_verbose, dashed, run_command, say
 from raymeta.system.files import json_text, write_whole
+from raymeta.system.quick_torch import import_torch
 
 if TYPE_CHECKING:
     from raymeta.use.adapted import Adapted, Prediction
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    import_torch()
     from raymeta.use.folder import read_adapted
     from raymeta.use.items import named_items
     from raymeta.use.sheet import sheet_html

@@ -16,6 +16,7 @@ from raymeta.config.variants import SECTIONS
 from raymeta.errors import ConfigError
 from raymeta.runs.overfitting import overfitting
 from raymeta.system.command_line import print_result, run_command, say
+from raymeta.system.quick_torch import import_torch
 from raymeta.system.text import clean, dotted
 from raymeta.system.their_code import trust_flag
 from raymeta.trackers.axes import axis_of
@@ -107,9 +108,11 @@ def _configuration(arguments: Arguments) -> tuple[Loaded, Run | None]:
         sections = (layers.values.get(section) for section in SECTIONS)
         named = [str(section.get("name", "?")) for section in sections if isinstance(section, dict)]
         _tell_first(flags, f"{', '.join(named)}: reading data and building the model")
+        import_torch()
         return finished(layers), None
 
     _tell_first(flags, "reading the run, its data and its checkpoint")
+    import_torch()
     from raymeta.api.resume import DEFAULT_OUTPUT, resumed_config, run_to_resume
 
     reference = "latest" if flags["resume"] is True else flags["resume"]

@@ -13,6 +13,7 @@ from raymeta.engine.executors.placement import require_known_address
 from raymeta.errors import ConfigError, EnvironmentProblem
 from raymeta.runs import layout
 from raymeta.system.command_line import print_result, run_command, say
+from raymeta.system.quick_torch import import_torch
 from raymeta.system.redact import without_secrets
 from raymeta.system.remote import is_uri
 from raymeta.trackers.scores import name_in, score_text
@@ -59,7 +60,8 @@ def _tune(argv: Sequence[str]) -> int:
     if "resume" not in flags:
         _require_file(flags.get("config", []))
 
-    from raymeta.sweeps.tune import driver as tuner  # with torch, which these mistakes do not wait for
+    import_torch()  # which these mistakes do not wait for
+    from raymeta.sweeps.tune import driver as tuner
 
     directory = _directory(arguments)
     if directory is None:
