@@ -410,10 +410,13 @@ def test_a_run_scores_the_whole_test_part_and_adapts_to_nothing(
         validate_every=0, **options,
     )  # fmt: skip
     assert run.summary["headline"]["episodes"] == 4
-    assert [e["message"] for e in run.events() if e["kind"] == "testing"] == ["scoring 4 test episodes"]
+    assert [e["message"] for e in run.events() if e["kind"] == "testing"] == ["scoring 4 test batches"]
+    assert (run.summary["headline"]["of"], run.summary["headline"]["split"]) == ("batches", "test")
     assert run.summary["over_classes"] is None
     assert evaluate([str(run.path), "--no-save"]) == 0
-    assert "4 classes, the whole test part in batches" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 classes, the whole test part in batches" in said
+    assert " over 4 batches\n" in said
     folder_of(tmp_path / "own", "a", "b")
     assert adapt([str(run.path), "--support", str(tmp_path / "own"), "--out", str(tmp_path / "adapted")]) == 2
     assert "was trained by plain for classes of its own, and adapts to no others" in capsys.readouterr().err
