@@ -254,6 +254,17 @@ def test_left_out_examples_are_not_seen(runs: dict[str, Run]) -> None:
     found = held_out(model, support, 2)
     assert found is not None
     for place, outputs in zip(found.places.tolist(), found.outputs, strict=True):
-        kept = torch.arange(8) != place
+        kept = torch.arange(8) % 4 != place % 4
         alone = model.predictor(raymeta.Examples(x[kept], y[kept]), 2)(x[place : place + 1])[0]
         torch.testing.assert_close(outputs.float(), alone)
+
+
+def test_what_is_kept_stays_balanced(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that only counts the examples of each class is right by chance, not always wrong."""
+    model = opened(runs, "protonet")
+    counted = lambda support, way: lambda x: support.y.bincount(minlength=way).double().expand(len(x), way)  # noqa: E731
+    monkeypatch.setattr(Pretrained, "predictor", lambda self, support, way: counted(support, way))
+    support = raymeta.Examples(torch.zeros(9, 1, 28, 28), torch.arange(3).repeat(3))
+    found = held_out(model, support, 3)
+    assert found is not None
+    assert found.outputs.tolist() == [[2, 2, 2]] * 9
