@@ -268,3 +268,15 @@ def test_what_is_kept_stays_balanced(runs: dict[str, Run], monkeypatch: pytest.M
     found = held_out(model, support, 3)
     assert found is not None
     assert found.outputs.tolist() == [[2, 2, 2]] * 9
+
+
+def test_a_model_of_values_is_adapted_in_python_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = raymeta.meta_train(preset="sinusoid-maml", steps=2, validate_every=0, test_episodes=4, output=str(tmp_path))
+    table = tmp_path / "mine.csv"
+    table.write_text("x,y\n0.1,0.3\n0.5,0.2\n")
+    assert adapt.main([str(run.path), "--support", str(table), "--out", str(tmp_path / "out")]) == 2
+    assert "predicts values, not classes: adapt it in Python" in capsys.readouterr().err
+    x, y = torch.linspace(-1, 1, 10)[:, None], torch.linspace(0, 1, 10)[:, None]
+    values = raymeta.from_pretrained(run.path).predictor(raymeta.Examples(x, y, torch.zeros(10).long()))(x)
+    assert values.shape == (10, 1)
+    assert (values - y).square().mean() < y.square().mean()
