@@ -123,8 +123,8 @@ class Pretrained:
     def predictor(self, support: Examples, way: int | None = None) -> Predictor:
         """Adapt to `support`, whose labels are 0 .. way - 1: inputs [n, ...] to outputs [n, way].
 
-        `way` is that of the test tasks unless it is given. For regression it is left out: targets are [n, d], `class_id`
-        is 0, and outputs are [n, d].
+        `way` is that of the test tasks unless it is given. It is left out for regression, where targets and outputs are
+        [n, d] and `class_id` is 0.
 
         Raises `ConfigError` where the method cannot take so many classes.
         """
