@@ -146,8 +146,10 @@ def drawn_in(one_problem: bool) -> str:
 
 def over_text(headline: Mapping[str, Any]) -> str:
     """What a mean was taken over: `over 600 episodes`; older runs name no unit."""
-    number = headline.get("episodes")
-    return f"over {number:,} {headline.get('of', EPISODES)}" if isinstance(number, int) else "over ? episodes"
+    number, of = headline.get("episodes"), headline.get("of", EPISODES)
+    if number == 1:
+        return f"over 1 {'batch' if of == BATCHES else 'episode'}"
+    return f"over {number:,} {of}" if isinstance(number, int) else f"over ? {of}"
 
 
 def score_text(name: str, value: float, ci95: float | None = None) -> str:

@@ -128,7 +128,7 @@ def adapt_to(
     Raises `ConfigError` for inputs of another shape or type, fewer than two classes, and where the method cannot take
     so many or adapts to none.
     """
-    _require_new_classes(model)
+    require_new_classes(model)
     classes, y = numbered(labels)
     if len(classes) < 2:
         raise ConfigError(
@@ -166,7 +166,7 @@ def adapt_to(
 
 def adapt_to_source(model: Pretrained, source: Path, *, label_column: str | None = None) -> Adapted:
     """Adapt `model` to a folder of classes or a labelled table, see `labelled_examples`."""
-    _require_new_classes(model)
+    require_new_classes(model)
     reader = model.reader
     examples: Labelled = labelled_examples(source, label_column=label_column, read=reader.columns)
     if source.is_dir() != (reader.kind == "pictures"):
@@ -178,7 +178,8 @@ def adapt_to_source(model: Pretrained, source: Path, *, label_column: str | None
     return adapt_to(model, x, examples.labels, names=examples.names, reader=reader)
 
 
-def _require_new_classes(model: Pretrained) -> None:
+def require_new_classes(model: Pretrained) -> None:
+    """Raises `ConfigError` for a model that does not adapt to classes."""
     if model.tasks.goal != "classification":
         raise ConfigError(
             f"{model.name} predicts values, not classes: adapt it in Python, "

@@ -20,6 +20,7 @@ from raymeta.errors import ConfigError, DataError
 from raymeta.evaluate import main as evaluate
 from raymeta.export import main as export
 from raymeta.keys import TaskKey
+from raymeta.serve.__main__ import main as serve
 from raymeta.tasks import Classification, Glyphs
 from raymeta.tasks.border import require_labels, require_sound, sound_episodes
 from raymeta.tasks.classification.noise import given_labels
@@ -439,6 +440,8 @@ def test_a_run_scores_the_whole_test_part_and_adapts_to_nothing(
     assert " over 4 batches\n" in said
     folder_of(tmp_path / "own", "a", "b")
     assert adapt([str(run.path), "--support", str(tmp_path / "own"), "--out", str(tmp_path / "adapted")]) == 2
+    assert "was trained by plain for classes of its own, and adapts to no others" in capsys.readouterr().err
+    assert serve([str(run.path)]) == 2
     assert "was trained by plain for classes of its own, and adapts to no others" in capsys.readouterr().err
     assert export([str(run.path), "--out", str(tmp_path / "out")]) == 0
     assert "adapt it" not in capsys.readouterr().out
