@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.cnp import CNP as CNP
     from raymeta.algorithms.dada import DADA as DADA
     from raymeta.algorithms.darts import DARTS as DARTS
+    from raymeta.algorithms.enas import ENAS as ENAS
     from raymeta.algorithms.erm import ERM as ERM
     from raymeta.algorithms.hsml import HSML as HSML
     from raymeta.algorithms.imaml import IMAML as IMAML
@@ -92,6 +93,7 @@ _HOMES = {
     "CNP": "algorithms.cnp",
     "DADA": "algorithms.dada",
     "DARTS": "algorithms.darts",
+    "ENAS": "algorithms.enas",
     "ERM": "algorithms.erm",
     "HSML": "algorithms.hsml",
     "IMAML": "algorithms.imaml",

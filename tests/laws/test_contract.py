@@ -140,6 +140,13 @@ CASES: dict[str, Case] = {
         lowers=False,
         pseudo="its step differentiates across maps",
     ),
+    "enas": Case(
+        "classification",
+        SEARCH | {"algorithm.hidden": 4},
+        ("weights_gradient", "judged"),
+        lowers=False,
+        pseudo="a sampled architecture is a constant",
+    ),
     "maml_rl": Case(
         "navigation",
         MLP | {"algorithm.horizon": 5, "algorithm.trajectories": 4},
@@ -198,6 +205,7 @@ RUN_WHOLE = (
     "cnp",
     "dada",
     "darts",
+    "enas",
     "erm",
     "l2l",
     "l2rw",

@@ -34,6 +34,11 @@ class Recorded(OuterOptimizer):
         return after
 
 
+def keys_of(step: int, num_tasks: int) -> list[TaskKey]:
+    """What the draws of a step come from."""
+    return [TaskKey(0, "train", step, index) for index in range(num_tasks)]
+
+
 def one_step(
     algorithm: Algorithm,
     network: nn.Module | Problem,
@@ -49,7 +54,7 @@ def one_step(
     """One step, or several on the same tasks, of plain SGD unless `options` say otherwise, and what it began with:
     (outer, parameters before).
 
-    What a method draws is that of the tasks `keys`.
+    What a method draws is that of the tasks `keys`, in every step, or else of tasks of its step.
     """
     known = isinstance(network, Problem)
     problem = network if known else Problem(network, goal="classification", vectorize=vectorize)
@@ -58,10 +63,9 @@ def one_step(
     outer = Recorded(learned, algorithm, OuterOptions(lr=rate, **{"optimizer": "sgd", **options}))
     batch = stack_episodes(episodes)
 
-    noise = algorithm.noise(problem, keys, batch, Phase()) if keys else {}
-
     def compute(function: str = TASK_GRADIENT, given: Params | None = None) -> Total:
         now = Learned(dict(outer.params), {}, given or {})
+        noise = algorithm.noise(problem, drawn_by, batch, Phase())
         part = algorithm.contribution(problem, now, batch, noise=noise, phase=Phase(), function=function)
         layout = Layout.of(part.sums)
         rows = {name: value.numpy() for name, value in part.rows.items()}
@@ -70,5 +74,6 @@ def one_step(
         )
 
     for step in range(steps):
+        drawn_by = keys or keys_of(step, len(episodes))
         algorithm.step(outer, compute, Phase(step=step))  # type: ignore[arg-type]
     return outer, learned.params
