@@ -57,6 +57,8 @@ LEFT_OUT = {
     "plain": "one training set, not tasks of new classes",
     "l2rw": "one training set with wrong labels",
     "meta_weight_net": "one training set with wrong labels",
+    "metadistil": "one training set and a teacher",
+    "mkd": "one training set and a teacher",
     "erm": "domains of one training set",
     "mldg": "domains of one training set",
     "maml_rl": "control",

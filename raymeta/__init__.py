@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from raymeta.algorithms.meta_lstm import MetaLSTM as MetaLSTM
     from raymeta.algorithms.meta_sgd import MetaSGD as MetaSGD
     from raymeta.algorithms.meta_weight_net import MetaWeightNet as MetaWeightNet
+    from raymeta.algorithms.metadistil import MetaDistil as MetaDistil
     from raymeta.algorithms.metaoptnet import MetaOptNet as MetaOptNet
+    from raymeta.algorithms.mkd import MKD as MKD
     from raymeta.algorithms.mldg import MLDG as MLDG
     from raymeta.algorithms.nas_evolution import RegularizedEvolution as RegularizedEvolution
     from raymeta.algorithms.nas_reinforce import Reinforce as Reinforce
@@ -95,6 +97,7 @@ _HOMES = {
     "MAML": "algorithms.maml",
     "MAMLRL": "algorithms.maml_rl",
     "MANN": "algorithms.mann",
+    "MKD": "algorithms.mkd",
     "MLDG": "algorithms.mldg",
     "NP": "algorithms.neural_process",
     "PFN": "algorithms.pfn",
@@ -116,6 +119,7 @@ _HOMES = {
     "MAMLPlusPlus": "algorithms.maml_pp",
     "MatchingNet": "algorithms.matching",
     "MetaCurvature": "algorithms.meta_curvature",
+    "MetaDistil": "algorithms.metadistil",
     "MetaLSTM": "algorithms.meta_lstm",
     "MetaOptNet": "algorithms.metaoptnet",
     "MetaSGD": "algorithms.meta_sgd",

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from raymeta.config.catalogue import ALIASES, CATALOGUE
 from raymeta.config.variants import BUILT_IN
 
 HOME = Path(__file__).parents[1]
@@ -63,12 +64,18 @@ def _made_with(content: dict[str, Any]) -> str:
     counted = "the processor" if content["budget_counts"] == "processor" else "the clock"
     seconds = f"{content['budget_s']:g} seconds of {counted}"
     file = f"../results/benchmarks/methods-{content['setting']}.json"
-    missing = [name for name in BUILT_IN["algorithm"] if name not in {*content["methods"], *content["left_out"]}]
+    few_shot = [name for name in BUILT_IN["algorithm"] if name not in ALIASES and is_few_shot(name)]
+    missing = [name for name in few_shot if name not in {*content["methods"], *content["left_out"]}]
     told = f" Not run: {', '.join(f'`{name}`' for name in missing)}." if missing else ""
     return (
         f"{seconds} for each method on {content['cores']} core of {content['hardware']['cpu']}, "
         f"{content['test_episodes']} test tasks ([numbers]({file}), commit {content['commit'][:7]}).{told}"
     )
+
+
+def is_few_shot(name: str) -> bool:
+    """Whether a method is for tasks of new classes."""
+    return "classification" in CATALOGUE[name].goals
 
 
 def _row(method: str, row: dict[str, Any]) -> str:

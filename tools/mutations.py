@@ -67,6 +67,7 @@ AGAIN = "tests/laws/test_inner_rules.py::test_steps_that_are_computed_again_keep
 SUMS = "tests/laws/test_sums_and_scores.py::test_"
 
 REWEIGHTING = "tests/laws/test_reweighting.py::test_"
+DISTILLATION = "tests/laws/test_distillation.py::test_"
 DOMAINS = "tests/laws/test_domains.py::test_"
 PROBLEM = "tests/tasks/test_classification.py::test_"
 CNAPS = "tests/laws/test_cnaps.py::test_"
@@ -366,6 +367,48 @@ CHANGES: dict[str, Sequence[Change]] = {
             'if self.head == "linear":\n            logits',
             "if True:\n            logits",
             f"{WHOLE}[vmap-baseline, cosine]",
+        ),
+    ],
+    "adaptation/distillation.py": [
+        (
+            "factor of one temperature",
+            "by.teacher * by.student * F",
+            "by.teacher * by.teacher * F",
+            f"{DISTILLATION}what_learns_to_teach_follows_finite_differences",
+        ),
+        (
+            "the student is the teacher",
+            "F.kl_div(heard, told,",
+            "F.kl_div(told, heard,",
+            f"{DISTILLATION}of_linear_networks_both_gradients_are_closed_forms",
+        ),
+    ],
+    "adaptation/through_step.py": [
+        (
+            "no virtual step",
+            "params[name] - rates[name] * value",
+            "params[name] - 0 * value",
+            f"{DISTILLATION}what_learns_to_teach_follows_finite_differences",
+        ),
+    ],
+    "algorithms/distillation.py": [
+        (
+            "the worst teacher",
+            "{name: -value for name, value in found.items()}",
+            "found",
+            f"{DISTILLATION}of_linear_networks_both_gradients_are_closed_forms",
+        ),
+        (
+            "the student's labels are not all of the rest",
+            "(1 - self.alpha) * problem.loss",
+            "self.alpha * problem.loss",
+            f"{DISTILLATION}what_learns_to_teach_follows_finite_differences",
+        ),
+        (
+            "the teacher's training goes on",
+            "phase.step < self.teacher_steps",
+            "phase.step <= self.teacher_steps",
+            f"{DISTILLATION}the_student_steps_with_what_was_learned",
         ),
     ],
     "algorithms/l2rw.py": [

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from raymeta.adaptation.outcome import training_metrics
 from raymeta.adaptation.problem import Learned, Part, Phase, Problem
+from raymeta.adaptation.through_step import slopes
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.tasks.episodes import Episode, Examples
 from raymeta.tree import Params
@@ -24,15 +25,11 @@ def slopes_along(
 ) -> Tensor:
     """⟨∇f_i, d⟩ of each example [n] in the parameters `own`, as the gradient in u of ⟨∇_w Σ u_i f_i, d⟩."""
 
-    def slope(shares: Params) -> Tensor:
-        def mixed(own: Params) -> Tensor:
-            return (shares["u"] * losses_of(problem, learned, own, examples, phase)).sum()
-
-        gradient, _ = gradient_and_value(mixed, own)
-        return torch.stack([(value * direction[name]).sum() for name, value in gradient.items()]).sum()
+    def mixed(own: Params, shares: Params) -> Tensor:
+        return (shares["u"] * losses_of(problem, learned, own, examples, phase)).sum()
 
     like = next(iter(own.values()))
-    return gradient_and_value(slope, {"u": like.new_ones(len(examples.y))})[0]["u"]
+    return slopes(mixed, own, {"u": like.new_ones(len(examples.y))}, direction)["u"]
 
 
 def gradient_on_queries(problem: Problem, learned: Learned, own: Params, episode: Episode, phase: Phase) -> Part:

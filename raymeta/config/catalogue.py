@@ -8,7 +8,9 @@ from typing import Literal, NamedTuple
 
 from raymeta.errors import ConfigError
 
-Goal = Literal["classification", "regression", "noisy labels", "other domains", "control", "optimisation", "search"]
+Goal = Literal[
+    "classification", "regression", "noisy labels", "other domains", "distillation", "control", "optimisation", "search"
+]
 Cost = Literal["low", "medium", "high"]
 
 
@@ -321,6 +323,26 @@ CATALOGUE: Mapping[str, Entry] = {
         ("noisy labels",),
         "medium",
     ),
+    "metadistil": Entry(
+        "Zhou et al., ACL 2022",
+        "a student and the teacher that teaches it",
+        "four maps a step",
+        "two graphs of the student",
+        "teacher_width, teacher_steps, alpha, temperature",
+        "a large network has to become a small one",
+        ("distillation",),
+        "medium",
+    ),
+    "mkd": Entry(
+        "Liu et al., arXiv:2202.07940",
+        "a student, and the temperatures of its teacher and of itself",
+        "four maps a step",
+        "two graphs of the student",
+        "teacher_width, teacher_steps, temperature_lr",
+        "as metadistil, where the teacher is to stay as it is or no temperature is known",
+        ("distillation",),
+        "medium",
+    ),
     "erm": Entry(
         "Gulrajani and Lopez-Paz, ICLR 2021",
         "one classifier for all domains",
@@ -438,6 +460,7 @@ RULES: tuple[tuple[str, str, Callable[[re.Match[str]], Wish]], ...] = (
     ("classification", r"classification|classify", _goal("classification")),
     ("regression", r"regression|values|functions", _goal("regression")),
     ("noisy labels", r"noisy labels?|wrong labels?", _goal("noisy labels")),
+    ("distillation", r"distillation|distil+|teachers?", _goal("distillation")),
     ("other domains", r"(?:other|new|unseen) domains?|domain generali[sz]ation", _goal("other domains")),
     ("control", r"control|reinforcement|policy", _goal("control")),
     ("optimisation", r"optimi[sz](?:ation|er)", _goal("optimisation")),

@@ -49,6 +49,8 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "meta_weight_net": "raymeta.algorithms.meta_weight_net:MetaWeightNet",
         "plain": "raymeta.algorithms.plain:Plain",
         "l2rw": "raymeta.algorithms.l2rw:L2RW",
+        "metadistil": "raymeta.algorithms.metadistil:MetaDistil",
+        "mkd": "raymeta.algorithms.mkd:MKD",
         "erm": "raymeta.algorithms.erm:ERM",
         "mldg": "raymeta.algorithms.mldg:MLDG",
         "joint": "raymeta.algorithms.joint:JointTraining",

@@ -7,6 +7,7 @@ from typing import Self
 
 from torch import nn
 
+from raymeta.errors import ConfigError
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.inputs import Shape
 
@@ -21,6 +22,18 @@ class ModelSpec(ABC):
     def fitted(self, tasks: TaskSet) -> Self:
         """This with what only the data tell beside shapes, such as the size of a vocabulary."""
         return self
+
+    def resized(self, width: int | None, depth: int | None) -> Self:
+        """This with other channels in each block, or units in each hidden layer, and other numbers of these.
+
+        None leaves either as it is. Raises `ConfigError` where the architecture has no such sizes.
+        """
+        if width is None and depth is None:
+            return self
+        raise ConfigError(
+            f"model {type(self).__name__} has no width and depth that a method could choose: leave them out, or use "
+            "--model conv4 or mlp"
+        )
 
     @abstractmethod
     def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:

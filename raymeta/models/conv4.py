@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, Self
 
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
@@ -44,6 +45,9 @@ class Conv4(ModelSpec):
     """groups of the group norm"""
     head_init: Literal["xavier", "normal"] = "xavier"
     """weights of the head: Xavier, or N(0, 1) as in MAML's Omniglot code; its bias is zero"""
+
+    def resized(self, width: int | None, depth: int | None) -> Self:
+        return replace(self, width=width or self.width, depth=depth or self.depth)
 
     def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         pooled = self.downsample == "pool"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, Self
 
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
@@ -37,6 +38,14 @@ class MLP(ModelSpec):
     """torch's own, or MAML's: weights N(0, 0.01²) cut at two standard deviations, zero biases"""
     shrink: PositiveInt = 1
     """side of the squares of pixels whose mean the network sees in their place, for images"""
+
+    def resized(self, width: int | None, depth: int | None) -> Self:
+        sizes = self.hidden if width is None else (width,) * len(self.hidden)
+        if depth is not None:
+            sizes = tuple(self.hidden[-1:] if width is None else (width,)) * depth
+        if not sizes and (width or depth):
+            raise ConfigError("mlp without hidden layers has no sizes to take over: give both a width and a depth")
+        return replace(self, hidden=sizes)
 
     def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -568,6 +568,13 @@ PINNED: dict[str, dict[str, Any]] = {
         "algorithm.name": "meta_weight_net", "algorithm.hidden": 100, "algorithm.weighting_lr": 0.001,
         "algorithm.weighting_decay": 0.0001, "tasks.noise": "uniform_flip", "outer.lr": 0.1, "outer.momentum": 0.9,
     },
+    # Zhou et al. 2022: the authors' script for CIFAR-100
+    "glyphs-metadistil": {
+        "algorithm.name": "metadistil", "algorithm.temperature": 4.0, "algorithm.teacher_lr": 0.05, "outer.lr": 0.05,
+        "outer.optimizer": "sgd", "outer.momentum": 0.9, "outer.weight_decay": 0.0005, "model.width": 8,
+        "algorithm.teacher_width": 64,
+    },
+    "glyphs-mkd": {"algorithm.name": "mkd", "algorithm.temperature": 4.0, "algorithm.teacher_width": 64},
     "glyphs-erm": {
         "tasks.domains": "angles", "tasks.angles": [0, 15, 30, 45, 60, 75], "tasks.batch": 64, "algorithm.name": "erm",
         "outer.lr": 0.001,

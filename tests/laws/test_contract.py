@@ -102,6 +102,20 @@ CASES: dict[str, Case] = {
         lowers=False,
         pseudo="its step differentiates across maps",
     ),
+    "metadistil": Case(
+        "classification",
+        PROBLEM | {"algorithm.teacher_width": 9},
+        ("teacher_gradient", "student_gradient"),
+        lowers=False,
+        pseudo="its step differentiates across maps",
+    ),
+    "mkd": Case(
+        "classification",
+        PROBLEM | {"algorithm.teacher_depth": 2, "algorithm.teacher_steps": 1},
+        ("teacher_gradient", "student_gradient"),
+        lowers=False,
+        pseudo="its step differentiates across maps",
+    ),
     "erm": Case("classification", DOMAINS, lowers=False),
     "mldg": Case("classification", DOMAINS, lowers=False),
     "maml_rl": Case(
@@ -168,6 +182,7 @@ RUN_WHOLE = (
     "maml_pp",
     "maml_rl",
     "matching",
+    "mkd",
     "nas_evolution",
     "pfn",
     "l2l",

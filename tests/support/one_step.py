@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from raymeta.adaptation.problem import Learned, Phase, Problem
-from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.base import TASK_GRADIENT, Algorithm
 from raymeta.engine.driver.outer import OuterOptimizer, OuterOptions
 from raymeta.engine.fold import Total
+from raymeta.keys import TaskKey
 from raymeta.tasks.episodes import Episode, stack_episodes
 from raymeta.tree import Layout, Params
 
@@ -36,17 +37,23 @@ def one_step(
     vectorize: Any = "vmap",
     *,
     params: Params | None = None,
+    keys: Sequence[TaskKey] = (),
     **options: Any,
 ) -> tuple[Recorded, Params]:
-    """One step of plain SGD unless `options` say otherwise, and what it began with: (outer, parameters before)."""
+    """One step of plain SGD unless `options` say otherwise, and what it began with: (outer, parameters before).
+
+    What a method draws is that of the tasks `keys`.
+    """
     problem = Problem(network, goal="classification", vectorize=vectorize)
     learned = algorithm.init(problem, problem.initial_params() | (params or {}), torch.Generator())
     outer = Recorded(learned, algorithm, OuterOptions(lr=rate, **{"optimizer": "sgd", **options}))
     batch = stack_episodes(episodes)
 
-    def compute(function: str, given: Params | None = None) -> Total:
+    noise = algorithm.noise(problem, keys, batch, Phase()) if keys else {}
+
+    def compute(function: str = TASK_GRADIENT, given: Params | None = None) -> Total:
         now = Learned(dict(outer.params), {}, given or {})
-        part = algorithm.contribution(problem, now, batch, noise={}, phase=Phase(), function=function)
+        part = algorithm.contribution(problem, now, batch, noise=noise, phase=Phase(), function=function)
         layout = Layout.of(part.sums)
         rows = {name: value.numpy() for name, value in part.rows.items()}
         return Total(

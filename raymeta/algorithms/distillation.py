@@ -1,0 +1,172 @@
+"""What methods with a teacher share: a teacher beside the student, its own training, and the student's steps."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from raymeta.adaptation.distillation import Temperatures, soft_loss
+from raymeta.adaptation.outcome import training_metrics
+from raymeta.adaptation.problem import Learned, Part, Phase, Problem
+from raymeta.adaptation.through_step import along, slopes, stepped
+from raymeta.adaptation.weighted import gradient_on_queries
+from raymeta.algorithms.base import Compute, Outer, TrainedModel
+from raymeta.autodiff.derivatives import gradient_and_value
+from raymeta.errors import ConfigError
+from raymeta.models.base import ModelSpec
+from raymeta.models.layers.beside import BODY, Beside
+from raymeta.options import STRICT
+from raymeta.tasks.base import TaskSet
+from raymeta.tasks.episodes import Episode, Examples, Noise
+from raymeta.tasks.inputs import Inputs, only
+from raymeta.trackers.names import OUTER_GRAD_NORM
+from raymeta.tree import Params
+
+TEACHER = "teacher"
+"""Name of the network beside the model, which is the student."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Distillation(TrainedModel):
+    """Base of the methods in which a student S, the run's model, learns from labels and from a teacher T beside it.
+
+    The support sets of a step are its training batch, on which the student's loss is ℓ(S, T) = α KD(S, T) + (1 − α) CE;
+    the query sets are the quiz. The first `teacher_steps` steps train the teacher alone, on labels; then the student
+    learns. A method that learns to teach changes something h of ℓ before each step of the student:
+    1. a virtual step S'(h) = S − λ ∇_S ℓ(S; h);
+    2. h is stepped along ∇_h CE(S'(h); quiz), differentiated through 1.;
+    3. the student's own step is along ∇_S ℓ(S; h) with the new h, on the same batch.
+    """
+
+    outer: ClassVar[Mapping[str, Any]] = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """share α of the teacher's word in the student's loss; labels have the rest"""
+    temperature: PositiveFloat = 4.0
+    """what logits of teacher and student are divided by before the softmax"""
+    virtual_lr: NonNegativeFloat | None = None
+    """rate λ of the virtual step; the student's rate of the moment unless given"""
+    teacher_width: PositiveInt | None = None
+    """channels of each block (conv4) or units of each hidden layer (mlp) of the teacher; the model's unless given"""
+    teacher_depth: PositiveInt | None = None
+    """blocks or hidden layers of the teacher; as many as the model has unless given"""
+    teacher_steps: NonNegativeInt = 0
+    """first steps of the run, which train the teacher alone; 0 where --start brings a teacher that is trained"""
+    teacher_lr: PositiveFloat = 0.05
+    """learning rate of the teacher"""
+
+    @property
+    def learns_to_teach(self) -> bool:
+        """Whether anything is learned besides student and teacher."""
+        return True
+
+    @abstractmethod
+    def is_taught(self, name: str) -> bool:
+        """Whether the learned parameter `name` is of what learns to teach, h."""
+
+    def temperatures(self, params: Params) -> Temperatures:
+        return Temperatures(self.temperature, self.temperature)
+
+    def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
+        student = super().network(spec, tasks)
+        return Beside(
+            student, **{TEACHER: super().network(spec.resized(self.teacher_width, self.teacher_depth), tasks)}
+        )
+
+    def outer_of(self, name: str) -> Mapping[str, Any]:
+        return {"lr": self.teacher_lr} if is_teacher(name) else {}
+
+    def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
+        learned = super().init(problem, params, generator)
+        needs_teacher = self.teacher_steps > 0 or (self.learns_to_teach and self.is_taught(f"{TEACHER}."))
+        for prefix in (BODY, f"{TEACHER}.") if needs_teacher else (BODY,):
+            if not any(name.startswith(prefix) for name in params):
+                raise ConfigError(
+                    f"freeze leaves no parameter {prefix}* to be learned, and {type(self).__name__} steps them: freeze "
+                    "less. A teacher is left as it is by mkd, or with teach false, where teacher_steps is 0"
+                )
+        return learned
+
+    def step(self, outer: Outer, compute: Compute, phase: Phase) -> dict[str, float]:
+        if phase.step < self.teacher_steps:
+            return {OUTER_GRAD_NORM: outer.update(compute("teacher_gradient").means())}
+        if self.learns_to_teach:
+            self._learn_to_teach(outer, compute)
+        return {OUTER_GRAD_NORM: outer.update(compute("student_gradient").means())}
+
+    def _learn_to_teach(self, outer: Outer, compute: Compute) -> None:
+        now = compute("student_gradient").means()
+        rates = {name: outer.lr(name) if self.virtual_lr is None else self.virtual_lr for name in now}
+        quiz = compute("quiz_gradient", given=stepped(outer.params, now, rates)).means()
+        outer.update(compute("teaching_gradient", given=along(rates, quiz)).means())
+
+    def teacher_gradient(
+        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
+    ) -> Part:
+        """Gradient of the teacher's cross-entropy on the support, with its metrics."""
+        support = episode.support
+
+        def loss_of(own: Params) -> tuple[Tensor, Tensor]:
+            outputs = self.taught_outputs(problem, learned._replace(params=own), support.x, phase)
+            return problem.loss(outputs, support.y), outputs
+
+        own = {name: value for name, value in learned.params.items() if is_teacher(name)}
+        gradient, (loss, outputs) = gradient_and_value(loss_of, own, has_aux=True)
+        return Part(gradient, training_metrics(problem, loss, outputs, support.y, None))
+
+    def student_gradient(
+        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
+    ) -> Part:
+        """Gradient of ℓ on the support in the student's parameters."""
+
+        def loss_of(own: Params) -> Tensor:
+            return self.student_loss(problem, learned._replace(params=learned.params | own), episode.support, phase)
+
+        gradient, loss = gradient_and_value(loss_of, student(learned.params))
+        return Part(gradient, {"train/support_loss": loss.detach()})
+
+    def quiz_gradient(
+        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
+    ) -> Part:
+        """Gradient of the quiz loss at the student that is given."""
+        return gradient_on_queries(problem, learned, learned.given, episode, phase)
+
+    def teaching_gradient(
+        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
+    ) -> Part:
+        """−∇_h ⟨∇_S ℓ(S; h), d⟩ for the direction d that is given."""
+
+        def loss_of(own: Params, taught: Params) -> Tensor:
+            there = learned._replace(params=learned.params | own | taught)
+            return self.student_loss(problem, there, episode.support, phase)
+
+        taught = {name: value for name, value in learned.params.items() if self.is_taught(name)}
+        found = slopes(loss_of, student(learned.params), taught, learned.given)
+        return Part({name: -value for name, value in found.items()})
+
+    def student_loss(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Tensor:
+        """ℓ(S, T) = α KD(S, T) + (1 − α) CE."""
+        outputs = problem.predict(learned, support.x, phase)
+        told = self.taught_outputs(problem, learned, support.x, phase)
+        soft = soft_loss(outputs, told, self.temperatures(learned.params))
+        return self.alpha * soft + (1 - self.alpha) * problem.loss(outputs, support.y)
+
+    def taught_outputs(self, problem: Problem, learned: Learned, x: Inputs, phase: Phase) -> Tensor:
+        """The teacher's logits."""
+        return problem.of_way(problem.beside(TEACHER, learned, only(x)), phase)
+
+
+def is_teacher(name: str) -> bool:
+    """Whether a learned parameter is one of the teacher."""
+    return name.startswith(f"{TEACHER}.")
+
+
+def student(params: Params) -> Params:
+    """The parameters of the student alone."""
+    return {name: value for name, value in params.items() if name.startswith(BODY)}
