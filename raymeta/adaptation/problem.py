@@ -17,6 +17,7 @@ from raymeta.autodiff.own_state import OwnState, unwritten
 from raymeta.autodiff.surroundings import Surroundings
 from raymeta.errors import ConfigError
 from raymeta.models.habits import ONLY_COMPUTES, Habits
+from raymeta.models.layers.beside import BODY
 from raymeta.models.layers.mixing_points import mixed_call, unmark
 from raymeta.models.layers.norm import BatchNorm, drop_running_statistics, reference_rows, running_statistics
 from raymeta.tasks.base import Goal
@@ -26,6 +27,8 @@ from raymeta.tasks.inputs import Inputs, arguments_of, copied, joined, num_examp
 from raymeta.tasks.mixed_inputs import is_mixed
 from raymeta.tree import Params, tree_map
 
+HEAD = f"{BODY}head"
+"""Name of the head of a model that stands beside others."""
 BatchNormPolicy = Literal["transductive", "support", "running"]
 Vectorize = Literal["vmap", "loop"]
 
@@ -269,10 +272,12 @@ class Problem:
 
     @cached_property
     def head_name(self) -> str:
-        """Name of the head that is known, or of the last linear layer."""
+        """Name of the head that is known, or of the model beside others, or of the last linear layer."""
         if self.habits.head is not None:
             return self.habits.head
         names = [name for name, m in self.model.named_modules() if isinstance(m, nn.Linear)]
+        if HEAD in names:  # not that of a network beside it
+            return HEAD
         if not names:
             raise ConfigError("no head to adapt: the model has no nn.Linear layer; name its last layer with model.head")
         return str(names[-1])

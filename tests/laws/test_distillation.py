@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymeta import MKD, Episode, MetaDistil, Plain, TaskKey
-from raymeta.adaptation.problem import Problem
+from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.distillation import TEACHER, Distillation, is_teacher, student
 from raymeta.algorithms.mkd import LOG_TEMPERATURE
 from raymeta.errors import ConfigError
@@ -175,6 +175,13 @@ def test_what_a_method_steps_must_not_be_frozen() -> None:
         MetaDistil().init(problem, problem.initial_params(), torch.Generator())
     outer, _ = one_step(MKD(), module, episodes(), RATE)
     assert len(outer.updates) == 2
+
+
+def test_features_are_the_students() -> None:
+    bodies = [MLP(hidden=(size,)).build((FEATURES,), TASKS.way) for size in (4, 7)]
+    problem = Problem(Beside(bodies[0], **{TEACHER: bodies[1]}), goal="classification")
+    learned, x = Learned(problem.initial_params(), {}), torch.randn(5, FEATURES)
+    torch.testing.assert_close(problem.features(learned, x, Phase()), bodies[0][:-1](x))
 
 
 def test_a_teacher_has_sizes_of_its_own() -> None:
