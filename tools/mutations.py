@@ -391,13 +391,15 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{DISTILLATION}what_learns_to_teach_follows_finite_differences",
         ),
     ],
-    "algorithms/distillation.py": [
+    "algorithms/look_ahead.py": [
         (
             "the worst teacher",
             "{name: -value for name, value in found.items()}",
             "found",
             f"{DISTILLATION}of_linear_networks_both_gradients_are_closed_forms",
         ),
+    ],
+    "algorithms/distillation.py": [
         (
             "the student's labels are not all of the rest",
             "(1 - self.alpha) * problem.loss",

@@ -1,22 +1,20 @@
-"""What methods with a teacher share: a teacher beside the student, its own training, and the student's steps."""
+"""What methods with a teacher share: a teacher beside the student, its own training, and the student's loss."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from raymeta.adaptation.distillation import Temperatures, soft_loss
 from raymeta.adaptation.outcome import training_metrics
 from raymeta.adaptation.problem import Learned, Part, Phase, Problem
-from raymeta.adaptation.through_step import along, slopes, stepped
-from raymeta.adaptation.weighted import gradient_on_queries
-from raymeta.algorithms.base import Compute, Outer, TrainedModel
+from raymeta.algorithms.base import Compute, Outer
+from raymeta.algorithms.look_ahead import LookAhead
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
@@ -33,15 +31,12 @@ TEACHER = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Distillation(TrainedModel):
+class Distillation(LookAhead):
     """Base of the methods in which a student S, the run's model, learns from labels and from a teacher T beside it.
 
     The support sets of a step are its training batch, on which the student's loss is ℓ(S, T) = α KD(S, T) + (1 − α) CE;
     the query sets are the quiz. The first `teacher_steps` steps train the teacher alone, on labels; then the student
-    learns. A method that learns to teach changes something h of ℓ before each step of the student:
-    1. a virtual step S'(h) = S − λ ∇_S ℓ(S; h);
-    2. h is stepped along ∇_h CE(S'(h); quiz), differentiated through 1.;
-    3. the student's own step is along ∇_S ℓ(S; h) with the new h, on the same batch.
+    learns, and before each of its steps what teaches it, h, as `LookAhead` says.
     """
 
     outer: ClassVar[Mapping[str, Any]] = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
@@ -50,8 +45,6 @@ class Distillation(TrainedModel):
     """share α of the teacher's word in the student's loss; labels have the rest"""
     temperature: PositiveFloat = 4.0
     """what logits of teacher and student are divided by before the softmax"""
-    virtual_lr: NonNegativeFloat | None = None
-    """rate λ of the virtual step; the student's rate of the moment unless given"""
     teacher_width: PositiveInt | None = None
     """channels of each block (conv4) or units of each hidden layer (mlp) of the teacher; the model's unless given"""
     teacher_depth: PositiveInt | None = None
@@ -61,30 +54,20 @@ class Distillation(TrainedModel):
     teacher_lr: PositiveFloat = 0.05
     """learning rate of the teacher"""
 
-    @property
-    def learns_to_teach(self) -> bool:
-        """Whether anything is learned besides student and teacher."""
-        return True
-
-    @abstractmethod
-    def is_taught(self, name: str) -> bool:
-        """Whether the learned parameter `name` is of what learns to teach, h."""
-
     def temperatures(self, params: Params) -> Temperatures:
         return Temperatures(self.temperature, self.temperature)
 
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
-        student = super().network(spec, tasks)
-        return Beside(
-            student, **{TEACHER: super().network(spec.resized(self.teacher_width, self.teacher_depth), tasks)}
-        )
+        body = super().network(spec, tasks)
+        teacher = super().network(spec.resized(self.teacher_width, self.teacher_depth), tasks)
+        return Beside(body, **{TEACHER: teacher})
 
     def outer_of(self, name: str) -> Mapping[str, Any]:
         return {"lr": self.teacher_lr} if is_teacher(name) else {}
 
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
         learned = super().init(problem, params, generator)
-        needs_teacher = self.teacher_steps > 0 or (self.learns_to_teach and self.is_taught(f"{TEACHER}."))
+        needs_teacher = self.teacher_steps > 0 or (self.looks_ahead and self.is_meta(f"{TEACHER}."))
         for prefix in (BODY, f"{TEACHER}.") if needs_teacher else (BODY,):
             if not any(name.startswith(prefix) for name in params):
                 raise ConfigError(
@@ -96,15 +79,7 @@ class Distillation(TrainedModel):
     def step(self, outer: Outer, compute: Compute, phase: Phase) -> dict[str, float]:
         if phase.step < self.teacher_steps:
             return {OUTER_GRAD_NORM: outer.update(compute("teacher_gradient").means())}
-        if self.learns_to_teach:
-            self._learn_to_teach(outer, compute)
-        return {OUTER_GRAD_NORM: outer.update(compute("student_gradient").means())}
-
-    def _learn_to_teach(self, outer: Outer, compute: Compute) -> None:
-        now = compute("student_gradient").means()
-        rates = {name: outer.lr(name) if self.virtual_lr is None else self.virtual_lr for name in now}
-        quiz = compute("quiz_gradient", given=stepped(outer.params, now, rates)).means()
-        outer.update(compute("teaching_gradient", given=along(rates, quiz)).means())
+        return super().step(outer, compute, phase)
 
     def teacher_gradient(
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
@@ -113,51 +88,23 @@ class Distillation(TrainedModel):
         support = episode.support
 
         def loss_of(own: Params) -> tuple[Tensor, Tensor]:
-            outputs = self.taught_outputs(problem, learned._replace(params=own), support.x, phase)
+            outputs = self.told(problem, learned._replace(params=own), support.x, phase)
             return problem.loss(outputs, support.y), outputs
 
         own = {name: value for name, value in learned.params.items() if is_teacher(name)}
         gradient, (loss, outputs) = gradient_and_value(loss_of, own, has_aux=True)
         return Part(gradient, training_metrics(problem, loss, outputs, support.y, None))
 
-    def student_gradient(
-        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
-    ) -> Part:
-        """Gradient of ℓ on the support in the student's parameters."""
-
-        def loss_of(own: Params) -> Tensor:
-            return self.student_loss(problem, learned._replace(params=learned.params | own), episode.support, phase)
-
-        gradient, loss = gradient_and_value(loss_of, student(learned.params))
-        return Part(gradient, {"train/support_loss": loss.detach()})
-
-    def quiz_gradient(
-        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
-    ) -> Part:
-        """Gradient of the quiz loss at the student that is given."""
-        return gradient_on_queries(problem, learned, learned.given, episode, phase)
-
-    def teaching_gradient(
-        self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
-    ) -> Part:
-        """−∇_h ⟨∇_S ℓ(S; h), d⟩ for the direction d that is given."""
-
-        def loss_of(own: Params, taught: Params) -> Tensor:
-            there = learned._replace(params=learned.params | own | taught)
-            return self.student_loss(problem, there, episode.support, phase)
-
-        taught = {name: value for name, value in learned.params.items() if self.is_taught(name)}
-        found = slopes(loss_of, student(learned.params), taught, learned.given)
-        return Part({name: -value for name, value in found.items()})
-
-    def student_loss(self, problem: Problem, learned: Learned, support: Examples, phase: Phase) -> Tensor:
+    def training_loss(
+        self, problem: Problem, learned: Learned, support: Examples, *, noise: Noise, phase: Phase
+    ) -> Tensor:
         """ℓ(S, T) = α KD(S, T) + (1 − α) CE."""
         outputs = problem.predict(learned, support.x, phase)
-        told = self.taught_outputs(problem, learned, support.x, phase)
+        told = self.told(problem, learned, support.x, phase)
         soft = soft_loss(outputs, told, self.temperatures(learned.params))
         return self.alpha * soft + (1 - self.alpha) * problem.loss(outputs, support.y)
 
-    def taught_outputs(self, problem: Problem, learned: Learned, x: Inputs, phase: Phase) -> Tensor:
+    def told(self, problem: Problem, learned: Learned, x: Inputs, phase: Phase) -> Tensor:
         """The teacher's logits."""
         return problem.of_way(problem.beside(TEACHER, learned, only(x)), phase)
 
@@ -165,8 +112,3 @@ class Distillation(TrainedModel):
 def is_teacher(name: str) -> bool:
     """Whether a learned parameter is one of the teacher."""
     return name.startswith(f"{TEACHER}.")
-
-
-def student(params: Params) -> Params:
-    """The parameters of the student alone."""
-    return {name: value for name, value in params.items() if name.startswith(BODY)}

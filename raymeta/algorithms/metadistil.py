@@ -32,8 +32,8 @@ class MetaDistil(Distillation):
     """whether the teacher learns to teach; false for distillation from a fixed teacher"""
 
     @property
-    def learns_to_teach(self) -> bool:
+    def looks_ahead(self) -> bool:
         return self.teach
 
-    def is_taught(self, name: str) -> bool:
+    def is_meta(self, name: str) -> bool:
         return is_teacher(name)

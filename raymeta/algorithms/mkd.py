@@ -41,11 +41,11 @@ class MKD(Distillation):
     temperature_lr: PositiveFloat = 0.01
     """learning rate of the logarithms of both temperatures"""
 
-    def is_taught(self, name: str) -> bool:
+    def is_meta(self, name: str) -> bool:
         return name.startswith(LOG_TEMPERATURE)
 
     def outer_of(self, name: str) -> Mapping[str, Any]:
-        if not self.is_taught(name):
+        if not self.is_meta(name):
             return super().outer_of(name)
         return {"lr": self.temperature_lr, "optimizer": "adam", "weight_decay": 0.0, "schedule": "constant"}
 

@@ -105,14 +105,14 @@ CASES: dict[str, Case] = {
     "metadistil": Case(
         "classification",
         PROBLEM | {"algorithm.teacher_width": 9},
-        ("teacher_gradient", "student_gradient"),
+        ("teacher_gradient", "training_gradient"),
         lowers=False,
         pseudo="its step differentiates across maps",
     ),
     "mkd": Case(
         "classification",
         PROBLEM | {"algorithm.teacher_depth": 2, "algorithm.teacher_steps": 1},
-        ("teacher_gradient", "student_gradient"),
+        ("teacher_gradient", "training_gradient"),
         lowers=False,
         pseudo="its step differentiates across maps",
     ),

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from raymeta import MKD, Episode, MetaDistil, Plain, TaskKey
 from raymeta.adaptation.problem import Learned, Phase, Problem
-from raymeta.algorithms.distillation import TEACHER, Distillation, is_teacher, student
+from raymeta.algorithms.distillation import TEACHER, Distillation, is_teacher
+from raymeta.algorithms.look_ahead import model_of
 from raymeta.algorithms.mkd import LOG_TEMPERATURE
 from raymeta.errors import ConfigError
 from raymeta.models.backbones import Backbone
@@ -72,7 +73,7 @@ def loss_of(params: Params, episode: Episode) -> Tensor:
 
 def descended(params: Params) -> Params:
     """The student after a plain step on the mean loss of all tasks."""
-    own = {name: value.clone().requires_grad_() for name, value in student(params).items()}
+    own = {name: value.clone().requires_grad_() for name, value in model_of(params).items()}
     loss = torch.stack([loss_of(params | own, episode) for episode in episodes()]).mean()
     gradients = torch.autograd.grad(loss, list(own.values()))
     return {name: (value - RATE * g).detach() for (name, value), g in zip(own.items(), gradients, strict=True)}
@@ -90,8 +91,8 @@ def quiz(params: Params) -> float:
 def test_what_learns_to_teach_follows_finite_differences(algorithm: Distillation, vectorize: Any) -> None:
     outer, params = stepped(algorithm, vectorize)
     first, second = outer.updates
-    assert set(first) == {name for name in params if algorithm.is_taught(name)}
-    assert set(second) == set(student(params))
+    assert set(first) == {name for name in params if algorithm.is_meta(name)}
+    assert set(second) == set(model_of(params))
     for name, gradient in first.items():
         generator = torch.Generator().manual_seed(1)
         direction = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
@@ -104,7 +105,7 @@ def test_what_learns_to_teach_follows_finite_differences(algorithm: Distillation
 @pytest.mark.parametrize("algorithm", METHODS, ids=["metadistil", "mkd"])
 def test_the_student_steps_with_what_was_learned(algorithm: Distillation) -> None:
     outer, params = stepped(algorithm)
-    new = {name: value for name, value in outer.params.items() if algorithm.is_taught(name)}
+    new = {name: value for name, value in outer.params.items() if algorithm.is_meta(name)}
     assert not any(torch.equal(value, params[name]) for name, value in new.items())
     for name, value in descended(params | new).items():
         torch.testing.assert_close(outer.params[name], value, rtol=1e-11, atol=1e-13)
