@@ -59,6 +59,7 @@ LEFT_OUT = {
     "meta_weight_net": "one training set with wrong labels",
     "metadistil": "one training set and a teacher",
     "mkd": "one training set and a teacher",
+    "dada": "changes of the images of one training set",
     "erm": "domains of one training set",
     "mldg": "domains of one training set",
     "maml_rl": "control",

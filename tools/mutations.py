@@ -67,6 +67,8 @@ AGAIN = "tests/laws/test_inner_rules.py::test_steps_that_are_computed_again_keep
 SUMS = "tests/laws/test_sums_and_scores.py::test_"
 
 REWEIGHTING = "tests/laws/test_reweighting.py::test_"
+DADA = "tests/laws/test_dada.py::test_"
+RELAX = "tests/laws/test_relax.py::test_"
 DISTILLATION = "tests/laws/test_distillation.py::test_"
 DOMAINS = "tests/laws/test_domains.py::test_"
 PROBLEM = "tests/tasks/test_classification.py::test_"
@@ -411,6 +413,66 @@ CHANGES: dict[str, Sequence[Change]] = {
             "phase.step < self.teacher_steps",
             "phase.step <= self.teacher_steps",
             f"{DISTILLATION}the_student_steps_with_what_was_learned",
+        ),
+    ],
+    "adaptation/relax.py": [
+        (
+            "drawn again without looking",
+            "torch.where(b_nK > 0, off + v_nK * (1 - off), v_nK * off)",
+            "v_nK",
+            f"{RELAX}what_is_drawn_again_is_the_same_choice",
+        ),
+        (
+            "a surrogate with a mean",
+            "error_n: Tensor = value_n - of_again",
+            "error_n: Tensor = value_n + of_again",
+            f"{RELAX}a_surrogate_does_not_change_the_mean",
+        ),
+        (
+            "noise of another kind",
+            "logits_nK.log_softmax(1) - torch.log(-u_nK.log())",
+            "logits_nK.log_softmax(1) - u_nK.log()",
+            f"{RELAX}a_surrogate_does_not_change_the_mean",
+        ),
+    ],
+    "adaptation/picture_operations.py": [
+        (
+            "turned about a corner",
+            "hats(there_n2p[:, 0] + middle[0], across)",
+            "hats(there_n2p[:, 0], across)",
+            f"{DADA}turning_is_about_the_middle",
+        ),
+        (
+            "wide images are high",
+            "SHIFT * width * across",
+            "SHIFT * height * across",
+            f"{DADA}operations_are_what_they_are_called",
+        ),
+    ],
+    "algorithms/dada.py": [
+        (
+            "the worst choices",
+            '-found["u"], scale',
+            'found["u"], scale',
+            f"{DADA}choices_are_worth_what_they_do_for_the_clean_batch",
+        ),
+        (
+            "switches that are always off",
+            "torch.where(on[:, place].view(-1, 1, 1, 1) > 0, then, x_nchw)",
+            "x_nchw",
+            f"{DADA}magnitudes_follow_finite_differences",
+        ),
+        (
+            "switches that are always on",
+            "torch.where(on[:, place].view(-1, 1, 1, 1) > 0, then, x_nchw)",
+            "then",
+            f"{DADA}operations_that_never_happen_leave_plain_training",
+        ),
+        (
+            "both tasks draw alike",
+            '[key.generator("noise").random((n, 2 * len(PAIRS) + 6)) for key in keys]',
+            '[keys[0].generator("noise").random((n, 2 * len(PAIRS) + 6)) for key in keys]',
+            f"{DADA}each_task_and_image_has_draws_of_its_own",
         ),
     ],
     "algorithms/l2rw.py": [

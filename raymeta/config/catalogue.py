@@ -9,7 +9,15 @@ from typing import Literal, NamedTuple
 from raymeta.errors import ConfigError
 
 Goal = Literal[
-    "classification", "regression", "noisy labels", "other domains", "distillation", "control", "optimisation", "search"
+    "classification",
+    "regression",
+    "noisy labels",
+    "other domains",
+    "distillation",
+    "augmentation",
+    "control",
+    "optimisation",
+    "search",
 ]
 Cost = Literal["low", "medium", "high"]
 
@@ -343,6 +351,16 @@ CATALOGUE: Mapping[str, Entry] = {
         ("distillation",),
         "medium",
     ),
+    "dada": Entry(
+        "Li et al., ECCV 2020",
+        "how training images are changed, and one classifier",
+        "four maps a step",
+        "two graphs of the network",
+        "policy, policy_lr, tasks.clean",
+        "images are few, and nobody knows which changes of them keep their class",
+        ("augmentation",),
+        "medium",
+    ),
     "erm": Entry(
         "Gulrajani and Lopez-Paz, ICLR 2021",
         "one classifier for all domains",
@@ -460,6 +478,7 @@ RULES: tuple[tuple[str, str, Callable[[re.Match[str]], Wish]], ...] = (
     ("classification", r"classification|classify", _goal("classification")),
     ("regression", r"regression|values|functions", _goal("regression")),
     ("noisy labels", r"noisy labels?|wrong labels?", _goal("noisy labels")),
+    ("augmentation", r"augmentation", _goal("augmentation")),
     ("distillation", r"distillation|distil+|teachers?", _goal("distillation")),
     ("other domains", r"(?:other|new|unseen) domains?|domain generali[sz]ation", _goal("other domains")),
     ("control", r"control|reinforcement|policy", _goal("control")),

@@ -309,6 +309,6 @@ class RunConfig(RunOptions):
             raise ConfigError(
                 f"algorithm {name_of(self.algorithm)} adapts to tasks, and those of {name_of(self.tasks)} are batches "
                 "of one training problem: choose a method that trains one model, such as plain, l2rw, meta_weight_net, "
-                "metadistil, erm or mldg"
+                "metadistil, dada, erm or mldg"
             )
         return self

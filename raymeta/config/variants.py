@@ -51,6 +51,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "l2rw": "raymeta.algorithms.l2rw:L2RW",
         "metadistil": "raymeta.algorithms.metadistil:MetaDistil",
         "mkd": "raymeta.algorithms.mkd:MKD",
+        "dada": "raymeta.algorithms.dada:DADA",
         "erm": "raymeta.algorithms.erm:ERM",
         "mldg": "raymeta.algorithms.mldg:MLDG",
         "joint": "raymeta.algorithms.joint:JointTraining",

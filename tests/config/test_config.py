@@ -575,6 +575,11 @@ PINNED: dict[str, dict[str, Any]] = {
         "algorithm.teacher_width": 64,
     },
     "glyphs-mkd": {"algorithm.name": "mkd", "algorithm.temperature": 4.0, "algorithm.teacher_width": 64},
+    # Li et al. 2020
+    "glyphs-dada": {
+        "algorithm.name": "dada", "algorithm.policy_lr": 0.005, "algorithm.temperature": 0.5, "outer.lr": 0.1,
+        "outer.weight_decay": 0.0002,
+    },
     "glyphs-erm": {
         "tasks.domains": "angles", "tasks.angles": [0, 15, 30, 45, 60, 75], "tasks.batch": 64, "algorithm.name": "erm",
         "outer.lr": 0.001,

@@ -116,6 +116,13 @@ CASES: dict[str, Case] = {
         lowers=False,
         pseudo="its step differentiates across maps",
     ),
+    "dada": Case(
+        "classification",
+        PROBLEM | {"algorithm.hidden": 4},
+        ("training_gradient",),
+        lowers=False,
+        pseudo="its step differentiates across maps",
+    ),
     "erm": Case("classification", DOMAINS, lowers=False),
     "mldg": Case("classification", DOMAINS, lowers=False),
     "maml_rl": Case(
@@ -174,6 +181,7 @@ COMPILED = (
 """One method of each kind of arithmetic: a compiler takes ten seconds for each."""
 RUN_WHOLE = (
     "cnp",
+    "dada",
     "erm",
     "l2l",
     "l2rw",

@@ -45,7 +45,8 @@ def one_step(
     What a method draws is that of the tasks `keys`.
     """
     problem = Problem(network, goal="classification", vectorize=vectorize)
-    learned = algorithm.init(problem, problem.initial_params() | (params or {}), torch.Generator())
+    learned = algorithm.init(problem, problem.initial_params(), torch.Generator())
+    learned = learned._replace(params=learned.params | (params or {}))
     outer = Recorded(learned, algorithm, OuterOptions(lr=rate, **{"optimizer": "sgd", **options}))
     batch = stack_episodes(episodes)
 
