@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import raymeta
@@ -25,6 +25,19 @@ def trained(preset: str, **options: Any) -> dict[str, Any]:
     headline = summary["headline"]
     told = {"accuracy": headline["value"], "ci95_of_run": headline["ci95"], "params_sha256": summary["params_sha256"]}
     return told | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def runs_of(
+    arms: Mapping[str, tuple[str, Mapping[str, Any]]], seeds: int, common: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """Each arm, a preset with options of its own, once for each seed, which also chooses data and parts."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
+    for seed in range(seeds):
+        for name, (preset, options) in arms.items():
+            asked = {**common, **options, "seed": seed, "tasks.data_seed": seed}
+            runs[name].append(trained(preset, **asked))
+            print(f"seed {seed} {name}: {100 * runs[name][-1]['accuracy']:.2f} %", flush=True)
+    return runs
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:

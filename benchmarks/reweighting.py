@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 import torch
-from paired import NETWORKS, difference, over_seeds, trained
+from paired import NETWORKS, difference, over_seeds, runs_of
 from record import record
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,11 +35,7 @@ def main() -> int:
     torch.set_num_threads(1)
     common: dict[str, Any] = {"steps": arguments.steps, **NETWORKS[arguments.model], "model.norm": "layer"}
     common |= _source(arguments)
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
-    for seed in range(arguments.seeds):
-        for name, (preset, options) in METHODS.items():
-            runs[name].append(trained(preset, seed=seed, **common, **options, **{"tasks.data_seed": seed}))
-            print(f"seed {seed} {name}: {100 * runs[name][-1]['accuracy']:.2f} %", flush=True)
+    runs = runs_of(METHODS, arguments.seeds, common)
     scores = {name: [run["accuracy"] for run in some] for name, some in runs.items()}
     above = {name: difference(scores["plain"], scores[name]) for name in METHODS if name != "plain"}
     above_oracle = {name: difference(scores["oracle"], scores[name]) for name in JUDGED}
