@@ -4,9 +4,9 @@
 
 Teacher conv4-64, student conv4-8, both trained by the run: the teacher for its first steps, on the same batches and to
 the same bits in all arms with a teacher. Beside them a student and a teacher on labels alone, for as many steps each.
-Five seeds, each of which also chooses the parts. The level: the student of MetaDistil above that of the fixed teacher by
-more than the paired 95 % interval over seeds. Writes results/benchmarks/distillation-glyphs.json and fails unless the
-level is met.
+Five seeds, each of which also chooses the parts. The level: the student of MetaDistil above that of the fixed teacher
+by more than the paired 95 % interval over seeds. Writes results/benchmarks/distillation-glyphs.json and fails unless
+the level is met.
 """
 
 from __future__ import annotations
