@@ -50,7 +50,8 @@ def sampled(x_nchw: Tensor, matrices_n23: Tensor) -> Tensor:
     across, down = (torch.arange(side, device=x_nchw.device, dtype=x_nchw.dtype) for side in (w, h))
     middle = (w - 1) / 2, (h - 1) / 2
     x_p, y_p = (across - middle[0]).repeat(h), (down - middle[1]).repeat_interleave(w)
-    there_n2p = matrices_n23 @ torch.stack([x_p, y_p, torch.ones_like(x_p)])
+    by_x, by_y, shift = matrices_n23.unsqueeze(-1).unbind(2)
+    there_n2p = by_x * x_p + by_y * y_p + shift  # no matrix product, whose factors autocast would round
     columns_npw = hats(there_n2p[:, 0] + middle[0], across)
     rows_nph = hats(there_n2p[:, 1] + middle[1], down)
     lines_ncpw = rows_nph[:, None] @ x_nchw
