@@ -59,6 +59,7 @@ LEFT_OUT = {
     "meta_weight_net": "one training set with wrong labels",
     "erm": "domains of one training set",
     "mldg": "domains of one training set",
+    "darts": "a search of architectures for one training set",
     "maml_rl": "control",
     "l2l": "an optimiser of small problems",
     "learned_mlp": "an optimiser of small problems",

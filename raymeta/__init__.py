@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.cavia import CAVIA as CAVIA
     from raymeta.algorithms.cnaps import CNAPs as CNAPs
     from raymeta.algorithms.cnp import CNP as CNP
+    from raymeta.algorithms.darts import DARTS as DARTS
     from raymeta.algorithms.erm import ERM as ERM
     from raymeta.algorithms.hsml import HSML as HSML
     from raymeta.algorithms.imaml import IMAML as IMAML
@@ -86,6 +87,7 @@ _HOMES = {
     "ANIL": "algorithms.anil",
     "CAVIA": "algorithms.cavia",
     "CNP": "algorithms.cnp",
+    "DARTS": "algorithms.darts",
     "ERM": "algorithms.erm",
     "HSML": "algorithms.hsml",
     "IMAML": "algorithms.imaml",

@@ -183,6 +183,7 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
         overfitting(run.metrics(), dotted(run.config)),
     )
     lines += [f"note:   {note}" for note in notes if note]
+    lines += [f"found:  {name} {value}" for name, value in summary.get("found", {}).items()]
     if summary["stopped_by"] == "time_limit":
         lines.append(f"{run.ending.text}: raymeta train --resume {path}{trust} goes on")
     if axis:

@@ -197,6 +197,10 @@ class Algorithm(ABC):
         """
         return {OUTER_GRAD_NORM: outer.descend(compute(), self)}
 
+    def found(self, problem: Problem, learned: Learned) -> Mapping[str, Any]:
+        """What a search found, for people and for `summary.json`; nothing unless a method says so."""
+        return {}
+
     def scores(
         self, problem: Problem, learned: Learned, episodes: Episode, *, noise: Noise, phase: Phase
     ) -> dict[str, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from raymeta.adaptation.problem import Learned
 from raymeta.api.episodes import write_episodes
 from raymeta.api.evaluate import TEST_SEED, Evaluation, evaluate_learned
@@ -49,16 +52,22 @@ def final_test(config: RunConfig, built: Built, driver: Driver, learned: Learned
     )
 
 
+def found(built: Built, learned: Learned) -> Mapping[str, Any]:
+    """What a search found; nothing where the method is none."""
+    return built.blueprint.algorithm.found(built.blueprint.problem(), learned)
+
+
 def record(
     evaluation: Evaluation,
     writer: RunWriter,
     state: RunState,
     *,
     stopped_by: StopReason,
+    found: Mapping[str, Any],
     precision: str,
     wall_s: float,
 ) -> None:
-    """The score on the disk, before anything else that could fail."""
+    """The score on the disk, before anything else that could fail, with what a search `found`."""
     writer.write_evaluation("test", evaluation.to_json())
     writer.write_summary(
         evaluation.headline,
@@ -75,6 +84,7 @@ def record(
         batch_norm=evaluation.settings["batch_norm"],
         inner_steps=evaluation.settings["inner_steps"],
         precision=precision,
+        **({"found": found} if found else {}),
     )
 
 

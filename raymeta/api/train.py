@@ -13,7 +13,7 @@ from typing import Any
 
 from raymeta.api.checkpoints import take_fixed_tensors
 from raymeta.api.describe import cluster_text, run_name, without_effect, worker_text
-from raymeta.api.final_test import final_test, illustrate, record, tested_parameters
+from raymeta.api.final_test import final_test, found, illustrate, record, tested_parameters
 from raymeta.api.load import RunView
 from raymeta.api.resume import last_checkpoint, resumed_config, run_to_resume, spent_s
 from raymeta.api.same_data import on_recorded_data, twins
@@ -220,7 +220,7 @@ class Training:
             evaluation = final_test(self.config, self.built, driver, learned, step, writer.id)
             wall_s = self._spent_s + time.perf_counter() - began
             about: dict[str, Any] = {"stopped_by": self.reason, "precision": self.config.precision, "wall_s": wall_s}
-            record(evaluation, writer, self.state, **about)
+            record(evaluation, writer, self.state, found=found(self.built, learned), **about)
         finally:
             executor.close()
         illustrate(evaluation, self.built, learned, writer, tracker)

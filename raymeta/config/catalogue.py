@@ -370,6 +370,16 @@ CATALOGUE: Mapping[str, Entry] = {
         ("optimisation",),
         "medium",
     ),
+    "darts": Entry(
+        "Liu et al., ICLR 2019",
+        "an architecture, by gradients, beside the weights that all architectures share",
+        "none",
+        "two graphs of the search network; one with order: first",
+        "order, architecture_lr, the model's width, cells, nodes",
+        "an architecture of cells for one training set; --model derived trains what it finds",
+        ("search",),
+        "high",
+    ),
     "nas_evolution": Entry(
         "Real et al., AAAI 2019",
         "nothing by gradients: a population",

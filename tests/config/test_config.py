@@ -587,6 +587,11 @@ PINNED: dict[str, dict[str, Any]] = {
         "tasks.name": "glyphs", "model.hidden": [20], "model.activation": "sigmoid", "algorithm.name": "l2l",
         "algorithm.unroll": 20, "algorithm.windows": 5, "algorithm.init_std": 0.01, "outer.lr": 0.001,
     },
+    # Liu et al. 2019, appendix A.1
+    "glyphs-darts": {
+        "algorithm.name": "darts", "algorithm.architecture_decay": 0.001, "outer.optimizer": "sgd", "outer.lr": 0.025,
+        "outer.momentum": 0.9, "outer.weight_decay": 0.0003, "outer.schedule": "cosine", "outer.clip_norm": 5.0,
+    },
     # Real et al. 2019 and Zoph and Le 2017, for a table
     "perceptrons-nas-evolution": {"algorithm.name": "nas_evolution", "tasks.name": "perceptrons", "validate_every": 0},
     "perceptrons-nas-reinforce": {"algorithm.name": "nas_reinforce", "algorithm.hidden": 35, "algorithm.layers": 2},

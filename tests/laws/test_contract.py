@@ -48,6 +48,14 @@ TABLES = {**MLP, "tasks.train_shots": [2, 3], "tasks.shot": 3, "tasks.query_shot
 PARTS = {"tasks.classes": 3, "tasks.drawers": 12, "tasks.clean": 3, "tasks.val": 1, "tasks.test": 2}
 PROBLEM = {**MLP, **PARTS, "tasks.batch": 6, "tasks.clean_batch": 4, "tasks.noise": "uniform_flip"}
 DOMAINS = {**MLP, **PARTS, "tasks.batch": 3, "tasks.domains": "angles", "tasks.angles": [0, 45, 90]}
+CELLS = {"model": "supernet", "model.width": 2, "model.cells": 3, "model.nodes": 1, "model.stem_stride": 2}
+SEARCH = {
+    **CELLS,
+    **PARTS,
+    "tasks.batch": 4,
+    "tasks.clean_batch": 4,
+    "model.operations": ["none", "skip", "sep_conv_3"],
+}
 CASES: dict[str, Case] = {
     "maml": Case(options=SINES | {"algorithm.inner_lr": 0.05, "algorithm.inner_steps": 2}),
     "maml_pp": Case("glyphs", GLYPHS | {"model.norm": "batch", "algorithm.inner_steps": 2}),
@@ -104,6 +112,13 @@ CASES: dict[str, Case] = {
     ),
     "erm": Case("classification", DOMAINS, lowers=False),
     "mldg": Case("classification", DOMAINS, lowers=False),
+    "darts": Case(
+        "classification",
+        SEARCH,
+        ("weights_gradient", "architecture_gradient"),
+        lowers=False,
+        pseudo="its step differentiates across maps",
+    ),
     "maml_rl": Case(
         "navigation",
         MLP | {"algorithm.horizon": 5, "algorithm.trajectories": 4},
@@ -160,6 +175,7 @@ COMPILED = (
 """One method of each kind of arithmetic: a compiler takes ten seconds for each."""
 RUN_WHOLE = (
     "cnp",
+    "darts",
     "erm",
     "l2l",
     "l2rw",

@@ -27,19 +27,27 @@ class Recorded(OuterOptimizer):
         self.updates.append(dict(gradients))
         return super().update(gradients)
 
+    def preview(self, gradients: Mapping[str, Tensor]) -> Params:
+        after = super().preview(gradients)
+        self.updates.pop()
+        return after
+
 
 def one_step(
     algorithm: Algorithm,
-    network: nn.Module,
+    network: nn.Module | Problem,
     episodes: Sequence[Episode],
     rate: float,
     vectorize: Any = "vmap",
     *,
     params: Params | None = None,
+    steps: int = 1,
     **options: Any,
 ) -> tuple[Recorded, Params]:
-    """One step of plain SGD unless `options` say otherwise, and what it began with: (outer, parameters before)."""
-    problem = Problem(network, goal="classification", vectorize=vectorize)
+    """One step, or several on the same tasks, of plain SGD unless `options` say otherwise, and what it began with:
+    (outer, parameters before)."""
+    known = isinstance(network, Problem)
+    problem = network if known else Problem(network, goal="classification", vectorize=vectorize)
     learned = algorithm.init(problem, problem.initial_params() | (params or {}), torch.Generator())
     outer = Recorded(learned, algorithm, OuterOptions(lr=rate, **{"optimizer": "sgd", **options}))
     batch = stack_episodes(episodes)
@@ -53,5 +61,6 @@ def one_step(
             len(episodes), layout.flatten(part.sums).numpy(), {}, (), pieces=(rows,) if rows else (), layout=layout
         )
 
-    algorithm.step(outer, compute, Phase())  # type: ignore[arg-type]
+    for step in range(steps):
+        algorithm.step(outer, compute, Phase(step=step))  # type: ignore[arg-type]
     return outer, learned.params

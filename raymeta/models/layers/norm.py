@@ -270,15 +270,15 @@ class GroupNorm(_ChannelNorm):
         return f"{self.num_groups}, {self.num_features}, eps={self.eps}"
 
 
-def make_norm(kind: NormKind, num_features: int, groups: int) -> nn.Module:
+def make_norm(kind: NormKind, num_features: int, groups: int, *, affine: bool = True) -> nn.Module:
     """The norm named `kind` for [n, num_features, ...]; `layer` is over all but the first dimension."""
     if kind == "batch":
-        return BatchNorm(num_features)
+        return BatchNorm(num_features, affine=affine)
     if kind == "instance":
-        return InstanceNorm(num_features)
+        return InstanceNorm(num_features, affine=affine)
     if kind == "none":
         return nn.Identity()
-    return GroupNorm(1 if kind == "layer" else groups, num_features)
+    return GroupNorm(1 if kind == "layer" else groups, num_features, affine=affine)
 
 
 def drop_running_statistics(module: nn.Module) -> None:

@@ -1,0 +1,80 @@
+"""The network of an architecture that was found, or of a random one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import PositiveInt, field_validator
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from raymeta.models.genotype import KINDS, OPERATIONS, Genotype, parsed, random_genotype
+from raymeta.models.layers.cells import CellNetwork, edges_of
+from raymeta.models.shapes import require_images
+from raymeta.models.supernet import CellSpec
+from raymeta.options import STRICT
+from raymeta.runs import layout
+from raymeta.system.reading import first_line, read_json, read_text
+from raymeta.tasks.inputs import Shape
+
+_RANDOM = re.compile(r"random:(\d{1,18})")
+FOUND, GENOTYPE = "found", "genotype"
+"""Where an architecture stands in `summary.json`."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Derived(CellSpec):
+    """A network of cells whose edges have one operation each (Liu et al., ICLR 2019).
+
+    Its layers are named as in the supernet, so `--start RUN` begins with the shared weights of the search.
+    Difference from the paper: poolings are followed by a norm as they are in the search.
+    """
+
+    genotype: str
+    """the architecture: the folder of a search, a file that holds one, `random:SEED`, or the text itself; folders and
+    files are read at once, so that the run's own configuration has the text"""
+    nodes: PositiveInt = 4
+    """nodes of a cell of a random architecture; others say it themselves"""
+    affine: bool = True
+    """whether norms after convolutions have a gain and a shift, which those of a search have not"""
+
+    @field_validator("genotype", mode="before")
+    @classmethod
+    def _read_at_once(cls, value: Any) -> Any:
+        return genotype_text(value) if isinstance(value, str) else value
+
+    def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
+        channels, _, _ = require_images("derived", input_shape)
+        edges = {kind: edges_of(cell) for kind, cell in zip(KINDS, self.architecture, strict=True)}
+        return CellNetwork(channels, num_outputs, edges, self.size(affine=self.affine))
+
+    @property
+    def architecture(self) -> Genotype:
+        drawn = _RANDOM.fullmatch(self.genotype)
+        return random_genotype(int(drawn[1]), self.nodes, OPERATIONS) if drawn else parsed(self.genotype)
+
+
+def genotype_text(source: str) -> str:
+    """The text of an architecture that `source` is, or names. Raises `ValueError` where there is none."""
+    if _RANDOM.fullmatch(source):
+        return source
+    if "@" in source and "|" in source:
+        return str(parsed(source))
+    path = Path(source).expanduser()
+    try:
+        return str(parsed(found_in(path) if path.is_dir() else read_text(path)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{source} cannot be read: {first_line(error)}. Give the folder of a finished search, a file with an "
+            "architecture, or random:SEED"
+        ) from error
+
+
+def found_in(run: Path) -> str:
+    """What the search of a finished run found. Raises `OSError`, and `ValueError` where there is none."""
+    found = read_json(run / layout.SUMMARY).get(FOUND)
+    if not isinstance(found, dict) or not isinstance(found.get(GENOTYPE), str):
+        raise ValueError(f"{run} is no finished run of a search such as darts")
+    return str(found[GENOTYPE])
