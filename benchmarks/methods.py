@@ -60,6 +60,7 @@ LEFT_OUT = {
     "erm": "domains of one training set",
     "mldg": "domains of one training set",
     "darts": "a search of architectures for one training set",
+    "enas": "a search of architectures for one training set",
     "maml_rl": "control",
     "l2l": "an optimiser of small problems",
     "learned_mlp": "an optimiser of small problems",

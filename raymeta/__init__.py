@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from raymeta.algorithms.cnaps import CNAPs as CNAPs
     from raymeta.algorithms.cnp import CNP as CNP
     from raymeta.algorithms.darts import DARTS as DARTS
+    from raymeta.algorithms.enas import ENAS as ENAS
     from raymeta.algorithms.erm import ERM as ERM
     from raymeta.algorithms.hsml import HSML as HSML
     from raymeta.algorithms.imaml import IMAML as IMAML
@@ -88,6 +89,7 @@ _HOMES = {
     "CAVIA": "algorithms.cavia",
     "CNP": "algorithms.cnp",
     "DARTS": "algorithms.darts",
+    "ENAS": "algorithms.enas",
     "ERM": "algorithms.erm",
     "HSML": "algorithms.hsml",
     "IMAML": "algorithms.imaml",

@@ -83,6 +83,9 @@ L2L = "tests/laws/test_l2l.py::test_"
 OPTIMIZER = "tests/use/test_optimizer.py::test_"
 EVOLUTION = "tests/laws/test_nas_evolution.py::test_"
 REINFORCE = "tests/laws/test_nas_reinforce.py::test_"
+DARTS = "tests/laws/test_darts.py::test_"
+ENAS = "tests/laws/test_enas.py::test_"
+CELLS = "tests/models/test_cells.py::test_"
 PERCEPTRONS = "tests/tasks/test_perceptrons.py::test_"
 
 Change = tuple[str, str, str, str]
@@ -186,7 +189,7 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{EVOLUTION}every_other_operation_can_come",
         ),
     ],
-    "algorithms/nas_reinforce.py": [
+    "adaptation/policy.py": [
         (
             "baseline forgotten",
             " - learned.given[BASELINE][0]",
@@ -195,15 +198,73 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "entropy turned round",
-            "accuracy - self.entropy_weight",
-            "accuracy + self.entropy_weight",
+            "reward - entropy_weight",
+            "reward + entropy_weight",
             f"{REINFORCE}the_gradient_over_all_architectures_is_that_of_the_expectation",
         ),
         (
             "baseline of this step",
-            "moved = mean if",
-            "moved = mean if True or",
+            "return mean if",
+            "return mean if True or",
             f"{REINFORCE}the_baseline_is_the_moving_mean_of_what_came_before",
+        ),
+    ],
+    "algorithms/darts.py": [
+        (
+            "up the product",
+            "value - mixed[name]",
+            "value + mixed[name]",
+            f"{DARTS}the_gradient_goes_through_the_look_ahead",
+        ),
+        (
+            "momentum forgotten",
+            "drifted[name] - rates",
+            "outer.params[name] - rates",
+            f"{DARTS}the_gradient_goes_through_the_look_ahead",
+        ),
+        (
+            "one-sided difference",
+            "for sign in (1, -1)",
+            "for sign in (1, 0)",
+            f"{DARTS}differences_are_exact_where_slopes_are_linear",
+        ),
+        ("betas of the weights", "[0.5, 0.999]", "[0.9, 0.999]", f"{DARTS}the_architecture_steps_as_adam_of_the_paper"),
+    ],
+    "algorithms/enas.py": [
+        (
+            "trained as judged",
+            'noise["draws"][0]',
+            'noise["draws"][1]',
+            f"{ENAS}every_task_trains_the_architecture_that_it_draws_first",
+        ),
+        ("the worst is found", "argmax()", "argmin()", f"{ENAS}what_is_found_is_the_best_of_the_last_step"),
+        (
+            "the controller decays",
+            '"lr": self.controller_lr, "weight_decay": 0.0',
+            '"lr": 0.1, "weight_decay": 0.0',
+            f"{ENAS}with_one_architecture_it_is_plain_training_of_that",
+        ),
+    ],
+    "models/genotype.py": [
+        (
+            "none is an operation",
+            '(operations) if name != "none"]\n    node = 0',
+            "(operations)]\n    node = 0",
+            f"{CELLS}the_strongest_edges_and_operations_are_kept",
+        ),
+    ],
+    "models/supernet.py": [
+        (
+            "shares over edges",
+            "self.alpha[kind].softmax(1)",
+            "self.alpha[kind].softmax(0)",
+            f"{CELLS}one_operation_an_edge_is_the_derived_network",
+        ),
+        (
+            "the same state twice",
+            "other + (other >= first)",
+            "other",
+            f"{ENAS}choices_are_the_same_architecture_as_parameters",
         ),
     ],
     "models/layers/controller.py": [
@@ -212,6 +273,12 @@ CHANGES: dict[str, Sequence[Change]] = {
             "given >= logits",
             "given < logits",
             f"{REINFORCE}probabilities_add_up_and_samples_have_them",
+        ),
+        (
+            "open beyond the last",
+            ".masked_fill(closed, -torch.inf)",
+            "",
+            f"{ENAS}probabilities_of_all_architectures_add_up",
         ),
         (
             "choices not seen",

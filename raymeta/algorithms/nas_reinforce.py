@@ -11,10 +11,10 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from raymeta.adaptation.policy import BASELINE, moved, score_function
 from raymeta.adaptation.problem import Learned, Part, Phase, Problem
 from raymeta.algorithms.base import Compute, Outer
 from raymeta.algorithms.search import BEST, ArchitectureSearch, evaluated, operations_of, remember_best
-from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.keys import TaskKey
 from raymeta.models.layers.controller import Controller
 from raymeta.options import STRICT
@@ -26,8 +26,6 @@ from raymeta.tree import Params
 
 CONTROLLER = "controller"
 """Name of the network that chooses."""
-BASELINE = "baseline"
-"""Name in memory of the moving mean of accuracies."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -69,9 +67,7 @@ class Reinforce(ArchitectureSearch):
         total = compute("sampled") if baseline is None else compute("policy_gradient", given={BASELINE: baseline})
         born = total.tasks()
         remember_best(outer, born)
-        mean = born["accuracy"].mean()[None]
-        moved = mean if baseline is None else self.baseline_decay * baseline + (1 - self.baseline_decay) * mean
-        outer.memory = outer.memory | {BASELINE: moved}
+        outer.memory = outer.memory | {BASELINE: moved(baseline, born["accuracy"], self.baseline_decay)}
         return {} if first else {OUTER_GRAD_NORM: outer.update(total.means())}
 
     def sampled(self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase) -> Part:
@@ -88,16 +84,5 @@ class Reinforce(ArchitectureSearch):
 
     def score_function(self, problem: Problem, learned: Learned, cell: Tensor, accuracy: Tensor) -> Params:
         """−(R − b) ∇ log π(a), where the entropy bonus is part of R."""
-
-        def log_prob_of(params: Params) -> Tensor:
-            return log_prob(problem.beside(CONTROLLER, learned._replace(params=params), cell), cell)
-
         own = {name: value for name, value in learned.params.items() if name != BEST}
-        slope, value = gradient_and_value(log_prob_of, own)
-        advantage = accuracy - self.entropy_weight * value.detach() - learned.given[BASELINE][0]
-        return {name: -advantage * part for name, part in slope.items()}
-
-
-def log_prob(logits: Tensor, cell: Tensor) -> Tensor:
-    """Of a cell [edges] under logits [edges, operations]."""
-    return logits.log_softmax(1).gather(1, cell.long()[:, None]).sum()
+        return score_function(problem, CONTROLLER, learned, own, cell, accuracy, entropy_weight=self.entropy_weight)

@@ -380,6 +380,16 @@ CATALOGUE: Mapping[str, Entry] = {
         ("search",),
         "high",
     ),
+    "enas": Entry(
+        "Pham et al., ICML 2018",
+        "a network that chooses architectures, beside the weights that all of them share",
+        "none",
+        "one graph of the search network",
+        "controller_lr, entropy_weight, architectures drawn in a step (meta_batch_size)",
+        "as darts, where the network that is trained should be one architecture at a time, not a mixture",
+        ("search",),
+        "high",
+    ),
     "nas_evolution": Entry(
         "Real et al., AAAI 2019",
         "nothing by gradients: a population",

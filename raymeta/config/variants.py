@@ -52,6 +52,7 @@ BUILT_IN: dict[Section, dict[str, str]] = {
         "erm": "raymeta.algorithms.erm:ERM",
         "mldg": "raymeta.algorithms.mldg:MLDG",
         "darts": "raymeta.algorithms.darts:DARTS",
+        "enas": "raymeta.algorithms.enas:ENAS",
         "joint": "raymeta.algorithms.joint:JointTraining",
         "baseline": "raymeta.algorithms.baseline:Baseline",
         "maml_rl": "raymeta.algorithms.maml_rl:MAMLRL",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
-from raymeta.models.genotype import KINDS, OPERATIONS, Genotype, Kind, OperationName, derived, first_edge
+from raymeta.models.genotype import KINDS, OPERATIONS, Genotype, Kind, OperationName, choice_sizes, derived, first_edge
 from raymeta.models.layers.cells import CellNetwork, Edges, Size
 from raymeta.models.layers.norm import NormKind
 from raymeta.models.shapes import require_images
@@ -21,6 +21,8 @@ from raymeta.tasks.inputs import Shape
 
 START = 1e-3
 """Standard deviation of the architecture parameters at the start."""
+FAR = 1e4
+"""How far below the others a logit is whose softmax is exactly zero."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -87,3 +89,33 @@ class SearchNetwork(CellNetwork):
     def genotype(self, alpha: Mapping[Kind, Tensor]) -> Genotype:
         """The architecture that architecture parameters stand for."""
         return derived({kind: alpha[kind].detach().double().softmax(1).numpy() for kind in KINDS}, self.operations)
+
+    @property
+    def choice_sizes(self) -> tuple[int, ...]:
+        """Possibilities of each choice that makes up an architecture, see `genotype.chosen`."""
+        return choice_sizes(self.nodes, len(self.operations) - 1)
+
+    def alpha_of(self, choices: Tensor) -> dict[Kind, Tensor]:
+        """Architecture parameters of choices [4 · nodes · 2]: a softmax of them is exactly one where an operation was
+        chosen, or `none` on an edge that was not."""
+        halves = choices.long().reshape(len(KINDS), self.nodes, 4).unbind()
+        return {kind: self._logits(half) for kind, half in zip(KINDS, halves, strict=True)}
+
+    def _logits(self, choices: Tensor) -> Tensor:
+        """Of the choices of a cell [nodes, 4]."""
+        first, other, *operations = choices.unbind(1)
+        sources = first, other + (other >= first)
+        starts = torch.tensor([first_edge(node) for node in range(self.nodes)], device=choices.device)
+        none = self.operations.index("none")
+        open_edges = self.alpha["normal"].new_zeros(self.alpha["normal"].shape)
+        for source, operation in zip(sources, operations, strict=True):
+            edge = _one_hot(starts + source, open_edges.shape[0])
+            column = _one_hot(operation + (operation >= none), open_edges.shape[1])
+            open_edges = open_edges + edge.to(open_edges.dtype).T @ column.to(open_edges.dtype)
+        unused = (1 - open_edges.sum(1, keepdim=True)) * _one_hot(torch.tensor([none]), open_edges.shape[1])
+        logits: Tensor = (open_edges + unused - 1) * FAR
+        return logits
+
+
+def _one_hot(places: Tensor, size: int) -> Tensor:
+    return places[:, None] == torch.arange(size, device=places.device)

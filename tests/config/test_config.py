@@ -592,6 +592,11 @@ PINNED: dict[str, dict[str, Any]] = {
         "algorithm.name": "darts", "algorithm.architecture_decay": 0.001, "outer.optimizer": "sgd", "outer.lr": 0.025,
         "outer.momentum": 0.9, "outer.weight_decay": 0.0003, "outer.schedule": "cosine", "outer.clip_norm": 5.0,
     },
+    # Pham et al. 2018, section 3.2
+    "glyphs-enas": {
+        "algorithm.name": "enas", "algorithm.entropy_weight": 0.0001, "outer.optimizer": "sgd", "outer.lr": 0.05,
+        "outer.final_lr": 0.001, "outer.momentum": 0.9, "outer.weight_decay": 0.0001, "outer.schedule": "cosine",
+    },
     # Real et al. 2019 and Zoph and Le 2017, for a table
     "perceptrons-nas-evolution": {"algorithm.name": "nas_evolution", "tasks.name": "perceptrons", "validate_every": 0},
     "perceptrons-nas-reinforce": {"algorithm.name": "nas_reinforce", "algorithm.hidden": 35, "algorithm.layers": 2},

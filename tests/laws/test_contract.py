@@ -119,6 +119,13 @@ CASES: dict[str, Case] = {
         lowers=False,
         pseudo="its step differentiates across maps",
     ),
+    "enas": Case(
+        "classification",
+        SEARCH | {"algorithm.hidden": 4},
+        ("weights_gradient", "judged"),
+        lowers=False,
+        pseudo="a sampled architecture is a constant",
+    ),
     "maml_rl": Case(
         "navigation",
         MLP | {"algorithm.horizon": 5, "algorithm.trajectories": 4},
@@ -176,6 +183,7 @@ COMPILED = (
 RUN_WHOLE = (
     "cnp",
     "darts",
+    "enas",
     "erm",
     "l2l",
     "l2rw",

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import raymeta
 from raymeta import Episode, Learned, Phase, Problem, Reinforce, TaskKey
-from raymeta.algorithms.nas_reinforce import CONTROLLER, log_prob
+from raymeta.adaptation.policy import log_prob
+from raymeta.algorithms.nas_reinforce import CONTROLLER
 from raymeta.algorithms.search import BEST
 from raymeta.tasks import CellTable, Perceptrons
 from raymeta.tasks.episodes import in_type

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from raymeta.adaptation.problem import Learned, Phase, Problem
-from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.base import TASK_GRADIENT, Algorithm
 from raymeta.engine.driver.outer import OuterOptimizer, OuterOptions
 from raymeta.engine.fold import Total
+from raymeta.keys import TaskKey
 from raymeta.tasks.episodes import Episode, stack_episodes
 from raymeta.tree import Layout, Params
 
@@ -33,6 +34,11 @@ class Recorded(OuterOptimizer):
         return after
 
 
+def keys_of(step: int, num_tasks: int) -> list[TaskKey]:
+    """What the draws of a step come from."""
+    return [TaskKey(0, "train", step, index) for index in range(num_tasks)]
+
+
 def one_step(
     algorithm: Algorithm,
     network: nn.Module | Problem,
@@ -52,9 +58,10 @@ def one_step(
     outer = Recorded(learned, algorithm, OuterOptions(lr=rate, **{"optimizer": "sgd", **options}))
     batch = stack_episodes(episodes)
 
-    def compute(function: str, given: Params | None = None) -> Total:
+    def compute(function: str = TASK_GRADIENT, given: Params | None = None) -> Total:
         now = Learned(dict(outer.params), {}, given or {})
-        part = algorithm.contribution(problem, now, batch, noise={}, phase=Phase(), function=function)
+        noise = algorithm.noise(problem, keys, batch, Phase())
+        part = algorithm.contribution(problem, now, batch, noise=noise, phase=Phase(), function=function)
         layout = Layout.of(part.sums)
         rows = {name: value.numpy() for name, value in part.rows.items()}
         return Total(
@@ -62,5 +69,6 @@ def one_step(
         )
 
     for step in range(steps):
+        keys = keys_of(step, len(episodes))
         algorithm.step(outer, compute, Phase(step=step))  # type: ignore[arg-type]
     return outer, learned.params
