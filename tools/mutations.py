@@ -239,10 +239,10 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         ("the worst is found", "argmax()", "argmin()", f"{ENAS}what_is_found_is_the_best_of_the_last_step"),
         (
-            "the controller decays",
-            '"lr": self.controller_lr, "weight_decay": 0.0',
-            '"lr": 0.1, "weight_decay": 0.0',
-            f"{ENAS}with_one_architecture_it_is_plain_training_of_that",
+            "a baseline without memory",
+            "moved(baseline,",
+            "moved(None,",
+            f"{ENAS}the_controller_follows_the_accuracies_above_the_baseline",
         ),
     ],
     "models/genotype.py": [
