@@ -41,8 +41,9 @@ class DARTS(SharedWeightsSearch):
     (∇_α L_train(w⁺, α) − ∇_α L_train(w⁻, α)) / 2ε at w± = w ± ε v, ε = 0.01 / ‖v‖ (`order: finite_differences`, the
     paper's). `order: first` leaves it out, and w' is w. Sums run over the examples of all tasks of the step.
 
-    What is found is told in `summary.json` of the run: the two strongest edges into each node, other than `none`. What
-    is tested is the search network itself; `--model derived --model.genotype RUN` trains what was found.
+    What is found is told in `summary.json` of the run: the two strongest edges into each node, other than `none`, of
+    the parameters that are tested. What is tested is the search network itself; `--model derived --model.genotype RUN`
+    trains what was found.
 
     Differences from the paper:
     1. The exact product is the default.
@@ -106,14 +107,16 @@ class DARTS(SharedWeightsSearch):
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
     ) -> Part:
         """∇_α L_val at the weights that there are."""
-        return gradient_on_queries(problem, learned, architecture(learned.params), episode, phase)
+        part = gradient_on_queries(problem, learned, architecture(learned.params), episode, phase)
+        return part._replace(metrics=part.metrics | self.shares(problem, learned.params))
 
     def gradient_ahead(
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase
     ) -> Part:
         """∇ L_val in α and in w at the weights that are given."""
         there = architecture(learned.params) | learned.given
-        return gradient_on_queries(problem, learned, there, episode, phase)
+        part = gradient_on_queries(problem, learned, there, episode, phase)
+        return part._replace(metrics=part.metrics | self.shares(problem, learned.params))
 
     def mixed_derivative(
         self, problem: Problem, learned: Learned, episode: Episode, *, noise: Noise, phase: Phase

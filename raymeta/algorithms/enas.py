@@ -144,7 +144,7 @@ class ENAS(SharedWeightsSearch):
         outputs = problem.predict(learned._replace(params=learned.params | alpha), episode.query.x, phase).detach()
         loss = problem.loss(outputs, episode.query.y)
         reward = problem.metrics(outputs, episode.query.y)["accuracy"]
-        metrics = training_metrics(problem, loss, outputs, episode.query.y, None)
+        metrics = training_metrics(problem, loss, outputs, episode.query.y, None) | self.shares(problem, alpha)
         return choices, Part(metrics=metrics, rows={REWARD: reward, **alpha})
 
 

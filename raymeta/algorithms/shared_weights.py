@@ -12,10 +12,11 @@ from raymeta.adaptation.problem import Learned, Part, Phase, Problem
 from raymeta.algorithms.base import TrainedModel
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.errors import ConfigError
-from raymeta.models.genotype import KINDS
+from raymeta.models.genotype import KINDS, Kind
 from raymeta.models.layers.beside import BODY
 from raymeta.models.supernet import SearchNetwork
 from raymeta.tasks.episodes import Episode
+from raymeta.trackers.names import ARCHITECTURE
 from raymeta.tree import Params
 
 ALPHA = "alpha."
@@ -39,10 +40,14 @@ class SharedWeightsSearch(TrainedModel):
 
     def found(self, problem: Problem, learned: Learned) -> Mapping[str, Any]:
         body = getattr(problem.model, "body", problem.model)
+        return {"genotype": str(body.genotype(_by_kind(learned.params)))} if isinstance(body, SearchNetwork) else {}
+
+    def shares(self, problem: Problem, params: Params) -> dict[str, Tensor]:
+        """Metrics: how much each operation weighs in a search network whose architecture parameters are in `params`."""
+        body = getattr(problem.model, "body", problem.model)
         if not isinstance(body, SearchNetwork):
             return {}
-        named = {name.removeprefix(BODY).removeprefix(ALPHA): value for name, value in learned.params.items()}
-        return {"genotype": str(body.genotype({kind: named[kind] for kind in KINDS}))}
+        return {ARCHITECTURE + name: value.detach() for name, value in body.shares(_by_kind(params)).items()}
 
     def support_loss(self, problem: Problem, learned: Learned, own: Params, episode: Episode, phase: Phase) -> Tensor:
         """L_train with the parameters `own` in place of those learned."""
@@ -55,6 +60,11 @@ class SharedWeightsSearch(TrainedModel):
         """∇ L_train in the parameters `own`, at their values."""
         gradient, loss = gradient_and_value(lambda own: self.support_loss(problem, learned, own, episode, phase), own)
         return Part(gradient, {"train/support_loss": loss.detach()})
+
+
+def _by_kind(params: Params) -> dict[Kind, Tensor]:
+    named = {name.removeprefix(BODY): value for name, value in params.items()}
+    return {kind: named[ALPHA + kind] for kind in KINDS}
 
 
 def is_architecture(name: str) -> bool:

@@ -90,6 +90,11 @@ class SearchNetwork(CellNetwork):
         """The architecture that architecture parameters stand for."""
         return derived({kind: alpha[kind].detach().double().softmax(1).numpy() for kind in KINDS}, self.operations)
 
+    def shares(self, alpha: Mapping[Kind, Tensor]) -> dict[str, Tensor]:
+        """Mean weight of each operation over the edges of both kinds of cell."""
+        weights = torch.cat([alpha[kind] for kind in KINDS]).softmax(1).mean(0)
+        return dict(zip(self.operations, weights.unbind(), strict=True))
+
     @property
     def choice_sizes(self) -> tuple[int, ...]:
         """Possibilities of each choice that makes up an architecture, see `genotype.chosen`."""
@@ -112,7 +117,9 @@ class SearchNetwork(CellNetwork):
             edge = _one_hot(starts + source, open_edges.shape[0])
             column = _one_hot(operation + (operation >= none), open_edges.shape[1])
             open_edges = open_edges + edge.to(open_edges.dtype).T @ column.to(open_edges.dtype)
-        unused = (1 - open_edges.sum(1, keepdim=True)) * _one_hot(torch.tensor([none]), open_edges.shape[1])
+        unused = (1 - open_edges.sum(1, keepdim=True)) * _one_hot(
+            torch.tensor([none], device=choices.device), open_edges.shape[1]
+        )
         logits: Tensor = (open_edges + unused - 1) * FAR
         return logits
 

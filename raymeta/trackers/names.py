@@ -17,6 +17,15 @@ VAL_ACCURACY: Final = "val/accuracy"
 VAL_ACCURACY_CI95: Final = "val/accuracy_ci95"
 VAL_MSE: Final = "val/mse"
 VAL_MSE_CI95: Final = "val/mse_ci95"
+ARCHITECTURE: Final = "architecture/"
+"""What names of operations' shares in an architecture begin with."""
+OPERATION_SHARES: Final = tuple(
+    f"{ARCHITECTURE}{operation}"
+    for operation in (
+        *("none", "skip", "max_pool_3", "avg_pool_3"),
+        *("sep_conv_3", "sep_conv_5", "dil_conv_3", "dil_conv_5"),
+    )
+)
 
 METRICS: Final = (
     TRAIN_QUERY_LOSS,
@@ -32,6 +41,7 @@ METRICS: Final = (
     VAL_ACCURACY_CI95,
     VAL_MSE,
     VAL_MSE_CI95,
+    *OPERATION_SHARES,
 )
 """Every metric there is; columns of `metrics.jsonl`, of data frames and of TensorBoard are these."""
 EVENT_KINDS: Final = (

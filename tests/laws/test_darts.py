@@ -227,6 +227,9 @@ def test_what_a_search_finds_is_trained(tmp_path: Path) -> None:
     own: dict[str, Any] = {"algorithm": "darts", "model": "supernet", "model.nodes": 1}
     search = raymeta.meta_train(output=str(tmp_path), **SMALL, **own)
     text = (search.summary or {})["found"]["genotype"]
+    assert "architecture" in search.figures()
+    for row in search.metrics():
+        assert sum(v for name, v in row.items() if name.startswith("architecture/")) == pytest.approx(1, abs=1e-6)
     training: dict[str, Any] = {"algorithm": "plain", "model": "derived", "model.genotype": str(search.path)}
     run = raymeta.meta_train(output=str(tmp_path), **SMALL, **training, start=str(search.path))
     assert run.config["model"]["genotype"] == text

@@ -13,8 +13,10 @@ import torch
 import raymeta
 from raymeta.api.checkpoints import best_checkpoint
 from raymeta.api.evaluate import paired_difference
+from raymeta.models.genotype import OPERATIONS
 from raymeta.system.files import json_text
 from raymeta.trackers.axes import AXES, AxisName
+from raymeta.trackers.names import ARCHITECTURE, OPERATION_SHARES
 from raymeta.trackers.scores import paired
 from raymeta.views.figures import adaptation, comparison, episodes, learning, sweep
 from raymeta.views.figures.adaptation import Course
@@ -85,6 +87,13 @@ def test_a_run_without_validation_is_not_said_to_have_one() -> None:
     assert chart["layout"]["showlegend"]
     assert "Validation" not in chart["layout"]["meta"]["about"]
     assert "training tasks" in [trace["name"] for trace in chart["data"]]
+
+
+def test_operations_are_drawn_as_they_are_called_in_architectures() -> None:
+    rows = [{"step": step, "architecture/skip": 0.1 * step, "architecture/none": 0.5} for step in (1, 2)]
+    chart = learning.architecture(rows)
+    assert {trace["name"]: trace["y"] for trace in chart["data"]} == {"none": [0.5, 0.5], "skip": [0.1, 0.2]}
+    assert [f"{ARCHITECTURE}{name}" for name in OPERATIONS] == list(OPERATION_SHARES)
 
 
 def test_smoothing_keeps_a_constant_and_follows_a_jump() -> None:

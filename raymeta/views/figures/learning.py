@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raymeta.trackers.axes import Axis
-from raymeta.trackers.names import TRAIN_QUERY_ACCURACY, TRAIN_QUERY_LOSS, TRAIN_SUPPORT_LOSS
+from raymeta.trackers.names import (
+    ARCHITECTURE,
+    OPERATION_SHARES,
+    TRAIN_QUERY_ACCURACY,
+    TRAIN_QUERY_LOSS,
+    TRAIN_SUPPORT_LOSS,
+)
 from raymeta.trackers.scores import score_in
 from raymeta.views.figures.style import (
     AFTER,
@@ -99,6 +105,19 @@ def optimisation(rows: Sequence[Row]) -> Spec:
         y="norm, rate",
         yaxis=log_axis(v for row in rows for v in (row.get("outer/grad_norm"), row.get("outer/lr"))),
     )
+
+
+def architecture(rows: Sequence[Row]) -> Spec:
+    """How much each operation weighs in an architecture that is searched."""
+    traces: list[Trace] = []
+    for name, colour in zip(OPERATION_SHARES, COLOURS, strict=True):
+        traces += _smoothed(rows, name, name.removeprefix(ARCHITECTURE), colour, "solid")
+    about = (
+        "Weight of each operation, the mean over all edges: of the mixture that is learned, or among the architectures "
+        "that a controller draws. Bold lines are smoothed."
+    )
+    axis = {"rangemode": "tozero"}
+    return figure("Architecture", about, traces, x="outer step", y="mean weight", yaxis=axis, showlegend=True)
 
 
 def speed(rows: Sequence[Row]) -> Spec:

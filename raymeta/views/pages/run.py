@@ -13,6 +13,7 @@ from raymeta.errors import DataError
 from raymeta.runs import layout
 from raymeta.system.their_code import trust_flag
 from raymeta.trackers.axes import Axis
+from raymeta.trackers.names import OPERATION_SHARES
 from raymeta.trackers.over_classes import read_over_classes
 from raymeta.trackers.scores import score_named, value_text, values_of
 from raymeta.views.figures import adaptation, learning, workers
@@ -77,6 +78,8 @@ def run_figures(source: RunSource) -> dict[str, Spec]:
     if axis is not None:
         figures["validation_by_inner_step"] = adaptation.validation_by_inner_step(validations, axis=axis)
     figures["losses"] = learning.losses(rows, axis)
+    if any(name in row for row in rows for name in OPERATION_SHARES):
+        figures["architecture"] = learning.architecture(rows)
     figures["optimisation"] = learning.optimisation(rows)
     figures["speed"] = learning.speed(rows)
     snapshots = source.workers()
@@ -113,6 +116,7 @@ def _sections(source: RunSource, picture: Picture) -> list[Section]:
         section("why", "What happened", _ending(source)),
         section("adaptation", "Adaptation" if source.axis else "Scores", subject),
         section("episodes", "Episodes", _viewer(items, damaged)),
+        section("architecture", "Architecture", [charts.get("architecture"), *_found(source)]),
         section("learning", "Learning", [charts["losses"], charts["optimisation"], charts["speed"]]),
         section("workers", "Workers", [charts["worker_rates"], charts["worker_shares"], _worker_table(source)]),
         section("configuration", "Configuration", _configuration(source)),
@@ -138,6 +142,12 @@ def _ending(source: RunSource) -> list[Block]:
     elif run.status == "stopped":
         blocks += [note(f"The run was stopped ({reason or 'no reason is written'}); a checkpoint is saved."), resume]
     return blocks
+
+
+def _found(source: RunSource) -> list[Block]:
+    """What a search found."""
+    found = source.summary.get("found")
+    return [code(str(name), str(value)) for name, value in found.items()] if isinstance(found, dict) else []
 
 
 def _facts(source: RunSource) -> list[dict[str, str]]:
