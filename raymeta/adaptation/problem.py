@@ -56,6 +56,12 @@ class Learned(NamedTuple):
     state: Params
     given: Params = {}
 
+    def in_type(self, dtype: torch.dtype) -> Learned:
+        """With numbers in the network's type; whole ones stay as they are."""
+        return Learned(
+            *({name: v.to(dtype) if v.is_floating_point() else v for name, v in part.items()} for part in self)
+        )
+
 
 class Part(NamedTuple):
     """What a method of an algorithm gives for one task: `sums` are added over tasks, along the fixed tree, and so are

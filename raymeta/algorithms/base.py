@@ -328,6 +328,12 @@ class TrainedModel(Algorithm):
     passes_once: ClassVar[bool] = False
     """whether a step passes the network once, so that running statistics know which batch counts"""
 
+    def weigh(
+        self, problem: Problem, learned: Learned, episode: Episode, *, phase: Phase
+    ) -> tuple[Tensor, Tensor] | None:
+        """Loss and weight of each support example [n] of a training task; None unless a method weighs examples."""
+        return None
+
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
         if problem.batch_norm == "support" or (problem.batch_norm == "running" and not self.passes_once):
             raise ConfigError(

@@ -100,6 +100,11 @@ class L2RW(TrainedModel):
         gradient, _ = gradient_and_value(clean_loss, {"e": like.new_zeros(len(episode.support.y))})
         return self._weighted(problem, learned, episode.support, -gradient["e"], phase)
 
+    def weigh(self, problem: Problem, learned: Learned, episode: Episode, *, phase: Phase) -> tuple[Tensor, Tensor]:
+        own, clean = learned.params, gradient_on_queries(problem, learned, learned.params, episode, phase).sums
+        losses = losses_of(problem, learned, own, episode.support, phase)
+        return losses, slopes_along(problem, learned, own, clean, episode.support, phase).clamp(min=0)
+
     def _weighted(self, problem: Problem, learned: Learned, support: Examples, u: Tensor, phase: Phase) -> Part:
         weights = u.detach().clamp(min=0)
 

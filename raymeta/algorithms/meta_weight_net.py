@@ -120,6 +120,10 @@ class MetaWeightNet(TrainedModel):
         weighting = {name: value for name, value in learned.params.items() if is_weighting(name)}
         return Part(gradient_and_value(agreement, weighting)[0])
 
+    def weigh(self, problem: Problem, learned: Learned, episode: Episode, *, phase: Phase) -> tuple[Tensor, Tensor]:
+        losses = losses_of(problem, learned, classifier(learned.params), episode.support, phase).detach()
+        return losses, self.weights(problem, learned, losses)
+
     def weights(self, problem: Problem, learned: Learned, losses: Tensor) -> Tensor:
         """V_Θ of losses [n]."""
         weights: Tensor = problem.beside(WEIGHTING, learned, losses[:, None])

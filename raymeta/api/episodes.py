@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from raymeta.system.signals import raise_if_interrupt
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.episodes import Episode, in_type, stack_episodes
 from raymeta.tasks.inputs import only
-from raymeta.tree import Params
 
 GAP = 2
 """Pixels around each image of a sheet."""
@@ -49,12 +46,11 @@ def write_episodes(
     These are ornaments of a run that has its score: what cannot be made is left out. Returns what and why.
     """
     left_out: dict[str, None] = {}
-    with _told(left_out, "test episodes"):
+    with ornament(left_out, "test episodes"):
         folder.mkdir(parents=True, exist_ok=True)
-        # A copy, since an executor in this process may have moved the skeleton to its device.
-        blueprint = replace(blueprint, model=copy.deepcopy(blueprint.model).cpu())
+        blueprint = blueprint.on_cpu()
         for index, rank in ranks.items():
-            with _told(left_out, "test episodes"):
+            with ornament(left_out, "test episodes"):
                 _write_episode(folder, blueprint, learned, TaskKey(seed, split, 0, index), rank, left_out)
         sync_directory(folder)
     return list(left_out)
@@ -75,7 +71,7 @@ def _write_episode(
         content |= {"support_x": episode.support.x, "query_x": episode.query.x, "predicted": outputs}
     shape = blueprint.tasks.input_shape
     if isinstance(shape, tuple) and len(shape) == 3 and blueprint.tasks.goal == "classification":
-        with _told(left_out, "pictures of test episodes"):
+        with ornament(left_out, "pictures of test episodes"):
             sheet(episode).save(folder / f"episode-{key.index:04d}.png", optimize=True)
             content["boxes"] = boxes(episode)
     write_json(folder / f"episode-{key.index:04d}.json", content)
@@ -91,7 +87,7 @@ def class_names(tasks: TaskSet, split: Split, episode: Episode) -> list[str] | N
 
 
 @contextmanager
-def _told(left_out: dict[str, None], what: str) -> Iterator[None]:
+def ornament(left_out: dict[str, None], what: str) -> Iterator[None]:
     """Whatever a person's own model or task set raises here costs `what`, and not the run."""
     try:
         yield
@@ -107,7 +103,7 @@ def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: E
     problem = blueprint.problem()
     problem.set_training(False)
     dtype = type_of(problem.model)
-    learned, episode = Learned(*(_in_type(dtype, part) for part in learned)), in_type(dtype, episode)
+    learned, episode = learned.in_type(dtype), in_type(dtype, episode)
     batch = stack_episodes([episode])
     phase = Phase(training=False, way=problem.way_of(batch))
     noise = blueprint.algorithm.noise(problem, [key], batch, phase)
@@ -116,10 +112,6 @@ def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: E
         adaptation = blueprint.algorithm.adapt(problem, learned, episode.support, noise=one, phase=phase)
         outputs = [predict(episode.query.x) for predict in adaptation.predictors]
         return torch.stack(outputs if adaptation.point is None else [adaptation.point(one) for one in outputs])
-
-
-def _in_type(dtype: torch.dtype, params: Params) -> Params:
-    return {name: value.to(dtype) for name, value in params.items()}
 
 
 def sheet(episode: Episode) -> Image.Image:

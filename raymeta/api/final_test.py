@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymeta.adaptation.problem import Learned
-from raymeta.api.episodes import write_episodes
+from raymeta.api.episodes import ornament, write_episodes
 from raymeta.api.evaluate import TEST_SEED, Evaluation, evaluate_learned
+from raymeta.api.weights import example_weights
 from raymeta.config.build import Built
 from raymeta.config.schema import RunConfig
 from raymeta.engine.driver.checkpoint import CheckpointStore, checkpoint_name
@@ -90,17 +91,27 @@ def record(
 
 
 def illustrate(evaluation: Evaluation, built: Built, learned: Learned, writer: RunWriter, tracker: Trackers) -> None:
-    """Write a few test episodes out, where the method has predictions to show. The run has its score: what cannot be
-    drawn, or is interrupted, is told."""
-    if not built.blueprint.algorithm.predicts:
-        return
-    ranked = evaluation.scores.ranked()
-    kept = sorted({*range(min(WORST_KEPT, len(ranked))), len(ranked) // 2, len(ranked) - 1})
-    ranks = {ranked[place]: place + 1 for place in kept}
-    folder = writer.directory / layout.EPISODES
+    """Write out a few test episodes, where the method has predictions to show, and the weights of training examples,
+    where it has some. The run has its score: what cannot be drawn, or is interrupted, is told."""
+    problems: dict[str, None] = {}
     try:
-        problems = write_episodes(folder, built.blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
+        with ornament(problems, "weights of training examples"):
+            weights = example_weights(built.blueprint, learned, seed=TEST_SEED)
+            if weights is not None:
+                writer.write_evaluation("weights", weights)
+        if built.blueprint.algorithm.predicts:
+            ranks = ranks_of(evaluation)
+            folder = writer.directory / layout.EPISODES
+            left_out = write_episodes(folder, built.blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
+            problems |= dict.fromkeys(left_out)
     except KeyboardInterrupt:
-        problems = ["test episodes are left out: interrupted"]
+        problems["what illustrates the score is left out: interrupted"] = None
     for problem in problems:
         tracker.event("warning", problem)
+
+
+def ranks_of(evaluation: Evaluation) -> dict[int, int]:
+    """Ranks (1 is the worst) by index of the episodes that are written out: some of the worst, the middle, the best."""
+    ranked = evaluation.scores.ranked()
+    kept = sorted({*range(min(WORST_KEPT, len(ranked))), len(ranked) // 2, len(ranked) - 1})
+    return {ranked[place]: place + 1 for place in kept}

@@ -26,6 +26,7 @@ INDEX: Final = "index.json"
 EVALUATIONS: Final = "eval"
 TEST: Final = f"{EVALUATIONS}/test.json"
 EPISODES: Final = f"{EVALUATIONS}/episodes"
+WEIGHTS: Final = f"{EVALUATIONS}/weights.json"
 TENSORBOARD: Final = "tb"
 REPORT: Final = "report.html"
 

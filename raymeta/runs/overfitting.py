@@ -59,6 +59,6 @@ def _last(rows: Sequence[Row], training: str, validation: str) -> tuple[float, f
 def _text(name: str, training: float, validation: float) -> str:
     return (
         f"{name} is {value_text(name, training)} on training tasks and {value_text(name, validation)} on validation: "
-        "what is learned does not carry over; more classes to train on, a smaller model, outer.weight_decay or fewer "
+        "what is learned does not carry over; more to train on, a smaller model, outer.weight_decay or fewer "
         "steps may help"
     )

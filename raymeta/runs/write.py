@@ -9,6 +9,7 @@
     events.jsonl    {time, attempt, step, kind, message, ...}
     summary.json    {headline {name, value, ci95, episodes, split, better, of}, params_sha256, tasks_per_s, wall_s}
     eval/test.json
+    eval/weights.json      {loss, weight, wrong} of some training examples, of methods that weigh them
 
 `time` is in seconds since 1970, `created` and `updated` are ISO 8601 in UTC. NaN and infinities are null, as JSON has
 no such numbers. `tasks_per_s` and `wall_s` are those of all attempts together.

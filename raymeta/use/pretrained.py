@@ -130,7 +130,7 @@ class Pretrained:
         """
         way = self.tasks.size("test").way if way is None else way
         support = in_type(self.dtype, Episode(support, support)).support
-        learned = Learned(*({name: self._typed(v) for name, v in part.items()} for part in self.learned))
+        learned = self.learned.in_type(self.dtype)
         phase = Phase(training=False, way=way)
         with torch.no_grad(), exact_attention(), self.problem.undisturbed():
             learned = with_enough_outputs(self, learned, support, way)
@@ -144,7 +144,7 @@ class Pretrained:
         """What the network makes of inputs before any adapting [n, d]: the inputs of its head, or its outputs where the
         method has no head of its own. Batch norm uses the inputs that are given."""
         phase = Phase(training=False)
-        learned = Learned(*({name: self._typed(v) for name, v in part.items()} for part in self.learned))
+        learned = self.learned.in_type(self.dtype)
         x = in_type(self.dtype, Episode(*[Examples(x, torch.zeros(0))] * 2)).support.x
         with torch.no_grad(), exact_attention(), self.problem.undisturbed():
             if self.algorithm.num_outputs(self.tasks) is None:

@@ -251,7 +251,7 @@ class OuterOptimizer:
 
     def _cut(self, outer_of: Callable[[str], Mapping[str, Any]], apart: bool) -> Iterator[_Piece]:
         """The flat vector where parameters of other settings take turns."""
-        own = {name: dict(outer_of(name)) for name in self._layout.shapes}
+        own = {name: _settings(outer_of(name)) for name in self._layout.shapes}
         groups = groupby(own, key=lambda name: (name if apart else "", sorted(own[name].items())))
         start = 0
         for (_, settings), names in groups:
@@ -260,6 +260,11 @@ class OuterOptimizer:
             options = replace(self.options, **dict(settings)) if settings else self.options
             yield _Piece(self._flat[part], self._gradient[part], layout, options)
             start += layout.size
+
+
+def _settings(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a parameter: an optimiser of its own has not the rule and arguments of the others."""
+    return ({"rule": None, "arguments": {}} if "optimizer" in own else {}) | dict(own)
 
 
 class _Piece:

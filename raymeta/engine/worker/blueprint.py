@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -49,6 +50,10 @@ class Blueprint:
         """Everything learned as one flat vector [P + S] in the layouts' order (a file's order may be another)."""
         parts = [self.layout.flatten(learned.params), self.state_layout.flatten(learned.state)]
         return Payload(torch.cat([part.to(parts[0].dtype) for part in parts]).numpy())
+
+    def on_cpu(self) -> Blueprint:
+        """With a copy of the model there: an executor in this process may have moved the model to its device."""
+        return replace(self, model=copy.deepcopy(self.model).cpu())
 
     def problem(self) -> Problem:
         return Problem(

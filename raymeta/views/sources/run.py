@@ -34,6 +34,7 @@ class RunSource:
         self._info = Stamped(path / layout.RUN, lambda data: layout.read_format(json_object(data)))
         self._config = Stamped(path / layout.CONFIG, yaml_mapping)
         self._summary = Stamped(path / layout.SUMMARY, json_object)
+        self._weights = Stamped(path / layout.WEIGHTS, json_object)
         self._evaluation = Stamped(path / layout.TEST, json_object)
         self._environment = Stamped(path / layout.ENVIRONMENT, json_object)
         self._command = Stamped(path / layout.COMMAND, lambda data: {"lines": data.decode(errors="replace")})
@@ -76,6 +77,14 @@ class RunSource:
         if not whole or not isinstance(found.get("headline"), dict):
             return {}
         return {**found, "by_inner_step": by_step, "values": values}
+
+    @property
+    def weights(self) -> Row:
+        """`eval/weights.json`; empty unless it holds numbers, as many of each."""
+        found = {key: self._weights.value().get(key) for key in ("loss", "weight", "wrong")}
+        lists = [value for value in found.values() if isinstance(value, list)]
+        whole = len(lists) == 3 and len({len(values) for values in lists}) == 1
+        return found if whole and numbers(found["loss"]) and numbers(found["weight"]) else {}
 
     @property
     def environment(self) -> Row:
