@@ -95,6 +95,10 @@ class Algorithm(ABC):
             )
         return tasks.num_outputs if train == test else train
 
+    def doubts(self, steps: int) -> Sequence[str]:
+        """What a person should be warned of in a run of so many outer steps."""
+        return ()
+
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
         """The model of `spec` for `tasks`; a method with networks of its own puts them `Beside` it."""
         return spec.build(tasks.input_shape, self.num_outputs(tasks))

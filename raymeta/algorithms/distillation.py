@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -53,6 +53,14 @@ class Distillation(LookAhead):
     """first steps of the run, which train the teacher alone; 0 where --start brings a teacher that is trained"""
     teacher_lr: PositiveFloat = 0.05
     """learning rate of the teacher"""
+
+    def doubts(self, steps: int) -> Sequence[str]:
+        if steps > self.teacher_steps:
+            return ()
+        return [
+            f"all {steps} steps train the teacher (algorithm.teacher_steps {self.teacher_steps}), and the student, "
+            "which is scored, stays as it was initialised: raise steps, or lower teacher_steps"
+        ]
 
     def temperatures(self, params: Params) -> Temperatures:
         return Temperatures(self.temperature, self.temperature)

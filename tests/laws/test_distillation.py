@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from one_step import one_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import raymeta
 from raymeta import MKD, Episode, MetaDistil, Plain, TaskKey
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.distillation import TEACHER, Distillation, is_teacher
 from raymeta.algorithms.look_ahead import model_of
 from raymeta.algorithms.mkd import LOG_TEMPERATURE
-from raymeta.errors import ConfigError
+from raymeta.errors import ConfigError, RaymetaWarning
 from raymeta.models.backbones import Backbone
 from raymeta.models.conv4 import Conv4
 from raymeta.models.layers.beside import Beside
@@ -183,6 +185,15 @@ def test_features_are_the_students() -> None:
     problem = Problem(Beside(bodies[0], **{TEACHER: bodies[1]}), goal="classification")
     learned, x = Learned(problem.initial_params(), {}), torch.randn(5, FEATURES)
     torch.testing.assert_close(problem.features(learned, x, Phase()), bodies[0][:-1](x))
+
+
+def test_a_run_that_trains_the_teacher_alone_says_so(tmp_path: Path) -> None:
+    sizes = {"tasks.classes": 3, "tasks.drawers": 12, "tasks.clean": 3, "tasks.test": 2, "tasks.batch": 6}
+    sizes |= {"tasks.clean_batch": 4}
+    options = {**sizes, "algorithm": "mkd", "algorithm.teacher_steps": 2, "model": "mlp", "model.hidden": [4]}
+    with pytest.warns(RaymetaWarning, match=r"all 2 steps train the teacher \(algorithm.teacher_steps 2\)"):
+        raymeta.meta_train(tasks="classification", output=str(tmp_path), validate_every=0, steps=2, **options)
+    assert MKD(teacher_steps=2).doubts(3) == ()
 
 
 def test_a_teacher_has_sizes_of_its_own() -> None:
