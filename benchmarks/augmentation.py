@@ -1,6 +1,6 @@
 """Learned changes of images (DADA) against random policies, against the uniform one, and against none.
 
-    python benchmarks/augmentation.py      # drawn characters, no data needed: 20 minutes of two cores
+    python benchmarks/augmentation.py      # drawn characters, no data needed
 
 A narrow network and few images of each class. Five seeds, each of which also chooses the parts, and the random policy.
 The level: DADA above random policies by more than the paired 95 % interval over seeds. Writes

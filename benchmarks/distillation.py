@@ -1,6 +1,6 @@
 """Distillation: a student of a teacher that learns to teach against one of the same teacher as it is.
 
-    python benchmarks/distillation.py      # drawn characters, no data needed: 20 minutes of two cores
+    python benchmarks/distillation.py      # drawn characters, no data needed
 
 Student conv4-8, teacher conv4-64 or of another `--teacher_width`, both trained by the run: the teacher for its first
 steps, on the same batches and to the same bits in all arms with a teacher. Beside them a student and a teacher on
