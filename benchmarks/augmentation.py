@@ -17,7 +17,8 @@ import torch
 from paired import difference, over_seeds, runs_of
 from record import record
 
-COMMON: dict[str, Any] = {"tasks.drawers": 45, "tasks.clean": 15, "tasks.test": 15, "model.width": 16}
+COMMON: dict[str, Any] = {"tasks.drawers": 45, "tasks.clean": 15, "tasks.val": 5, "tasks.test": 15}
+COMMON |= {"model.width": 16}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("glyphs-plain", {"meta_batch_size": 2, "tasks.batch": 32, "tasks.noise": "none"}),
     "random": ("glyphs-dada", {"algorithm.policy": "random"}),

@@ -21,7 +21,7 @@ from record import record
 
 STUDENT = 8
 """Channels of the student's blocks."""
-COMMON: dict[str, Any] = {"tasks.drawers": 60, "tasks.clean": 10}
+COMMON: dict[str, Any] = {"tasks.drawers": 60, "tasks.clean": 10, "tasks.val": 5, "tasks.test": 20}
 """Few images of each class, so that a student alone does not know all."""
 ALONE: dict[str, Any] = {"meta_batch_size": 2, "tasks.batch": 32, "tasks.noise": "none", "outer.lr": 0.05}
 """Plain training on the batches, and at the rate, of distillation."""

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,13 +100,13 @@ def read(packed: Path) -> Emoji:
         return Emoji(found["images"], list(map(str, found["names"])), list(map(str, found["styles"])), split)
 
 
-def write(emoji: Emoji, folder: Path) -> Path:
+def write(emoji: Emoji, folder: Path, unseen: Collection[str] = UNSEEN) -> Path:
     """seen/SPLIT/NAME/STYLE.png in the styles to train on, and unseen/NAME/STYLE.png of the test emoji."""
     for name, split, drawn in zip(emoji.names, emoji.split, emoji.images, strict=True):
         for style, pixels in zip(emoji.styles, drawn, strict=True):
-            if style in UNSEEN and split != "test":
+            if style in unseen and split != "test":
                 continue
-            of_class = folder / "unseen" / name if style in UNSEEN else folder / "seen" / split / name
+            of_class = folder / "unseen" / name if style in unseen else folder / "seen" / split / name
             of_class.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(of_class / f"{style}.png")
     return folder

@@ -21,7 +21,7 @@ from raymeta.system.text import clean
 from raymeta.trackers.axes import axis_of
 from raymeta.trackers.over_classes import classes_text, pairs_text
 from raymeta.trackers.progress import event_label
-from raymeta.trackers.scores import difference_text, score_text, span_text
+from raymeta.trackers.scores import difference_text, span_text
 
 if TYPE_CHECKING:
     from raymeta.api.evaluate import Evaluation
@@ -158,7 +158,7 @@ def _text(evaluation: Evaluation) -> str:
     summary, s = evaluation.summary, evaluation.settings
     axis, few = axis_of(summary.axis, summary.per_step), classes_text(summary.name, evaluation.over_classes)
     lines = [
-        f"{s['split']} {score_text(summary.name, summary.value, summary.ci95)} over {summary.episodes} episodes",
+        f"{s['split']} {summary.text}",
         few,
         f"by {axis.place}: {span_text(summary.name, summary.per_step, '  ')}" if axis else "",
         _size_text(s)

@@ -22,7 +22,7 @@ from raymeta.system.their_code import trust_flag
 from raymeta.trackers.axes import axis_of
 from raymeta.trackers.base import Tracker
 from raymeta.trackers.over_classes import classes_text
-from raymeta.trackers.scores import better_before, score_text
+from raymeta.trackers.scores import better_before, over_text, score_text
 from raymeta.trackers.terminal import Mode, open_terminal
 
 if TYPE_CHECKING:  # torch comes with them, which a mistyped option does not wait for
@@ -174,8 +174,8 @@ def result_text(run: Run, reason: StopReason, *, mirror: str | None = None, addr
     headline, steps = summary["headline"], summary["by_inner_step"]
     name, axis = headline["name"], axis_of(summary.get("axis"), steps)
     lines = [
-        f"{headline['split']} {score_text(name, headline['value'], headline['ci95'])} "
-        f"over {headline['episodes']} episodes" + (f", {axis.end(len(steps))}" if axis else ""),
+        f"{headline['split']} {score_text(name, headline['value'], headline['ci95'])} {over_text(headline)}"
+        + (f", {axis.end(len(steps))}" if axis else ""),
     ]
     notes = (
         classes_text(name, summary.get("over_classes")),

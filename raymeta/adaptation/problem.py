@@ -101,7 +101,7 @@ class Problem:
         two_labels: bool = False,
     ) -> None:
         self.model = model
-        self.two_labels = two_labels
+        self.two_labels = two_labels and goal == "classification"
         self.wide_head = wide_head
         self.own_metrics = metrics or {}
         for norm in model.modules():
@@ -110,7 +110,7 @@ class Problem:
         self.goal: Goal = goal
         self.own_loss = loss
         self.loss = default_loss(goal) if loss is None else loss
-        if two_labels:
+        if self.two_labels:
             self.loss = OfTwoLabels(self.loss)
         self.judged = loss is None if judged is None else judged
         self.batch_norm: BatchNormPolicy = batch_norm

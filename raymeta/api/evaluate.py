@@ -54,7 +54,7 @@ class Evaluation:
     @property
     def headline(self) -> Headline:
         s = self.summary
-        return Headline(s.name, s.value, s.ci95, s.episodes, self.scores.split, SCORES[s.name].word)
+        return Headline(s.name, s.value, s.ci95, s.episodes, self.scores.split, SCORES[s.name].word, s.of)
 
     @property
     def over_classes(self) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from raymeta.errors import CheckpointError
 from raymeta.runs import layout
 from raymeta.runs.write import RunWriter
 from raymeta.trackers.base import Trackers
+from raymeta.trackers.scores import drawn_in
 from raymeta.tree import params_sha256
 
 WORST_KEPT = 4
@@ -36,7 +37,7 @@ def tested_parameters(state: RunState, store: CheckpointStore, tracker: Trackers
 def final_test(config: RunConfig, built: Built, driver: Driver, learned: Learned, step: int, run: str) -> Evaluation:
     """Score the parameters `learned` of `step` on the run's test episodes."""
     num_episodes = config.tasks.num_episodes("test") or config.test_episodes
-    driver.tracker.event("testing", f"scoring {num_episodes:,} test episodes")
+    driver.tracker.event("testing", f"scoring {num_episodes:,} test {drawn_in(config.tasks.one_problem)}")
     return evaluate_learned(
         config,
         built,

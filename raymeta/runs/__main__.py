@@ -28,7 +28,7 @@ from raymeta.system.text import clean, did_you_mean, dotted, nearest
 from raymeta.system.their_code import trust_flag
 from raymeta.trackers.axes import axis_of
 from raymeta.trackers.over_classes import classes_text
-from raymeta.trackers.scores import better_before, difference_text, score_text
+from raymeta.trackers.scores import better_before, difference_text, over_text, score_text
 from raymeta.trackers.scores import rank as rank_of
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _words(run: Run, config: Row, summary: Row) -> list[str]:
 def _headline_line(headline: Row | None) -> str:
     if not headline:
         return "no headline yet"
-    return f"{headline.get('split')} {_headline_text(headline)} over {headline.get('episodes')} episodes"
+    return f"{headline.get('split')} {_headline_text(headline)} {over_text(headline)}"
 
 
 def _is_highlight(key: str) -> bool:

@@ -7,7 +7,7 @@
     metrics.jsonl   {step, attempt, time, metric: value, ...}         one row a step, thinned in long runs
     workers.jsonl   {time, attempt, step, workers: [...]}             snapshots
     events.jsonl    {time, attempt, step, kind, message, ...}
-    summary.json    {headline {name, value, ci95, episodes, split, better}, params_sha256, tasks_per_s, wall_s}
+    summary.json    {headline {name, value, ci95, episodes, split, better, of}, params_sha256, tasks_per_s, wall_s}
     eval/test.json
 
 `time` is in seconds since 1970, `created` and `updated` are ISO 8601 in UTC. NaN and infinities are null, as JSON has
@@ -43,7 +43,7 @@ from raymeta.system.redact import without_secrets
 from raymeta.system.text import dotted
 from raymeta.tasks.manifest import Manifest
 from raymeta.trackers.base import WorkerRow
-from raymeta.trackers.scores import Scores, is_of_validation, score_text
+from raymeta.trackers.scores import EPISODES, Scores, is_of_validation
 
 HEARTBEAT_S = 5.0
 _SAVE_EVERY_S = 10.0
@@ -60,6 +60,7 @@ class Headline(NamedTuple):
     episodes: int
     split: str
     better: Literal["higher", "lower"]
+    of: str = EPISODES
 
 
 def new_run_directory(output: Path, name: str, now: datetime) -> Path:
@@ -242,8 +243,7 @@ class RunWriter:
 
     def validation(self, step: int, scores: Scores) -> None:
         self._metric_row(step, scores.metrics())
-        message = f"{score_text(scores.name, scores.value, scores.ci95)} over {scores.episodes:,} episodes"
-        self.event("validation", message, **{**scores._asdict(), "step": step})
+        self.event("validation", scores.text, **{**scores._asdict(), "step": step})
 
     def event(self, kind: str, message: str, **fields: object) -> None:
         fixed = {"time": self._now(), "attempt": self.attempt, "step": fields.pop("step", self._info["step"])}

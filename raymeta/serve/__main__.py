@@ -83,11 +83,11 @@ def _token(arguments: argparse.Namespace) -> str | None:
 def _about(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the service says of its model. It is opened here once, so that a mistake is told before Ray starts."""
     from raymeta.serve.limits import Limits
+    from raymeta.use.adapted import require_new_classes
     from raymeta.use.opening import open_model
 
     model = open_model(arguments.model, output=arguments.output, trust=arguments.trust)
-    if model.tasks.goal != "classification":
-        raise ConfigError(f"{model.name} predicts values, not classes: it cannot be served")
+    require_new_classes(model)
     reader = model.reader
     return {"name": model.name, "kind": reader.kind, "item": reader.item, "limits": dataclasses.asdict(Limits())}
 

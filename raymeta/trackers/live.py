@@ -17,7 +17,7 @@ from raymeta.system.streams import QuietStream
 from raymeta.system.text import clean
 from raymeta.trackers.base import WorkerRow
 from raymeta.trackers.names import FAULT_KINDS
-from raymeta.trackers.progress import Progress, adaptation_text, event_label, step_text, validation_text
+from raymeta.trackers.progress import Progress, adaptation_text, event_label, step_text
 from raymeta.trackers.scores import Scores
 
 _REFRESH_S = 0.125
@@ -86,7 +86,7 @@ def _display(progress: Progress) -> RenderableType:
         parts.append(Text("  ".join(progress.pieces())))
     if progress.scores is not None:
         scores = progress.scores
-        parts.append(Text(f"validation {validation_text(scores)}"))
+        parts.append(Text(f"validation {scores.text}"))
         if adapting := adaptation_text(scores):
             parts.append(Text(adapting))
     if progress.rows:

@@ -58,11 +58,6 @@ def step_text(progress: Progress) -> str:
     return f"step {progress.step:,}/{progress.steps:,} ({share:.0f} %)"
 
 
-def validation_text(scores: Scores) -> str:
-    """`accuracy 97.31 ± 0.42 % over 600 episodes`."""
-    return f"{score_text(scores.name, scores.value, scores.ci95)} over {scores.episodes:,} episodes"
-
-
 def adaptation_text(scores: Scores) -> str:
     """`adapting 20.10 -> 97.31 % ▁▅▇█`: before, after, and each inner step between; empty for a method without any."""
     axis = axis_of(scores.axis, scores.per_step)

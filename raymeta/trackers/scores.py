@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from raymeta.tree import FloatArray
 
 ScoreName = Literal["accuracy", "mse", "nll", "loss", "return", "regret", "success", "rmse"]
+EPISODES: Final = "episodes"
+BATCHES: Final = "batches"
+"""what a mean is over, of a training problem that is one for all"""
 V = TypeVar("V")
 
 
@@ -121,12 +124,32 @@ class Scores(NamedTuple):
     others: Mapping[str, float] = MappingProxyType({})
     """means of a person's own metrics after the last inner step, by name"""
     axis: AxisName = INNER_STEP
+    of: str = EPISODES
+    """what the mean is over: episodes, or batches of one training problem"""
+
+    @property
+    def text(self) -> str:
+        """For people: `accuracy 97.31 ± 0.42 % over 600 episodes`."""
+        return f"{score_text(self.name, self.value, self.ci95)} {over_text(self._asdict())}"
 
     def metrics(self) -> dict[str, float]:
         """As metrics of the validation split."""
         own = {_OF_VALIDATION + name: value for name, value in self.others.items()}
         column = score_named(self.name).column
         return {column: self.value, f"{column}_ci95": self.ci95} | own
+
+
+def drawn_in(one_problem: bool) -> str:
+    """What examples are drawn in: episodes, or batches where all tasks are one training problem."""
+    return BATCHES if one_problem else EPISODES
+
+
+def over_text(headline: Mapping[str, Any]) -> str:
+    """What a mean was taken over: `over 600 episodes`; older runs name no unit."""
+    number, of = headline.get("episodes"), headline.get("of", EPISODES)
+    if number == 1:
+        return f"over 1 {'batch' if of == BATCHES else 'episode'}"
+    return f"over {number:,} {of}" if isinstance(number, int) else f"over ? {of}"
 
 
 def score_text(name: str, value: float, ci95: float | None = None) -> str:

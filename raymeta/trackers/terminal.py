@@ -16,7 +16,7 @@ from raymeta.system.streams import QuietStream
 from raymeta.system.text import clean
 from raymeta.trackers.base import Tracker, WorkerRow
 from raymeta.trackers.names import FAULT_KINDS
-from raymeta.trackers.progress import Progress, adaptation_text, event_label, step_text, validation_text
+from raymeta.trackers.progress import Progress, adaptation_text, event_label, step_text
 from raymeta.trackers.scores import Scores
 
 Mode = Literal["auto", "live", "plain", "json"]
@@ -81,7 +81,7 @@ class PlainTerminal:
 
     def validation(self, step: int, scores: Scores) -> None:
         if not self._quiet:
-            self._line(f"validation at step {step:,}: {validation_text(scores)}  {adaptation_text(scores)}".rstrip())
+            self._line(f"validation at step {step:,}: {scores.text}  {adaptation_text(scores)}".rstrip())
 
     def event(self, kind: str, message: str, **fields: object) -> None:
         if not self._quiet or kind in _LOUD:

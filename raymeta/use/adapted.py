@@ -128,13 +128,7 @@ def adapt_to(
     Raises `ConfigError` for inputs of another shape or type, fewer than two classes, and where the method cannot take
     so many or adapts to none.
     """
-    if model.tasks.goal != "classification":
-        raise ConfigError("this model predicts values, not classes: adapt it in Python, with Pretrained.predictor")
-    if isinstance(model.algorithm, TrainedModel):
-        raise ConfigError(
-            f"{model.name} was trained by {name_of(model.algorithm)} for classes of its own, and adapts to no others: "
-            "adapt a model of a method such as protonet or maml"
-        )
+    require_new_classes(model)
     classes, y = numbered(labels)
     if len(classes) < 2:
         raise ConfigError(
@@ -172,6 +166,7 @@ def adapt_to(
 
 def adapt_to_source(model: Pretrained, source: Path, *, label_column: str | None = None) -> Adapted:
     """Adapt `model` to a folder of classes or a labelled table, see `labelled_examples`."""
+    require_new_classes(model)
     reader = model.reader
     examples: Labelled = labelled_examples(source, label_column=label_column, read=reader.columns)
     if source.is_dir() != (reader.kind == "pictures"):
@@ -181,3 +176,17 @@ def adapt_to_source(model: Pretrained, source: Path, *, label_column: str | None
         )
     x = reader.read(examples.items)
     return adapt_to(model, x, examples.labels, names=examples.names, reader=reader)
+
+
+def require_new_classes(model: Pretrained) -> None:
+    """Raises `ConfigError` for a model that does not adapt to classes."""
+    if model.tasks.goal != "classification":
+        raise ConfigError(
+            f"{model.name} predicts values, not classes: adapt it in Python, "
+            "raymeta.from_pretrained(MODEL).predictor(support)(x)"
+        )
+    if isinstance(model.algorithm, TrainedModel):
+        raise ConfigError(
+            f"{model.name} was trained by {name_of(model.algorithm)} for classes of its own, and adapts to no others: "
+            "adapt a model of a method such as protonet or maml"
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from raymeta.algorithms.base import TrainedModel
 from raymeta.config.variants import name_of
 from raymeta.tasks.inputs import sizes_text
-from raymeta.trackers.scores import SCORES, score_text
+from raymeta.trackers.scores import SCORES, over_text, score_text
 
 if TYPE_CHECKING:
     from raymeta.use.pretrained import Pretrained
@@ -87,7 +87,7 @@ def metric_text(about: Mapping[str, Any], which: str = "metric") -> str:
     if not isinstance(metric, dict) or metric.get("name") not in SCORES or metric.get("value") is None:
         return ""
     text = score_text(metric["name"], metric["value"], metric.get("ci95"))
-    return f"{metric.get('split', 'test')} {text} over {metric.get('episodes')} episodes"
+    return f"{metric.get('split', 'test')} {text} {over_text(metric)}"
 
 
 def batch_norm_text(model: Pretrained) -> str:

@@ -120,11 +120,15 @@ class Pretrained:
             )
         return reader
 
-    def predictor(self, support: Examples, way: int) -> Predictor:
-        """Adapt to `support`, whose labels are 0 .. way - 1 (0 for regression): inputs [n, ...] to outputs [n, way].
+    def predictor(self, support: Examples, way: int | None = None) -> Predictor:
+        """Adapt to `support`, whose labels are 0 .. way - 1: inputs [n, ...] to outputs [n, way].
+
+        `way` is that of the test tasks unless it is given. It is left out for regression, where targets and outputs are
+        [n, d] and `class_id` is 0.
 
         Raises `ConfigError` where the method cannot take so many classes.
         """
+        way = self.tasks.size("test").way if way is None else way
         support = in_type(self.dtype, Episode(support, support)).support
         learned = Learned(*({name: self._typed(v) for name, v in part.items()} for part in self.learned))
         phase = Phase(training=False, way=way)

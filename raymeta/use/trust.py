@@ -14,8 +14,6 @@ from torch.nn import functional as F
 from raymeta.tasks.episodes import Examples, rows_of
 from raymeta.use.pretrained import Pretrained
 
-ONE_BY_ONE = 100
-"""Support examples up to which each is left out alone; of more, one of each class together."""
 ENOUGH = 20
 """Left-out examples from which on probabilities are calibrated."""
 TEMPERATURES = torch.logspace(-1.5, 1.5, 301, dtype=torch.float64)
@@ -60,12 +58,13 @@ def held_out(model: Pretrained, support: Examples, way: int) -> HeldOut | None:
 
 
 def _folds(y: Tensor) -> Iterator[Tensor]:
-    """Places that are left out together; an only example of its class never is."""
+    """Places that are left out together: one of each class, so that those which are kept stay as balanced as they were.
+    An only example of its class never is.
+
+    With one left out alone, its class would be the smallest, and methods that fit a head would answer with others.
+    """
     by_class = [(y == label).nonzero()[:, 0] for label in range(int(y.max()) + 1)]
     many = [places for places in by_class if len(places) > 1]
-    if len(y) <= ONE_BY_ONE:
-        yield from (place[None] for places in many for place in places)
-        return
     for turn in range(max(map(len, many), default=0)):
         yield torch.stack([places[turn] for places in many if turn < len(places)])
 

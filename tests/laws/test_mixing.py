@@ -380,6 +380,13 @@ def test_what_reads_inputs_itself_takes_mixed_ones(tmp_path: Path) -> None:
     assert 0 < mixed != trained_loss(tmp_path, **options)
 
 
+@pytest.mark.parametrize("name", ["metamix", "mlti"])
+def test_numbers_are_trained_on_mixed(name: str, tmp_path: Path) -> None:
+    """A target is a number, not one of two labels."""
+    plain, mixed = (trained_loss(tmp_path, preset="sinusoid-maml", mixing=mixing) for mixing in (None, name))
+    assert 0 < mixed != plain
+
+
 def trained_loss(folder: Path, **options: Any) -> float:
     """Of the first step."""
     small = {"steps": 1, "meta_batch_size": 2, "validate_every": 0, "test_episodes": 2, "device": "cpu"}

@@ -196,7 +196,7 @@ def test_all_files_can_be_read_back(tmp_path: Path) -> None:
     summary = run.summary
     assert summary is not None
     assert set(summary) >= {"headline", "params_sha256", "tasks_per_s", "wall_s"}
-    assert set(summary["headline"]) == {"name", "value", "ci95", "episodes", "split", "better"}
+    assert set(summary["headline"]) == {"name", "value", "ci95", "episodes", "split", "better", "of"}
     assert math.isnan(summary["headline"]["ci95"])
     assert json.loads((run.path / "eval/test.json").read_text()) == {"per_step": [0.2, 0.9]}
     assert not [path for path in run.path.rglob("*") if path.name.endswith(".tmp")]

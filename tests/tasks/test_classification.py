@@ -20,6 +20,7 @@ from raymeta.errors import ConfigError, DataError
 from raymeta.evaluate import main as evaluate
 from raymeta.export import main as export
 from raymeta.keys import TaskKey
+from raymeta.serve.__main__ import main as serve
 from raymeta.tasks import Classification, Glyphs
 from raymeta.tasks.border import require_labels, require_sound, sound_episodes
 from raymeta.tasks.classification.noise import given_labels
@@ -54,6 +55,11 @@ def test_parts_hold_every_image_once_and_as_many_of_each_class_as_asked() -> Non
     assert sorted(rows.tolist()) == list(range(80))
     counts = {part: np.bincount(of_part(tasks, part)[1]).tolist() for part in tasks.loaded.parts}
     assert counts == {"clean": [3] * 4, "val": [2] * 4, "test": [5] * 4, "train": [10] * 4}
+
+
+def test_a_share_is_one_image_at_least_and_none_only_where_none_is_asked() -> None:
+    tasks = Classification(**SMALL | {"clean": 0.01, "val": 0, "test": 0.01})
+    assert [len(tasks.loaded.parts[part]) for part in ("clean", "val", "test", "train")] == [4, 0, 4, 72]
 
 
 def test_shares_are_of_each_class() -> None:
@@ -166,6 +172,12 @@ def test_batches_are_of_their_part_without_repetition() -> None:
             images = {(image * 255).round().byte().numpy().tobytes() for image in side.x}  # type: ignore[union-attr]
             assert len(images) == len(side.y)
             assert images <= known[part]
+
+
+def test_a_small_clean_part_is_seen_whole() -> None:
+    tasks = Classification(**SMALL | {"clean": 1, "clean_batch": 6})
+    query = tasks.episode(keys("train", 1)[0]).query
+    assert sorted(query.y.tolist()) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("split", "count"), [("val", 1), ("test", 2)])
@@ -301,6 +313,16 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert tasks.reader() is not None
 
 
+def test_what_lies_in_a_folder_is_found_out(tmp_path: Path) -> None:
+    assert Classification().source == "glyphs"
+    assert Classification(root=folder_of(tmp_path / "own", "a", "b")).source == "images"
+    for file, source in (("omniglot_bits.npz", "omniglot"), ("emoji32.npz", "emoji")):
+        (tmp_path / source).mkdir()
+        (tmp_path / source / file).touch()
+        assert Classification(root=str(tmp_path / source)).source == source
+    refused(ValueError, "glyphs are drawn", lambda: Classification(source="glyphs", root=str(tmp_path)))
+
+
 def test_folders_of_domains(tmp_path: Path) -> None:
     root = folder_of(tmp_path, "art/cat", "art/dog", "photo/cat", "photo/dog", "sketch/cat", "sketch/dog")
     tasks = Classification(root=root, **OWN, domains="folders", held_out="art")  # type: ignore[arg-type]
@@ -366,7 +388,6 @@ def test_mistakes_are_told_with_what_to_do(tmp_path: Path) -> None:
 
     refused(DataError, r"class glyph 0 has 20 images, and tasks.test 15, tasks.val 2.*lower", checked(test=15))
     refused(DataError, r"has 40 images, and a batch is 64: lower tasks.batch", checked(batch=64))
-    refused(DataError, r"clean part has 12 images.*tasks.clean_batch", checked(clean_batch=50))
     refused(DataError, r"the val part has no images: raise tasks.val, or .*validate_every 0", checked(val=0))
     refused(DataError, r"tasks.held_out 7 is no domain: the domains are 0, 30", checked(**ANGLES, held_out=7))
     refused(DataError, r"3 domains to train on, and tasks.meta_test 3", checked(**ANGLES, held_out=0, meta_test=3))
@@ -410,12 +431,17 @@ def test_a_run_scores_the_whole_test_part_and_adapts_to_nothing(
         validate_every=0, **options,
     )  # fmt: skip
     assert run.summary["headline"]["episodes"] == 4
-    assert [e["message"] for e in run.events() if e["kind"] == "testing"] == ["scoring 4 test episodes"]
+    assert [e["message"] for e in run.events() if e["kind"] == "testing"] == ["scoring 4 test batches"]
+    assert (run.summary["headline"]["of"], run.summary["headline"]["split"]) == ("batches", "test")
     assert run.summary["over_classes"] is None
     assert evaluate([str(run.path), "--no-save"]) == 0
-    assert "4 classes, the whole test part in batches" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 classes, the whole test part in batches" in said
+    assert " over 4 batches\n" in said
     folder_of(tmp_path / "own", "a", "b")
     assert adapt([str(run.path), "--support", str(tmp_path / "own"), "--out", str(tmp_path / "adapted")]) == 2
+    assert "was trained by plain for classes of its own, and adapts to no others" in capsys.readouterr().err
+    assert serve([str(run.path)]) == 2
     assert "was trained by plain for classes of its own, and adapts to no others" in capsys.readouterr().err
     assert export([str(run.path), "--out", str(tmp_path / "out")]) == 0
     assert "adapt it" not in capsys.readouterr().out

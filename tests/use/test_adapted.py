@@ -254,6 +254,29 @@ def test_left_out_examples_are_not_seen(runs: dict[str, Run]) -> None:
     found = held_out(model, support, 2)
     assert found is not None
     for place, outputs in zip(found.places.tolist(), found.outputs, strict=True):
-        kept = torch.arange(8) != place
+        kept = torch.arange(8) % 4 != place % 4
         alone = model.predictor(raymeta.Examples(x[kept], y[kept]), 2)(x[place : place + 1])[0]
         torch.testing.assert_close(outputs.float(), alone)
+
+
+def test_what_is_kept_stays_balanced(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that only counts the examples of each class is right by chance, not always wrong."""
+    model = opened(runs, "protonet")
+    counted = lambda support, way: lambda x: support.y.bincount(minlength=way).double().expand(len(x), way)  # noqa: E731
+    monkeypatch.setattr(Pretrained, "predictor", lambda self, support, way: counted(support, way))
+    support = raymeta.Examples(torch.zeros(9, 1, 28, 28), torch.arange(3).repeat(3))
+    found = held_out(model, support, 3)
+    assert found is not None
+    assert found.outputs.tolist() == [[2, 2, 2]] * 9
+
+
+def test_a_model_of_values_is_adapted_in_python_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = raymeta.meta_train(preset="sinusoid-maml", steps=2, validate_every=0, test_episodes=4, output=str(tmp_path))
+    table = tmp_path / "mine.csv"
+    table.write_text("x,y\n0.1,0.3\n0.5,0.2\n")
+    assert adapt.main([str(run.path), "--support", str(table), "--out", str(tmp_path / "out")]) == 2
+    assert "predicts values, not classes: adapt it in Python" in capsys.readouterr().err
+    x, y = torch.linspace(-1, 1, 10)[:, None], torch.linspace(0, 1, 10)[:, None]
+    values = raymeta.from_pretrained(run.path).predictor(raymeta.Examples(x, y, torch.zeros(10).long()))(x)
+    assert values.shape == (10, 1)
+    assert (values - y).square().mean() < y.square().mean()

@@ -17,7 +17,7 @@ from raymeta.errors import OutOfMemory
 from raymeta.keys import Block, Split, plan
 from raymeta.trackers.axes import INNER_STEP, AxisName
 from raymeta.trackers.over_classes import FEW_CLASSES, OverClasses, over_classes
-from raymeta.trackers.scores import LOSS, SCORES, ScoreName, Scores, half_width, headline_name
+from raymeta.trackers.scores import EPISODES, LOSS, SCORES, ScoreName, Scores, drawn_in, half_width, headline_name
 from raymeta.tree import FloatArray
 
 
@@ -31,6 +31,7 @@ class EpisodeScores:
     score: ScoreName | None = None
     """of the algorithm's own; that of the tasks' goal unless given"""
     axis: AxisName = INNER_STEP
+    of: str = EPISODES
     over_classes: OverClasses | None = None
     """of a split with few classes, where the method tells which queries it classified rightly"""
 
@@ -55,7 +56,7 @@ class EpisodeScores:
         others = {
             name: float(values[:, -1].mean()) for name, values in self.values.items() if name not in (self.name, LOSS)
         }
-        return Scores(self.name, means, float(last.mean()), half_width(last), len(last), others, self.axis)
+        return Scores(self.name, means, float(last.mean()), half_width(last), len(last), others, self.axis, self.of)
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Scoring:
     seed: int
     score: ScoreName | None = None
     axis: AxisName = INNER_STEP
+    of: str = EPISODES
     num_classes: int = 0
     done: Callable[[int], None] = lambda num_tasks: None
     """hears of the tasks that were scored, some at a time"""
@@ -89,7 +91,7 @@ class Scoring:
         right, class_id = values.pop(RIGHT, None), values.pop(CLASS_ID, None)
         few = 0 < self.num_classes <= FEW_CLASSES
         classes = over_classes(right, class_id) if few and right is not None and class_id is not None else None
-        return EpisodeScores(values, self.split, self.seed, self.score, self.axis, classes)
+        return EpisodeScores(values, self.split, self.seed, self.score, self.axis, self.of, classes)
 
     def _told(self) -> Iterator[tuple[Block, Result]]:
         num_tasks = 0
@@ -133,5 +135,5 @@ def begin_scoring(
 
     algorithm, tasks = blueprint.algorithm, blueprint.tasks
     num_classes = 0 if tasks.one_problem else tasks.num_classes(split)  # all there are, and no sample of others
-    score = algorithm.score_of(blueprint.tasks.goal)
-    return Scoring(begin, halve, split, seed, score, algorithm.axis, num_classes, done)
+    score, of = algorithm.score_of(blueprint.tasks.goal), drawn_in(tasks.one_problem)
+    return Scoring(begin, halve, split, seed, score, algorithm.axis, of, num_classes, done)

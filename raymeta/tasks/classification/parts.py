@@ -16,7 +16,7 @@ HELD_BACK: tuple[Part, ...] = ("test", "val", "clean")
 
 
 class Cut(NamedTuple):
-    """How a problem is cut: images of each class for the parts that are held back, as numbers or as shares below 1.
+    """How a problem is cut: images of each class for the parts that are held back, as shares below 1 or as numbers.
 
     `imbalance` is how many times as many training images the first class has as the last one. A domain that is held out
     is the test part, and then nothing of the others is.
@@ -68,7 +68,8 @@ def _pieces(data: Labelled, cut: Cut, c: int, rows: Ids) -> Iterator[tuple[Part,
 
 
 def _size(amount: float, num_items: int) -> int:
-    return round(amount * num_items) if amount < 1 else int(amount)
+    """A share is of one item at least, so that small classes have all parts."""
+    return max(round(amount * num_items), amount > 0) if amount < 1 else int(amount)
 
 
 def kept_of(count: int, c: int, num_classes: int, imbalance: float) -> int:

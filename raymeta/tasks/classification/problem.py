@@ -14,7 +14,7 @@ from raymeta.tasks.classification.domains import by_angle, by_folder, place_of
 from raymeta.tasks.classification.labelled import Ids, Labelled
 from raymeta.tasks.classification.noise import DRAWS, Noise, given_labels
 from raymeta.tasks.classification.parts import HELD_BACK, Cut, Part, parts_of
-from raymeta.tasks.classification.sources import Asked, Read, SourceName, read, stamp_of, task_set_of
+from raymeta.tasks.classification.sources import Asked, Read, SourceName, read, source_in, stamp_of, task_set_of
 from raymeta.tasks.data_folder import Folder
 from raymeta.tasks.held import Held
 
@@ -40,8 +40,9 @@ class TrainingProblem(TaskSet):
     unit: ClassVar[str] = "images"
     one_problem: ClassVar[bool] = True
 
-    source: SourceName = "glyphs"
-    """images: drawn glyphs (no data needed), Omniglot, emoji, or `images`, a folder with one sub-folder per class"""
+    source: SourceName | None = None
+    """images: drawn glyphs (no data needed), Omniglot, emoji, or `images`, a folder with one sub-folder per class; what
+    lies in `root` unless it is given, and glyphs without that"""
     root: Folder | None = None
     """folder of the source's data; by default omniglot or emoji in $RAYMETA_DATA or ~/.cache/raymeta"""
     label: Literal["class", "group"] = "class"
@@ -50,16 +51,16 @@ class TrainingProblem(TaskSet):
     """classes, chosen by `data_seed`; by default 10 of glyphs and Omniglot, and all of emoji and folders"""
     drawers: PositiveInt = 100
     """images of each class of glyphs"""
-    clean: Amount = 10.0
-    """images of each class in the clean part, or their share below 1; none with domains"""
-    val: Amount = 5.0
-    """images of each class (in each domain) to choose checkpoints by, or their share"""
-    test: Amount = 20.0
-    """images of each class (in each domain) to report on, or their share; without effect with held_out"""
+    clean: Amount = 0.1
+    """share of each class in the clean part, or images of each class from 1 on; none with domains"""
+    val: Amount = 0.05
+    """share of each class (in each domain) to choose checkpoints by, or images from 1 on"""
+    test: Amount = 0.2
+    """share of each class (in each domain) to report on, or images from 1 on; without effect with held_out"""
     batch: PositiveInt = 32
     """training images in a task's support, of each of its domains where there are any"""
     clean_batch: PositiveInt = 32
-    """clean images in a task's query; with domains, `batch` of each domain"""
+    """clean images in a task's query, all that there are where these are fewer; with domains, `batch` of each domain"""
     test_batch: PositiveInt = 20
     """most images in an episode of validation and test"""
     noise: Noise = "none"
@@ -82,6 +83,13 @@ class TrainingProblem(TaskSet):
     """domains that are in query at a time"""
 
     @model_validator(mode="after")
+    def _source_is_known(self) -> TrainingProblem:
+        if self.source == "glyphs" and self.root is not None:
+            raise ValueError("root is a folder, and glyphs are drawn: leave one of source and root out")
+        object.__setattr__(self, "source", self.source or source_in(self.root))
+        return self
+
+    @model_validator(mode="after")
     def _domains_agree(self) -> TrainingProblem:
         if self.domains == "none" and self.held_out is not None:
             raise ValueError("held_out names a domain: say what the domains are, such as tasks.domains angles")
@@ -101,17 +109,21 @@ class TrainingProblem(TaskSet):
         held: Loaded | None = self.__dict__.get("_loaded")
         return self._cut(self._look().data) if held is None else held
 
+    @property
+    def _from(self) -> SourceName:
+        return cast(SourceName, self.source)  # found out when the options were checked
+
     def _asked(self) -> Asked:
         return Asked(self.classes, self.label == "group", self.data_seed, self.drawers)
 
     def _look(self) -> Read:
         """Look at the files, and read them unless this process holds them as they are now."""
-        like, asked = task_set_of(self.source, self.root, self._asked()), self._asked()
-        found = stamp_of(self.source, self.root, like)
+        like, asked = task_set_of(self._from, self.root, self._asked()), self._asked()
+        found = stamp_of(self._from, self.root, like)
         source = (self.source, self.root, asked, self.domains, self.angles if self.domains == "angles" else ())
         held = _HELD.get(source, found.stamp)
         if held is None:
-            held = read(self.source, self.root, asked, like, found)
+            held = read(self._from, self.root, asked, like, found)
             held = held._replace(data=self._with_domains(held.data))
             _HELD.keep(source, found.stamp, held)
         self.__dict__["_read"] = held

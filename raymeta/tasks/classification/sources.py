@@ -45,6 +45,15 @@ class Read(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+def source_in(root: str | None) -> SourceName:
+    """What lies in a folder; drawn glyphs need none."""
+    if root is None:
+        return "glyphs"
+    if (Path(root) / EMOJI).exists():
+        return "emoji"
+    return "omniglot" if omniglot_files.is_in(Path(root)) else "images"
+
+
 def task_set_of(source: SourceName, root: str | None, asked: Asked) -> ImageTaskSet | None:
     """The task set that reads the images of `source`; None for emoji."""
     match source:
@@ -134,18 +143,25 @@ def _merged(found: Found) -> ClassFiles:
 
 
 def _emoji(path: Path, asked: Asked) -> Labelled:
-    """Emoji in several styles [emoji, styles, height, width, 3]: classes are emoji or their groups, items emoji."""
+    """Emoji in several styles [emoji, styles, height, width, 3]: classes are emoji or their groups."""
     arrays = _emoji_arrays(path)
     names = [str(name) for name in arrays["groups" if asked.groups else "names"]]
     wanted = names_of(sorted(set(names)), asked)
     rows = np.array([row for name in wanted for row in range(len(names)) if names[row] == name])
-    label, item = numbered([names.count(name) for name in wanted])
     num_styles = arrays["images"].shape[1]
     images = arrays["images"][rows].reshape(-1, *arrays["images"].shape[2:]).transpose(0, 3, 1, 2)
     domain: Ids = np.tile(np.arange(num_styles), len(rows))
-    label, item = (np.repeat(part, num_styles) for part in (label, item))
+    label, item = _emoji_items([names.count(name) for name in wanted], num_styles, asked)
     styles, shown = [str(style) for style in arrays["styles"]], np.repeat(arrays["names"][rows].astype(str), num_styles)
     return Labelled(images, label, item, domain, wanted, styles, shown, white_paper=True)
+
+
+def _emoji_items(counts: Sequence[int], num_styles: int, asked: Asked) -> tuple[Ids, Ids]:
+    """Label and item of each picture: an emoji is one item of its group, in all styles, or many as a class."""
+    if not asked.groups:
+        return numbered([count * num_styles for count in counts])
+    label, item = numbered(counts)
+    return np.repeat(label, num_styles), np.repeat(item, num_styles)
 
 
 def _emoji_arrays(path: Path) -> dict[str, NDArray[np.generic]]:

@@ -63,7 +63,7 @@ class Classification(TrainingProblem):
 
     def _num_query(self) -> int:
         if self.domains == "none":
-            return self.clean_batch
+            return min(self.clean_batch, len(self.loaded.parts["clean"]))
         return self.batch * (1 if self.pairing == "pairs" else self.meta_test)
 
     def _batch_of(self, split: Split) -> int:
@@ -73,7 +73,7 @@ class Classification(TrainingProblem):
         return None if split == "train" else len(self.loaded.parts[split]) // max(1, self._batch_of(split))
 
     def reader(self, recorded: Manifest | None = None) -> Pictures | None:
-        like = task_set_of(self.source, self.root, self._asked())
+        like = task_set_of(self._from, self.root, self._asked())
         if like is None or recorded is not None:
             channels, side, _ = self.input_shape if recorded is None else cast(tuple[int, ...], recorded.input_shape)
             inverted = self.source in ("glyphs", "omniglot")
@@ -101,7 +101,7 @@ class Classification(TrainingProblem):
             (support,) = drawn(keys, [parts["train"]], [self.batch])
             return support, self._whole(keys, split)
         if not self.loaded.domains:
-            return drawn(keys, [parts["train"], parts["clean"]], [self.batch, self.clean_batch])
+            return drawn(keys, [parts["train"], parts["clean"]], [self.batch, self._num_query()])
         count = len(self.loaded.domains)
         pairs = self.pairing == "pairs"
         order = paired_domains(keys, count, self.meta_test) if pairs else split_domains(keys, count)
@@ -169,18 +169,13 @@ class Classification(TrainingProblem):
                 raise DataError(f"the {split} part has no images: raise tasks.{split}{without}")
 
     def _require_batches(self) -> None:
-        parts = self.loaded.parts
-        asked = [("training part", parts["train"], "batch")]
+        what, asked = "training part", [self.loaded.parts["train"]]
         if self.loaded.domains:
             self._require_domains()
-            asked = [("training part of a domain", rows, "batch") for rows in self.loaded.domains]
-        else:
-            asked.append(("clean part", parts["clean"], "clean_batch"))
-        for what, rows, option in asked:
-            if len(rows) < getattr(self, option):
-                raise DataError(
-                    f"the {what} has {len(rows)} images, and a batch is {getattr(self, option)}: lower tasks.{option}"
-                )
+            what, asked = "training part of a domain", self.loaded.domains
+        fewest = min(map(len, asked))
+        if fewest < self.batch:
+            raise DataError(f"the {what} has {fewest} images, and a batch is {self.batch}: lower tasks.batch")
 
     def _require_domains(self) -> None:
         count = len(self.loaded.domains)

@@ -14,7 +14,7 @@ from raymeta.runs import layout
 from raymeta.system.their_code import trust_flag
 from raymeta.trackers.axes import Axis
 from raymeta.trackers.over_classes import read_over_classes
-from raymeta.trackers.scores import score_named, value_text, values_of
+from raymeta.trackers.scores import over_text, score_named, value_text, values_of
 from raymeta.views.figures import adaptation, learning, workers
 from raymeta.views.figures.adaptation import Course
 from raymeta.views.figures.style import Spec, is_number
@@ -195,7 +195,7 @@ def _score_hint(headline: dict[str, Any] | None) -> str:
     if headline is None:
         return "not scored yet"
     name = score_named(str(headline["name"])).title
-    return f"{name} over {count(headline.get('episodes'))} {headline.get('split')} tasks, 95 % interval"
+    return f"{name} {over_text(headline)} of the {headline.get('split')} split, 95 % interval"
 
 
 def _share(done: object, steps: object) -> str:

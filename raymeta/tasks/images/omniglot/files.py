@@ -67,6 +67,11 @@ def files_in(root: Path) -> list[Path]:
     return [] if tree is None else sorted(path for name in _SETS for path in (tree / name).glob("*/*/*.png"))
 
 
+def is_in(root: Path) -> bool:
+    """Whether Omniglot lies in a folder, packed or as images."""
+    return (root / PACKED).is_file() or _tree_in(root) is not None
+
+
 def _tree_in(root: Path) -> Path | None:
     trees = (root / "omniglot-py", root)
     return next((tree for tree in trees if any((tree / name).is_dir() for name in _SETS)), None)
