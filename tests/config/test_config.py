@@ -561,7 +561,7 @@ PINNED: dict[str, dict[str, Any]] = {
     # Ren et al. 2018 and Shu et al. 2019: noise, batch and rates; Gulrajani and Lopez-Paz 2021: RotatedMNIST
     "glyphs-plain": {"tasks.name": "classification", "tasks.noise_share": 0.4, "algorithm.part": "train"},
     "glyphs-l2rw": {
-        "tasks.noise": "uniform_flip", "tasks.noise_share": 0.4, "tasks.clean": 10.0, "algorithm.name": "l2rw",
+        "tasks.noise": "uniform_flip", "tasks.noise_share": 0.4, "tasks.clean": 0.1, "algorithm.name": "l2rw",
         "outer.optimizer": "sgd", "outer.lr": 0.1, "outer.momentum": 0.9, "outer.weight_decay": 0.0005,
     },
     "glyphs-meta-weight-net": {
