@@ -85,7 +85,8 @@ class ENAS(SharedWeightsSearch):
     def outer_of(self, name: str) -> Mapping[str, Any]:
         if not is_controller(name):
             return {}
-        return {"optimizer": "adam", "lr": self.controller_lr, "weight_decay": 0.0, "schedule": "constant"}
+        own: dict[str, Any] = {"optimizer": "adam", "rule": None, "arguments": {}}
+        return own | {"lr": self.controller_lr, "weight_decay": 0.0, "schedule": "constant"}
 
     def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
         """Uniform numbers [T, 2, choices]: of the architecture that is trained, and of the one that is judged."""

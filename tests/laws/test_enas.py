@@ -159,6 +159,15 @@ def test_the_controller_follows_the_accuracies_above_the_baseline(entropy_weight
     assert float(second.memory["baseline"]) == pytest.approx(0.75 * baseline + 0.25 * np.mean(rewards), rel=1e-12)
 
 
+def test_the_controller_has_adam_whatever_rule_the_weights_have() -> None:
+    both = [
+        one_step(ENAS(), network(), episodes(), RATE, "loop", steps=2, **options)[0].params
+        for options in ({}, {"rule": "torch.optim:SGD", "arguments": {"dampening": 0.0}})
+    ]
+    for name, value in both[0].items():
+        torch.testing.assert_close(value, both[1][name], rtol=1e-12, atol=1e-14)
+
+
 def test_what_is_found_is_the_best_of_the_last_step() -> None:
     outer, start = stepped(1)
     rewards, choices = accuracies_and_choices(0, outer.params, start)
