@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from noisy_labels import FEATURES, NoisyLabels
@@ -11,11 +13,15 @@ from one_step import one_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import raymeta
 from raymeta import L2RW, Episode, Plain, TaskKey
-from raymeta.adaptation.problem import Problem
+from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.errors import ConfigError
+from raymeta.runs import layout
 from raymeta.tasks.episodes import Examples, in_type
 from raymeta.tree import Params
+from raymeta.views.pages.run import run_figures
+from raymeta.views.sources.run import RunSource
 
 TASKS = NoisyLabels(way=3, shot=3)
 RATE = 0.3
@@ -83,6 +89,39 @@ def test_some_examples_count_and_others_do_not() -> None:
     """Else the laws above would hold of plain training, too."""
     weights = weights_through_a_step(network_params(), RATE)
     assert 0 < int((weights > 0).sum()) < len(weights)
+
+
+def test_weights_that_are_told_are_those_of_the_step() -> None:
+    """Of the step whose only task is the one that is asked about."""
+    (episode,) = episodes(1)
+    outer, params = one_step(L2RW(), network(), [episode], RATE)
+    problem = Problem(network(), goal="classification")
+    losses, weights = L2RW().weigh(problem, Learned(params, {}), episode, phase=Phase())
+    own = {name: value.clone().requires_grad_() for name, value in params.items()}
+    each = F.cross_entropy(outputs(own, episode.support.x), episode.support.y, reduction="none")
+    torch.testing.assert_close(losses, each.detach(), rtol=1e-12, atol=1e-14)
+    gradients = torch.autograd.grad((weights * each).sum() / weights.sum(), list(own.values()))
+    for name, value in zip(own, gradients, strict=True):
+        torch.testing.assert_close(outer.updates[0][name], value, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize(("algorithm", "weighs"), [("l2rw", True), ("meta_weight_net", True), ("plain", False)])
+def test_a_run_tells_what_training_examples_weigh(algorithm: str, weighs: bool, tmp_path: Path) -> None:
+    run = raymeta.meta_train(
+        algorithm=algorithm, tasks="classification", model="mlp", steps=2, meta_batch_size=2, validate_every=0,
+        output=str(tmp_path), **{"tasks.classes": 4, "tasks.drawers": 30, "tasks.noise": "uniform_flip"},
+    )  # fmt: skip
+    source = RunSource(run.path)
+    assert ("weight_by_loss" in run_figures(source)) is weighs
+    if weighs:
+        rows = source.weights
+        assert len(rows["loss"]) == len(rows["weight"]) == len(rows["wrong"]) >= 400
+        assert np.mean(rows["weight"]) == pytest.approx(1)
+        assert 0.2 < np.mean(rows["wrong"]) < 0.6
+        names = [trace["name"] for trace in run_figures(source)["weight_by_loss"]["data"]]
+        assert names == ["right label", "wrong label"]
+        (run.path / layout.WEIGHTS).write_text('{"loss": [1], "weight": ["x"], "wrong": [true]}')
+        assert RunSource(run.path).weights == {}
 
 
 def network_params() -> Params:
