@@ -13,6 +13,8 @@ import pytest
 from raymeta.sweeps.held_out import as_csv, held_out_table, lines_of
 from raymeta.sweeps.records import Record
 from raymeta.tune import main as tune
+from raymeta.views.figures.domains import by_domain
+from raymeta.views.sources.sweep import SweepSource
 
 KEYS = ("tasks.held_out", "algorithm")
 
@@ -61,6 +63,19 @@ def test_trials_that_did_not_end_have_no_score() -> None:
     assert table is not None
     assert table["rows"][0]["scores"] == {}
     assert lines_of(table)[1] == "  algorithm erm: not tested yet"
+
+
+def test_the_page_draws_a_line_for_each_row_and_leaves_out_what_is_no_table(tmp_path: Path) -> None:
+    records = [trial(0, "0", "erm", 0.5), trial(1, "15", "erm", 0.7), trial(2, "0", "mldg", 0.6)]
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps({"held_out": held_out_table(records, KEYS)}))
+    first, second = by_domain(SweepSource(tmp_path).held_out)["data"]
+    assert (first["name"], first["x"], first["y"]) == ("algorithm erm", ["0", "15"], [50.0, 70.0])
+    assert first["error_y"]["array"] == [2.0, 2.0]
+    assert second["y"] == [60.0, None], "what was not tested is a gap"
+    for damaged in (7, {"score": "accuracy", "domains": ["0"], "rows": [{"scores": 1}]}, {"rows": []}):
+        summary.write_text(json.dumps({"held_out": damaged}))
+        assert SweepSource(tmp_path).held_out == {}
 
 
 def test_other_sweeps_have_no_such_table() -> None:

@@ -9,6 +9,7 @@ from itertools import combinations
 from raymeta.errors import DataError
 from raymeta.runs import layout
 from raymeta.trackers.scores import score_named
+from raymeta.views.figures import domains
 from raymeta.views.figures import sweep as figures
 from raymeta.views.figures.style import Spec, is_number
 from raymeta.views.pages.document import (
@@ -42,6 +43,8 @@ def sweep_figures(source: SweepSource) -> dict[str, Spec]:
     known = source.summary.get("importance")
     found = {"parallel": figures.parallel(trials), "history": figures.history(trials)}
     found["curves"] = figures.curves(source.reports(), trials)
+    if source.held_out:
+        found["domains"] = domains.by_domain(source.held_out)
     if len(trials.rows) >= 4:
         found["importance"] = figures.importances(trials, known if isinstance(known, dict) else None)
     for key in trials.keys[:MAX_PANELS]:
@@ -62,6 +65,7 @@ def sweep_page(source: SweepSource, *, runs: Mapping[str, str] | None = None) ->
     sections = [
         section("why", "What happened", _ending(source)),
         section("best", "Best configuration", _best(source)),
+        section("domains", "Held-out domains", [wide(charts.get("domains"))]),
         section("trials", "All trials", [wide(charts.get("parallel")), _table(source, trials, runs or {})]),
         section("options", "Which options mattered", [*(charts.get(name) for name in OVERVIEW), *panels]),
         section("failures", "Failed and stopped early", _failures(trials)),

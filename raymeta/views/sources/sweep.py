@@ -76,6 +76,18 @@ class SweepSource:
         return found if isinstance(found, dict) else {}
 
     @property
+    def held_out(self) -> Row:
+        """The table of held-out domains; empty for other sweeps, and where it is no table."""
+        table = self.summary.get("held_out")
+        if not isinstance(table, dict) or not isinstance(table.get("score"), str):
+            return {}
+        domains, rows = table.get("domains"), table.get("rows")
+        if not isinstance(domains, list) or not isinstance(rows, list):
+            return {}
+        whole = all(_is_row_of_domains(row) for row in rows) and all(isinstance(name, str) for name in domains)
+        return table if whole and rows and len(rows) <= MAX_CURVES else {}
+
+    @property
     def problems(self) -> list[str]:
         return problems_of(self._summary, self._file, self._trials)
 
@@ -108,6 +120,13 @@ class SweepSource:
     def logarithmic(self) -> frozenset[str]:
         """The options that were drawn by logarithm, as the sweep's file says."""
         return frozenset(_drawn_by_logarithm(self._file.value().get("space"), MAX_DEPTH))
+
+
+def _is_row_of_domains(row: object) -> bool:
+    if not isinstance(row, dict):
+        return False
+    config, scores = row.get("config"), row.get("scores")
+    return isinstance(config, dict) and isinstance(scores, dict) and all(isinstance(s, dict) for s in scores.values())
 
 
 def _drawn_by_logarithm(space: object, depth: int) -> Iterator[str]:
