@@ -34,7 +34,8 @@ from raymeta.use.pretrained import Pretrained
 UNSEEN = ("fluent-emoji", "openmoji")
 """Styles of no training picture: shaded in three dimensions, and drawn in outlines."""
 WAY, TRIALS, POINTS = 5, 300, 0.15
-TRAINING: dict[str, Any] = {"algorithm": "protonet", "model": "conv4", "model.width": 32, "outer.lr": 1e-3}
+TRAINING: dict[str, Any] = {"algorithm": "protonet", "model": "conv4", "outer.lr": 1e-3}
+TRAINING |= {"model.width": 32, "model.downsample": "pool", "model.pooling": "flatten"}
 TRAINING |= {"tasks.way": WAY, "tasks.shot": 1, "tasks.query_shot": 4, "tasks.train_way": 30, "meta_batch_size": 4}
 TRAINING |= {"shard_size": 2, "steps": 100_000, "validate_every": 0, "test_episodes": 100, "device": "cpu"}
 

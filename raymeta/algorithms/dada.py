@@ -37,6 +37,8 @@ WEIGHTS, CHANCES, MAGNITUDES = "policy/weights", "policy/chances", "policy/magni
 PAIRS = tuple(combinations(range(len(OPERATIONS)), 2))
 """The operations of each sub-policy."""
 ONE_OF, SWITCHES = OneOf(), Switches()
+SHOWN = 5
+"""Sub-policies that are told of a policy that was found."""
 TINY = 1e-6
 """How far uniform numbers stay from 0 and 1."""
 
@@ -115,6 +117,19 @@ class DADA(LookAhead):
         if self.policy == "random":
             policy = {name: torch.rand(v.shape, generator=generator).to(like).logit(TINY) for name, v in policy.items()}
         return learned._replace(params=learned.params | policy)
+
+    def found(self, problem: Problem, learned: Learned) -> Mapping[str, Any]:
+        """The sub-policies of the largest weights, one after another."""
+        if self.policy != "learned":
+            return {}
+        shares = learned.params[WEIGHTS].softmax(0)
+        chances, magnitudes = (learned.params[name].sigmoid() for name in (CHANCES, MAGNITUDES))
+        lines = []
+        for pair in shares.argsort(descending=True, stable=True)[:SHOWN].tolist():
+            two = zip(PAIRS[pair], chances[pair].tolist(), magnitudes[pair].tolist(), strict=True)
+            named = [f"{OPERATIONS[one]} {chance:.2f} x {magnitude:.2f}" for one, chance, magnitude in two]
+            lines.append(f"{100 * shares[pair]:.1f} %: {' + '.join(named)}")
+        return {"policy": ", ".join(lines)}
 
     def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
         if not phase.training:

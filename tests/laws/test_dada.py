@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from raymeta import DADA, Episode, Plain, TaskKey
 from raymeta.adaptation.picture_operations import OPERATIONS, hats, operated
-from raymeta.adaptation.problem import Phase, Problem
+from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.dada import (
     CHANCES,
     MAGNITUDES,
@@ -175,6 +175,17 @@ def test_a_policy_that_is_not_learned_stays() -> None:
         outer, params = stepped(DADA(policy=policy))  # type: ignore[arg-type]
         assert len(outer.updates) == 1
         assert all(torch.equal(outer.params[n], v) for n, v in params.items() if n.startswith("policy/"))
+
+
+def test_what_is_found_are_the_heaviest_pairs_with_chance_and_magnitude() -> None:
+    problem = Problem(Beside(body(), surrogate=nn.Identity()), goal="classification")
+    weights = torch.linspace(-3, 0, len(PAIRS)).double()
+    policy = {WEIGHTS: weights, CHANCES: torch.zeros(len(PAIRS), 2), MAGNITUDES: torch.full((len(PAIRS), 2), 1.0)}
+    found = DADA().found(problem, Learned(policy, {}))["policy"]
+    last = " + ".join(f"{OPERATIONS[one]} 0.50 x 0.73" for one in PAIRS[-1])
+    assert found.startswith(f"{100 * weights.softmax(0)[-1]:.1f} %: {last}, ")
+    assert found.count(" %: ") == 5
+    assert DADA(policy="uniform").found(problem, Learned(policy, {})) == {}
 
 
 def test_a_random_policy_is_that_of_the_seed() -> None:
