@@ -47,6 +47,11 @@ class Normals(NamedTuple):
         mean, _ = self.parameters(outputs)
         return mean if mean.dim() == 2 else mean.mean(-1)
 
+    def deviation(self, outputs: Tensor) -> Tensor:
+        """Standard deviations [n, d], of the mixture where there is one."""
+        mean, std = self.parameters(outputs)
+        return std if std.dim() == 2 else (std.square().mean(-1) + mean.var(-1, correction=0)).sqrt()
+
 
 def normal_log_density(mean: Tensor, std: Tensor, y: Tensor) -> Tensor:
     """log N(y; mean, std²), element by element."""
@@ -79,6 +84,12 @@ class Bars(NamedTuple):
         """Means [n, 1]."""
         return logits_nB.softmax(1) @ self._centres[:, None]
 
+    def deviation(self, logits_nB: Tensor) -> Tensor:
+        """Standard deviations [n, 1]."""
+        mass, centre = logits_nB.softmax(1), self._centres
+        square = centre.square() + self._variances
+        return (mass @ square[:, None] - self.point(logits_nB).square()).clamp(min=0).sqrt()
+
     @property
     def _scales(self) -> Tensor:
         """Standard deviations of the normal distributions that the two tails are halves of [2]."""
@@ -90,6 +101,12 @@ class Bars(NamedTuple):
         middle = (self.borders[1:] + self.borders[:-1]) / 2
         low, high = self._scales * math.sqrt(2 / math.pi)
         return torch.cat([(self.borders[1] - low)[None], middle[1:-1], (self.borders[-2] + high)[None]])
+
+    @property
+    def _variances(self) -> Tensor:
+        """The variance of y in each bar [B]: uniform, and half-normal in the tails."""
+        low, high = self._scales.square() * (1 - 2 / math.pi)
+        return torch.cat([low[None], self.borders.diff()[1:-1].square() / 12, high[None]])
 
 
 def bars_of(values: Tensor, count: int) -> Bars:

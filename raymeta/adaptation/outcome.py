@@ -20,7 +20,8 @@ class Adaptation(NamedTuple):
     """The outcome of adapting to one task: a predictor before and after each inner step, and the first support loss.
 
     `loss` of (outputs, y) is the method's own where it has one; `penalty` is added to what the outer loop minimises.
-    Where outputs say more of y than a value, as a distribution does, `point` of outputs are the values.
+    Where outputs say more of y than a value, as a distribution does, `point` of outputs are the values, and `deviation`
+    its standard deviations.
     """
 
     predictors: list[Predictor]  # K + 1
@@ -28,6 +29,7 @@ class Adaptation(NamedTuple):
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
     penalty: Tensor | None = None
     point: Callable[[Tensor], Tensor] | None = None
+    deviation: Callable[[Tensor], Tensor] | None = None
 
 
 def training_metrics(

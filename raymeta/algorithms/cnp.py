@@ -91,7 +91,7 @@ class CNP(Algorithm):
         if problem.goal == "classification":
             return Adaptation([predict])
         normals = Normals(self.least_std)
-        return Adaptation([predict], loss=normals.nll, point=normals.point)
+        return Adaptation([predict], loss=normals.nll, point=normals.point, deviation=normals.deviation)
 
     def representation(self, problem: Problem, learned: Learned, z_SF: Tensor, y: Tensor) -> Tensor:
         """r [D], or of each class one after another [W D]."""

@@ -105,7 +105,7 @@ class NP(Algorithm):
             return self.decoded(problem, learned, z_QF, known, noise["latent"])
 
         normals = Normals(self.least_std)
-        return Adaptation([predict], loss=normals.nll, point=normals.point)
+        return Adaptation([predict], loss=normals.nll, point=normals.point, deviation=normals.deviation)
 
     def latent_of(self, problem: Problem, learned: Learned, z_NF: Tensor, y_Nd: Tensor) -> Latent:
         """q(z | examples)."""

@@ -112,7 +112,9 @@ class PFN(Algorithm):
             y_SY = support.y if bars else one_hot(support.y, reader.labels, z_SF.dtype)
             return problem.of_way(problem.beside(READER, learned, z_SF, y_SY, z_QF), phase)
 
-        return Adaptation([predict]) if bars is None else Adaptation([predict], loss=bars.nll, point=bars.point)
+        if bars is None:
+            return Adaptation([predict])
+        return Adaptation([predict], loss=bars.nll, point=bars.point, deviation=bars.deviation)
 
 
 def _targets(tasks: TaskSet) -> Iterator[Tensor]:

@@ -40,8 +40,8 @@ def write_episodes(
 
     The JSON holds the episode's rank among all that were scored (1 is the worst), the query targets, the names of its
     classes where they have any, and the predictions before and after each inner step: class probabilities
-    [K + 1, Q, way], or values. In the picture each row is a class: its support images, a gap, its query images; `boxes`
-    says where each image is.
+    [K + 1, Q, way], or values, with their standard deviations where a distribution is predicted. In the picture each
+    row is a class: its support images, a gap, its query images; `boxes` says where each image is.
 
     These are ornaments of a run that has its score: what cannot be made is left out. Returns what and why.
     """
@@ -60,7 +60,7 @@ def _write_episode(
     folder: Path, blueprint: Blueprint, learned: Learned, key: TaskKey, rank: int, left_out: dict[str, None]
 ) -> None:
     episode = blueprint.tasks.episode(key)
-    outputs = predictions(blueprint, learned, key, episode)
+    outputs, deviations = predictions(blueprint, learned, key, episode)
     content: dict[str, Any] = {"key": key._asdict(), "rank": rank}
     content |= {"support_y": episode.support.y, "query_y": episode.query.y}
     if blueprint.tasks.goal == "classification":
@@ -69,6 +69,8 @@ def _write_episode(
             content["class_names"] = names
     else:
         content |= {"support_x": episode.support.x, "query_x": episode.query.x, "predicted": outputs}
+        if deviations is not None:
+            content["deviation"] = deviations
     shape = blueprint.tasks.input_shape
     if isinstance(shape, tuple) and len(shape) == 3 and blueprint.tasks.goal == "classification":
         with ornament(left_out, "pictures of test episodes"):
@@ -97,9 +99,9 @@ def ornament(left_out: dict[str, None], what: str) -> Iterator[None]:
         left_out[f"{what} are left out: {type(error).__name__}: {cause}"] = None
 
 
-def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: Episode) -> Tensor:
+def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: Episode) -> tuple[Tensor, Tensor | None]:
     """What is predicted for the queries before and after each inner step [K + 1, Q, outputs]: on the CPU, in the
-    network type."""
+    network type; and its standard deviations, of a method that predicts distributions."""
     problem = blueprint.problem()
     problem.set_training(False)
     dtype = type_of(problem.model)
@@ -111,7 +113,9 @@ def predictions(blueprint: Blueprint, learned: Learned, key: TaskKey, episode: E
     with torch.no_grad(), exact_attention():
         adaptation = blueprint.algorithm.adapt(problem, learned, episode.support, noise=one, phase=phase)
         outputs = [predict(episode.query.x) for predict in adaptation.predictors]
-        return torch.stack(outputs if adaptation.point is None else [adaptation.point(one) for one in outputs])
+        values = outputs if adaptation.point is None else [adaptation.point(one) for one in outputs]
+        spread = None if adaptation.deviation is None else torch.stack([adaptation.deviation(one) for one in outputs])
+        return torch.stack(values), spread
 
 
 def sheet(episode: Episode) -> Image.Image:

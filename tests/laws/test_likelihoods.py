@@ -15,11 +15,13 @@ BARS = Bars(torch.tensor([-3.0, -1.0, -0.25, 0.5, 2.0], dtype=torch.float64))
 GRID = torch.linspace(-60, 60, 240_001, dtype=torch.float64)
 
 
-def test_bars_are_a_density_and_their_point_is_its_mean() -> None:
+def test_bars_are_a_density_with_that_mean_and_deviation() -> None:
     logits = draw(1, 4, seed=0)
     density = BARS.log_density(logits.expand(len(GRID), -1), GRID[:, None]).exp()
     assert float(torch.trapezoid(density, GRID)) == pytest.approx(1, abs=1e-3)
     assert float(torch.trapezoid(density * GRID, GRID)) == pytest.approx(float(BARS.point(logits)), abs=1e-3)
+    second = float(torch.trapezoid(density * (GRID - BARS.point(logits)[0]).square(), GRID))
+    assert float(BARS.deviation(logits)) == pytest.approx(math.sqrt(second), abs=1e-3)
 
 
 def test_density_within_bars_by_hand() -> None:
@@ -65,3 +67,11 @@ def test_a_mixture_is_the_mean_of_densities() -> None:
     torch.testing.assert_close(Normals().point(outputs), outputs[:, :2].mean(-1))
     same = outputs[..., :1].expand(-1, -1, 7)
     torch.testing.assert_close(Normals().log_likelihood(same, y), Normals().log_likelihood(outputs[..., 0], y))
+
+
+def test_the_deviation_of_normals_and_of_a_mixture_is_that_of_their_density() -> None:
+    normals, outputs = Normals(0.2), draw(1, 2, 3, seed=2)
+    density = normals.log_likelihood(outputs.expand(len(GRID), -1, -1), GRID[:, None]).exp()
+    second = float(torch.trapezoid(density * (GRID - normals.point(outputs)[0]).square(), GRID))
+    assert float(normals.deviation(outputs)) == pytest.approx(math.sqrt(second), abs=1e-6)
+    assert torch.equal(normals.deviation(outputs[..., 0]), normals.parameters(outputs[..., 0])[1])

@@ -148,6 +148,15 @@ def test_a_fit_runs_along_x_and_has_a_line_for_each_inner_step(looked_at: Looked
     assert len(episodes.score_by_step(episode)) == 4
 
 
+def test_a_prediction_with_deviations_has_a_band_of_two_of_them() -> None:
+    task = {"query_x": [[1.0], [0.0]], "query_y": [[5.0], [4.0]], "support_x": [[0.5]], "support_y": [[4.5]]}
+    plain = {**task, "predicted": [[[5.5], [4.5]]]}
+    low, high, *others = episodes.fit({**plain, "deviation": [[[0.5], [0.25]]]})["data"]
+    assert (low["y"], high["y"]) == ([4.0, 4.5], [5.0, 6.5])
+    assert high["fill"] == "tonexty"
+    assert len(others) == len(episodes.fit(plain)["data"])
+
+
 def trials(configs: list[dict[str, Any]], values: list[float], *, higher: bool = True) -> Trials:
     rows = [{"trial": str(i), "value": v, "config": c} for i, (c, v) in enumerate(zip(configs, values, strict=True))]
     return Trials(rows, list(configs[0]), higher, "accuracy")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raymeta.trackers.axes import AXES, INNER_STEP
-from raymeta.views.figures.style import AFTER, BEFORE, COLOURS, Row, Spec, Trace, figure, line
+from raymeta.views.figures.style import AFTER, BEFORE, COLOURS, Row, Spec, Trace, band, figure, line
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -26,7 +26,8 @@ def fit(episode: Row) -> Spec:
     fits = np.asarray(episode["predicted"], float).reshape(len(episode["predicted"]), len(x), -1)[:, order, 0]
     support = [np.asarray(episode[key], float).reshape(-1) for key in ("support_x", "support_y")]
     at = x[order].tolist()
-    traces: list[Trace] = [line("truth", at, truth[order].tolist(), BEFORE, dash="dot")]
+    traces: list[Trace] = _spread(episode, at, fits[-1], order)
+    traces.append(line("truth", at, truth[order].tolist(), BEFORE, dash="dot"))
     last = len(fits) - 1
     for step, values in enumerate(fits):
         name = "before adapting" if step == 0 else AXES[INNER_STEP].end(step + 1)
@@ -42,7 +43,17 @@ def fit(episode: Row) -> Spec:
     traces.append(points)
     when = " before and after adapting to them" if last else ""
     about = f"The task's true function, its support points, and the model's fit{when}."
+    if "deviation" in episode:
+        about += " The band is two standard deviations of the prediction to each side."
     return figure("Fit", about, traces, x="x", y="y", hovermode="closest")
+
+
+def _spread(episode: Row, at: list[float], fit: np.ndarray, order: np.ndarray) -> list[Trace]:
+    """The band of two standard deviations around the last fit; nothing without them."""
+    if "deviation" not in episode:
+        return []
+    twice = 2 * np.asarray(episode["deviation"][-1], float).reshape(len(at), -1)[order, 0]
+    return band(at, (fit - twice).tolist(), (fit + twice).tolist(), AFTER, "prediction")
 
 
 def accuracy_by_step(episode: Row) -> list[float]:
