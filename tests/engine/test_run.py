@@ -253,7 +253,7 @@ def test_a_time_limit_ends_the_run_normally(tmp_path: Path) -> None:
     assert summary["stopped_by"] == "time_limit"
     assert 0 < summary["steps"] < 100000
     assert summary["headline"]["episodes"] == 8
-    assert set(summary["headline"]) == {"name", "value", "ci95", "episodes", "split", "better"}
+    assert set(summary["headline"]) == {"name", "value", "ci95", "episodes", "split", "better", "of"}
 
 
 @pytest.mark.slow
