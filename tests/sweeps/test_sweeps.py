@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from raymeta.engine.driver.checkpoint import CheckpointStore
 from raymeta.sweeps.file.load import load_sweep
 from raymeta.sweeps.resources import share_of
 from raymeta.sweeps.tune.driver import Outcome, new_directory, run_sweep
+from raymeta.sweeps.tune.trial import Reporter
+from raymeta.trackers.scores import Scores
 
 TINY = """\
 base: glyphs-5w1s-maml
@@ -77,6 +80,22 @@ def test_every_trial_left_an_ordinary_run(swept: Outcome) -> None:
             ]
             assert reports == rows
             assert raymeta.meta_test(run, episodes=4).summary.episodes == 4
+
+
+def test_a_report_waits_for_its_checkpoint_however_late_that_is() -> None:
+    told: list[int] = []
+    session = SimpleNamespace(last=None, report=lambda report: told.append(report.step))
+    reporter = Reporter(session, 12)  # type: ignore[arg-type]
+    for step in (3, 6):
+        reporter.validation(step, Scores("accuracy", [0.5], 0.5, 0.1, 4))
+    assert told == []
+    for step in (3, 3, 6):
+        reporter.event("checkpoint", "", step=step)
+    assert told == [3, 6]
+    reporter.validation(12, Scores("accuracy", [0.5], 0.5, 0.1, 4))
+    reporter.event("checkpoint", "", step=12)
+    assert told == [3, 6], "the last one is told with the end"
+    assert session.last.step == 12
 
 
 def test_best_yaml_repeats_the_best_trial_as_it_is(swept: Outcome, tmp_path: Path) -> None:

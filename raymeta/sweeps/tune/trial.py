@@ -148,17 +148,18 @@ class Reporter:
 
     def __init__(self, session: Session, steps: int) -> None:
         self._session, self._steps = session, steps
+        self._unsaved: dict[int, Report] = {}  # on a busy disk the next validation may come before the checkpoint
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Not reported: Tune hears of validations."""
 
     def validation(self, step: int, scores: Scores) -> None:
-        self._session.last = Report(step, scores.value, scores.ci95)
+        self._session.last = self._unsaved[step] = Report(step, scores.value, scores.ci95)
 
     def event(self, kind: str, message: str, **fields: object) -> None:
-        last = self._session.last
-        if kind == "checkpoint" and last is not None and fields.get("step") == last.step < self._steps:
-            self._session.report(last)
+        step = fields.get("step")
+        if kind == "checkpoint" and isinstance(step, int) and step < self._steps and step in self._unsaved:
+            self._session.report(self._unsaved.pop(step))
 
     def workers(self, rows: Sequence[WorkerRow]) -> None:
         """Not reported."""
