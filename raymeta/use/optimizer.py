@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -46,6 +47,15 @@ class TrainedOptimizer(Optimizer):
             self.state[parameter].update(after)
             parameter.add_(update.view_as(parameter).to(parameter.dtype))
         return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a `state_dict`. The rule's state keeps its type: torch alone would round it to the parameters'."""
+        super().load_state_dict(state_dict)
+        numbers = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        own = chain.from_iterable(group["params"] for group in self.param_groups)
+        for number, parameter in zip(numbers, own, strict=True):
+            for name, value in state_dict["state"].get(number, {}).items():
+                self.state[parameter][name] = value.to(parameter.device, self.dtype, copy=True)
 
 
 def load_optimizer(

@@ -80,6 +80,21 @@ def test_a_network_of_ones_own_is_trained_as_in_the_run_and_goes_on_from_its_sta
 
         found.append(optimizer.step(closure))
     torch.testing.assert_close(torch.stack(found), expected, rtol=1e-4, atol=1e-5)
+    require_exact_state_of_rounded_parameters(run)
+
+
+def require_exact_state_of_rounded_parameters(run: RunView) -> None:
+    """What goes on from a state has it bit for bit, however few bits the parameters have."""
+    model = nn.Linear(3, 2).bfloat16()
+    optimizer = raymeta.load_optimizer(run, model.parameters())
+    model(torch.ones(1, 3, dtype=torch.bfloat16)).square().sum().backward()
+    optimizer.step()
+    again = raymeta.load_optimizer(run, model.parameters())
+    again.load_state_dict(optimizer.state_dict())
+    for parameter in model.parameters():
+        for name, value in optimizer.state[parameter].items():
+            assert torch.equal(again.state[parameter][name], value)
+            assert again.state[parameter][name].dtype == value.dtype
 
 
 def test_the_page_about_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
