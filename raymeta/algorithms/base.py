@@ -334,7 +334,17 @@ class TrainedModel(Algorithm):
         """Loss and weight of each support example [n] of a training task; None unless a method weighs examples."""
         return None
 
+    def learned_parts(self, params: Params) -> Mapping[str, Params]:
+        """Of the networks' parameters those that are stepped together, by what they are: `freeze` must leave some."""
+        return {}
+
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
+        for what, part in self.learned_parts(params).items():
+            if not part:
+                raise ConfigError(
+                    f"freeze leaves no parameter of {what} to be learned, and {type(self).__name__} steps them: freeze "
+                    "less"
+                )
         if problem.batch_norm == "support" or (problem.batch_norm == "running" and not self.passes_once):
             raise ConfigError(
                 f"{type(self).__name__} passes the network "

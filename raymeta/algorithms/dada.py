@@ -147,6 +147,7 @@ class DADA(LookAhead):
     def of_choices(self, problem: Problem, learned: Learned, draws: Draws, worth_n: Tensor, scale: Tensor) -> Params:
         """Estimates for weights, chances and the surrogate, where choices are worth R_i and the surrogate a scale."""
         own = {name: value for name, value in learned.params.items() if name.startswith(f"{SURROGATE}.")}
+        unit = torch.where(scale > 0, scale, 1)  # choices are worth nothing where d is 0
 
         def square(own: Params) -> tuple[Tensor, Params]:
             there = learned._replace(params=learned.params | own)
@@ -156,7 +157,7 @@ class DADA(LookAhead):
                 return scale * outputs[:, 0]
 
             estimates = self.estimates(predicted, learned.params, draws, worth_n)
-            error = torch.stack([(value / scale).square().sum(1).mean() for value in estimates.values()]).sum()
+            error = torch.stack([(value / unit).square().sum(1).mean() for value in estimates.values()]).sum()
             return error, estimates
 
         gradient, (_, estimates) = gradient_and_value(square, own, has_aux=True)

@@ -70,6 +70,9 @@ class DARTS(SharedWeightsSearch):
         own = {"lr": self.architecture_lr, "weight_decay": self.architecture_decay, "schedule": "constant"}
         return own | {"rule": "torch.optim:Adam", "arguments": {"betas": BETAS}, "momentum": 0.0}
 
+    def learned_parts(self, params: Params) -> Mapping[str, Params]:
+        return {"the weights": weights(params)}
+
     def step(self, outer: Outer, compute: Compute, phase: Phase) -> dict[str, float]:
         if self.order == "first":
             outer.update(compute("architecture_gradient").means())

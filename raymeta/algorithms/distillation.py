@@ -18,7 +18,7 @@ from raymeta.algorithms.look_ahead import LookAhead
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
-from raymeta.models.layers.beside import BODY, Beside
+from raymeta.models.layers.beside import Beside
 from raymeta.options import STRICT
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
@@ -76,12 +76,11 @@ class Distillation(LookAhead):
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
         learned = super().init(problem, params, generator)
         needs_teacher = self.teacher_steps > 0 or (self.looks_ahead and self.is_meta(f"{TEACHER}."))
-        for prefix in (BODY, f"{TEACHER}.") if needs_teacher else (BODY,):
-            if not any(name.startswith(prefix) for name in params):
-                raise ConfigError(
-                    f"freeze leaves no parameter {prefix}* to be learned, and {type(self).__name__} steps them: freeze "
-                    "less. A teacher is left as it is by mkd, or with teach false, where teacher_steps is 0"
-                )
+        if needs_teacher and not any(map(is_teacher, params)):
+            raise ConfigError(
+                f"freeze leaves no parameter of the teacher to be learned, and {type(self).__name__} steps them: "
+                "freeze less. A teacher is left as it is by mkd, or with teach false, where teacher_steps is 0"
+            )
         return learned
 
     def step(self, outer: Outer, compute: Compute, phase: Phase) -> dict[str, float]:

@@ -82,6 +82,9 @@ class ENAS(SharedWeightsSearch):
         sizes = body.choice_sizes
         return Beside(body, **{CONTROLLER: Controller(max(sizes), self.hidden, self.layers, sizes)})
 
+    def learned_parts(self, params: Params) -> Mapping[str, Params]:
+        return {"the weights": weights(params), "the controller": controller_of(params)}
+
     def outer_of(self, name: str) -> Mapping[str, Any]:
         if not is_controller(name):
             return {}
@@ -126,7 +129,7 @@ class ENAS(SharedWeightsSearch):
     ) -> Part:
         """The same with −(R − b) ∇ log π(a)."""
         choices, part = self._judged(problem, learned, episode, noise, phase)
-        own = {name: value for name, value in learned.params.items() if is_controller(name)}
+        own = controller_of(learned.params)
         gradient = score_function(
             problem, CONTROLLER, learned, own, choices, part.rows[REWARD], entropy_weight=self.entropy_weight
         )
@@ -159,6 +162,11 @@ def body_of(problem: Problem) -> SearchNetwork:
 def is_controller(name: str) -> bool:
     """Whether a learned parameter is one of the controller."""
     return name.startswith(f"{CONTROLLER}.")
+
+
+def controller_of(params: Params) -> Params:
+    """The parameters ψ of the controller."""
+    return {name: value for name, value in params.items() if is_controller(name)}
 
 
 def weights(params: Params) -> Params:

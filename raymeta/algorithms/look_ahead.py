@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
 from pydantic import NonNegativeFloat
 from pydantic.dataclasses import dataclass
@@ -37,6 +38,9 @@ class LookAhead(TrainedModel):
     def looks_ahead(self) -> bool:
         """Whether h is learned; without that a step is 3. alone."""
         return True
+
+    def learned_parts(self, params: Params) -> Mapping[str, Params]:
+        return {"the model": model_of(params)}
 
     @abstractmethod
     def is_meta(self, name: str) -> bool:

@@ -66,6 +66,10 @@ class MetaWeightNet(TrainedModel):
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
         return Beside(super().network(spec, tasks), **{WEIGHTING: weighting_network(self.hidden)})
 
+    def learned_parts(self, params: Params) -> Mapping[str, Params]:
+        weighting = {name: value for name, value in params.items() if is_weighting(name)}
+        return {"the model": classifier(params), "the weighting network": weighting}
+
     def outer_of(self, name: str) -> Mapping[str, Any]:
         if not is_weighting(name):
             return {}

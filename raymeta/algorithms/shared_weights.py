@@ -33,10 +33,17 @@ class SharedWeightsSearch(TrainedModel):
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:
         if not architecture(params):
             raise ConfigError(
-                f"{type(self).__name__} needs a model with architecture parameters, named `{ALPHA}...`: use "
+                f"{type(self).__name__} needs a model with architecture parameters, named `{ALPHA}*`: use "
                 "--model supernet"
             )
+        self._require_both_kinds(problem, params)
         return super().init(problem, params, generator)
+
+    def _require_both_kinds(self, problem: Problem, params: Params) -> None:
+        body = getattr(problem.model, "body", problem.model)
+        names = {name.removeprefix(BODY) for name in params}
+        for frozen in (ALPHA + kind for kind in KINDS if ALPHA + kind not in names and isinstance(body, SearchNetwork)):
+            raise ConfigError(f"freeze holds {frozen}, and a search learns the architecture of both cells: freeze less")
 
     def found(self, problem: Problem, learned: Learned) -> Mapping[str, Any]:
         body = getattr(problem.model, "body", problem.model)

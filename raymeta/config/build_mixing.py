@@ -31,6 +31,11 @@ def build_mixing(config: RunConfig, model: nn.Module) -> Mixing | None:
 
 def _require_possible(config: RunConfig) -> None:
     algorithm, name = config.algorithm, name_of(config.algorithm)
+    if config.tasks.one_problem:
+        raise ConfigError(
+            f"mixing makes tasks of other tasks, and those of {name_of(config.tasks)} are batches of one training "
+            "problem: leave mixing out"
+        )
     if isinstance(config.tasks.input_shape, dict):
         raise ConfigError(f"mixing needs inputs of one tensor, and those of {name_of(config.tasks)} are several")
     if algorithm.uses_class_ids or algorithm.has_own_step:

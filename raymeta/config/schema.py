@@ -23,6 +23,7 @@ from pydantic import (
 
 from raymeta.adaptation.problem import BatchNormPolicy, Vectorize
 from raymeta.algorithms.base import Algorithm, DescentAlgorithm, TrainedModel
+from raymeta.algorithms.search import ArchitectureSearch
 from raymeta.config.variants import name_of
 from raymeta.engine.driver.outer import OuterOptions
 from raymeta.engine.executors.placement import Aggregate, Placement, require_known_address
@@ -39,6 +40,7 @@ from raymeta.options import (
     OWNED_BY_SWEEP,
 )
 from raymeta.system.remote import is_uri
+from raymeta.tasks.architectures import ArchitectureTable
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.mixing import MixingName
 
@@ -300,6 +302,11 @@ class RunConfig(RunOptions):
 
     @model_validator(mode="after")
     def _goals_agree(self) -> RunConfig:
+        if isinstance(self.algorithm, ArchitectureSearch) and not isinstance(self.tasks, ArchitectureTable):
+            raise ConfigError(
+                f"algorithm {name_of(self.algorithm)} looks architectures up in a table, and tasks "
+                f"{name_of(self.tasks)} are none: use --tasks perceptrons or cell_table, or --algorithm darts or enas"
+            )
         if self.tasks.goal not in self.algorithm.goals:
             raise ConfigError(
                 f"algorithm {name_of(self.algorithm)} does {' and '.join(self.algorithm.goals)}, but tasks "
@@ -309,6 +316,6 @@ class RunConfig(RunOptions):
             raise ConfigError(
                 f"algorithm {name_of(self.algorithm)} adapts to tasks, and those of {name_of(self.tasks)} are batches "
                 "of one training problem: choose a method that trains one model, such as plain, l2rw, meta_weight_net, "
-                "metadistil, dada, erm or mldg"
+                "metadistil, mkd, dada, erm, mldg, darts or enas"
             )
         return self

@@ -178,7 +178,7 @@ def test_a_policy_that_is_not_learned_stays() -> None:
 
 
 def test_a_random_policy_is_that_of_the_seed() -> None:
-    problem = Problem(body(), goal="classification")
+    problem = Problem(Beside(body()), goal="classification")
     found = [
         DADA(policy="random").init(problem, problem.initial_params(), torch.Generator().manual_seed(seed)).params
         for seed in (1, 1, 2)
@@ -263,3 +263,9 @@ def test_side_by_side_is_one_after_another() -> None:
 def test_a_place_between_two_pixels_is_shared_by_them() -> None:
     found = hats(torch.tensor([[1.25, -3.0]]), torch.arange(4.0))
     torch.testing.assert_close(found, torch.tensor([[[0, 0.75, 0.25, 0], [1.0, 0, 0, 0]]]))
+
+
+def test_a_direction_of_zero_leaves_the_policy_as_it_is() -> None:
+    outer, _ = stepped(DADA(virtual_lr=0))
+    for name, value in outer.updates[0].items():
+        assert torch.equal(value, torch.zeros_like(value)), name

@@ -174,7 +174,7 @@ def test_what_a_method_steps_must_not_be_frozen() -> None:
     module = network()
     module.get_submodule(TEACHER).requires_grad_(False)
     problem = Problem(module, goal="classification")
-    with pytest.raises(ConfigError, match=r"no parameter teacher\.\*"):
+    with pytest.raises(ConfigError, match="no parameter of the teacher"):
         MetaDistil().init(problem, problem.initial_params(), torch.Generator())
     outer, _ = one_step(MKD(), module, episodes(), RATE)
     assert len(outer.updates) == 2

@@ -13,6 +13,8 @@ from raymeta import Learned, Part, Phase, RegularizedEvolution, TaskKey
 from raymeta.adaptation.ageing import fittest, youngest
 from raymeta.adaptation.problem import Problem
 from raymeta.algorithms.search import BEST
+from raymeta.config.load import load_config
+from raymeta.errors import ConfigError
 from raymeta.tasks import CellTable, Perceptrons
 
 TABLE = CellTable(edges=5, operations=3)
@@ -118,3 +120,9 @@ def test_who_lives_and_who_has_children() -> None:
     for kind in (torch.tensor, np.array):
         assert youngest(kind(scores), 2).tolist() == pytest.approx([0.4, 0.9])
         assert int(fittest(kind(scores), kind(sample))) == 3, "the first of equals in the sample"
+
+
+@pytest.mark.parametrize("tasks", ["sinusoid", "glyphs"])
+def test_only_a_table_of_architectures_is_searched(tasks: str) -> None:
+    with pytest.raises(ConfigError, match=f"tasks {tasks} are none: use --tasks perceptrons"):
+        load_config(overrides={"algorithm": "nas_evolution", "tasks": tasks, "model": "mlp"})

@@ -367,6 +367,17 @@ def test_styles_of_emoji_are_domains_and_an_emoji_stays_in_one_part(emoji_root: 
     assert not emoji["train"] & emoji["val"]  # type: ignore[index]
 
 
+def test_an_emoji_that_is_a_class_has_draws_for_each_of_its_pictures(tmp_path: Path) -> None:
+    names, styles = [f"e{i}" for i in range(5)], [f"s{i}" for i in range(20)]
+    images = np.zeros((5, 20, 4, 4, 3), np.uint8)
+    np.savez(tmp_path / "emoji32.npz", images=images, names=names, groups=["g"] * 5, styles=styles)
+    tasks = Classification(root=str(tmp_path), noise="uniform_flip", noise_share=0.5)
+    tested = [rows.tolist() for rows in np.split(np.sort(tasks.loaded.parts["test"]) % 20, 5)]
+    assert len(set(map(tuple, tested))) > 1
+    for c in range(5):
+        assert len(set(tasks.loaded.labels[tasks.loaded.data.label == c].tolist())) > 2
+
+
 # Errors
 
 
@@ -387,6 +398,7 @@ def test_mistakes_are_told_with_what_to_do(tmp_path: Path) -> None:
         return lambda: Classification(root=str(tmp_path / name), **OWN, **options).check()
 
     refused(DataError, r"class glyph 0 has 20 images, and tasks.test 15, tasks.val 2.*lower", checked(test=15))
+    refused(DataError, r"tasks.test 19, tasks.val 1, tasks.clean 1 leave", checked(test=19, val=0.01, clean=0.01))
     refused(DataError, r"has 40 images, and a batch is 64: lower tasks.batch", checked(batch=64))
     refused(DataError, r"the val part has no images: raise tasks.val, or .*validate_every 0", checked(val=0))
     refused(DataError, r"tasks.held_out 7 is no domain: the domains are 0, 30", checked(**ANGLES, held_out=7))
@@ -395,6 +407,8 @@ def test_mistakes_are_told_with_what_to_do(tmp_path: Path) -> None:
     refused(DataError, r"there is no photo/b", own("uneven", domains="folders"))
     refused(DataError, r"a, b hold images themselves.*ROOT/DOMAIN/CLASS", own("flat", domains="folders"))
     refused(DataError, r"tasks.classes 3 are more than the 2", own("flat", classes=3))
+    folder_of(tmp_path / "single", "a")
+    refused(DataError, r"there is one class, a: images of two", own("single"))
     refused(DataError, r"no folder .*nowhere", own("nowhere"))
     refused(DataError, r"give the folder .* as tasks.root", lambda: Classification(**OWN).check())
     refused(DataError, r"there is no .*emoji32.npz", checked(source="emoji", root=str(tmp_path)))
@@ -407,6 +421,37 @@ def test_options_that_do_not_go_together_are_refused() -> None:
     refused(ValueError, "domains styles are those of source emoji", lambda: Classification(domains="styles"))
     refused(ValueError, "domains folders need source images", lambda: Classification(domains="folders"))
     refused(ValueError, "clean is 0", lambda: Classification(clean=0))
+    refused(ValueError, "1.5 is neither a share below 1 nor a whole number", lambda: Classification(clean=1.5))
+    for angles in ((), (0.0, 0.0), (0.0, float("nan"))):
+        refused(ValueError, "angles name a domain each", lambda angles=angles: Classification(angles=angles))
+
+
+def test_batches_of_one_problem_are_not_mixed() -> None:
+    options = {"algorithm": "plain", "tasks": {"name": "classification", **SMALL}, "mixing": "mlti"}
+    config = load_config(overrides=options).config
+    refused(ConfigError, "one training problem: leave mixing out", lambda: build(config))
+
+
+SEARCH = {"name": "supernet", "width": 2, "cells": 3, "nodes": 1}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "model", "pattern", "said"),
+    [
+        ("meta_weight_net", "mlp", "body.*", "no parameter of the model"),
+        ("meta_weight_net", "mlp", "weighting.*", "no parameter of the weighting network"),
+        ("dada", "mlp", "body.*", "no parameter of the model"),
+        ("metadistil", "mlp", "body.*", "no parameter of the model"),
+        ("darts", SEARCH, "[!a]*", "no parameter of the weights"),
+        ("darts", SEARCH, "alpha.normal", "freeze holds alpha.normal"),
+        ("enas", SEARCH, "controller.*", "no parameter of the controller"),
+        ("enas", SEARCH, "body.alpha.reduction", "freeze holds alpha.reduction"),
+    ],
+)
+def test_what_a_method_steps_cannot_be_frozen_whole(algorithm: str, model: Any, pattern: str, said: str) -> None:
+    options = {"tasks": {"name": "classification", **SMALL}, "model": model, "freeze": [pattern]}
+    config = load_config(overrides={"algorithm": algorithm, **options}).config
+    refused(ConfigError, said, lambda: build(config))
 
 
 def test_methods_that_adapt_do_not_take_it_and_those_that_train_one_model_take_nothing_else() -> None:

@@ -69,7 +69,7 @@ def _pieces(data: Labelled, cut: Cut, c: int, rows: Ids) -> Iterator[tuple[Part,
 
 def _size(amount: float, num_items: int) -> int:
     """A share is of one item at least, so that small classes have all parts."""
-    return max(round(amount * num_items), amount > 0) if amount < 1 else int(amount)
+    return max(round(amount * num_items), int(amount > 0)) if amount < 1 else int(amount)
 
 
 def kept_of(count: int, c: int, num_classes: int, imbalance: float) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
 from raymeta.options import STRICT
@@ -18,7 +19,14 @@ from raymeta.tasks.classification.sources import Asked, Read, SourceName, read, 
 from raymeta.tasks.data_folder import Folder
 from raymeta.tasks.held import Held
 
-Amount = Annotated[float, Field(ge=0)]
+
+def _share_or_number(amount: float) -> float:
+    if amount > 1 and not amount.is_integer():
+        raise ValueError(f"{amount:g} is neither a share below 1 nor a whole number of images")
+    return amount
+
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_share_or_number)]
 DomainName = Annotated[str, BeforeValidator(lambda value: f"{value:g}" if isinstance(value, int | float) else value)]
 _HELD: Held[Read] = Held()
 
@@ -87,6 +95,13 @@ class TrainingProblem(TaskSet):
         if self.source == "glyphs" and self.root is not None:
             raise ValueError("root is a folder, and glyphs are drawn: leave one of source and root out")
         object.__setattr__(self, "source", self.source or source_in(self.root))
+        return self
+
+    @model_validator(mode="after")
+    def _angles_differ(self) -> TrainingProblem:
+        names = [f"{angle:g}" for angle in self.angles]
+        if not names or len(set(names)) < len(names) or not all(map(math.isfinite, self.angles)):
+            raise ValueError("angles name a domain each: give some, all different and finite, such as [0, 30, 60]")
         return self
 
     @model_validator(mode="after")

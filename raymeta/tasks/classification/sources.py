@@ -152,8 +152,14 @@ def _emoji(path: Path, asked: Asked) -> Labelled:
     images = arrays["images"][rows].reshape(-1, *arrays["images"].shape[2:]).transpose(0, 3, 1, 2)
     domain: Ids = np.tile(np.arange(num_styles), len(rows))
     label, item = _emoji_items([names.count(name) for name in wanted], num_styles, asked)
-    styles, shown = [str(style) for style in arrays["styles"]], np.repeat(arrays["names"][rows].astype(str), num_styles)
+    styles = [str(style) for style in arrays["styles"]]
+    shown = _shown([str(name) for name in arrays["names"][rows]], styles, asked)
     return Labelled(images, label, item, domain, wanted, styles, shown, white_paper=True)
+
+
+def _shown(names: Sequence[str], styles: Sequence[str], asked: Asked) -> NDArray[np.str_]:
+    """Name of each picture's item: that of the emoji in all styles, or with the style where the emoji is the class."""
+    return np.array([name if asked.groups else f"{name}/{style}" for name in names for style in styles])
 
 
 def _emoji_items(counts: Sequence[int], num_styles: int, asked: Asked) -> tuple[Ids, Ids]:

@@ -161,6 +161,10 @@ class Classification(TrainingProblem):
         """Look at the files again; raises `DataError` unless the parts that `splits` need have a batch each."""
         if "_received" not in self.__dict__:
             self._cut(self._look().data)
+        if len(self.loaded.data.classes) < 2:
+            raise DataError(
+                f"there is one class, {self.loaded.data.classes[0]}: images of two are needed to tell apart"
+            )
         for split in splits:
             if split == "train":
                 self._require_batches()
