@@ -325,6 +325,8 @@ class TrainedModel(Algorithm):
     Nothing adapts to a task: what is scored is the model on the queries.
     """
 
+    one_by_one: ClassVar[bool] = False
+    """whether it takes the loss of each example by itself, in which a weight of its class cancels"""
     passes_once: ClassVar[bool] = False
     """whether a step passes the network once, so that running statistics know which batch counts"""
 

@@ -20,10 +20,11 @@ from raymeta.adaptation.through_step import inner_product, slopes
 from raymeta.adaptation.weighted import losses_of
 from raymeta.algorithms.look_ahead import LookAhead, model_of
 from raymeta.autodiff.derivatives import gradient_and_value
+from raymeta.errors import ConfigError
 from raymeta.keys import TaskKey
 from raymeta.models.base import ModelSpec
 from raymeta.models.layers.beside import Beside
-from raymeta.models.shapes import require_images
+from raymeta.models.shapes import require_one
 from raymeta.options import STRICT
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
@@ -76,6 +77,7 @@ class DADA(LookAhead):
     4. Where b depends on s, RELAX is applied to s with the value of a sampled b, and to b given s.
     """
 
+    one_by_one: ClassVar[bool] = True
     outer: ClassVar[Mapping[str, Any]] = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 2e-4}
 
     policy: Literal["learned", "uniform", "random"] = "learned"
@@ -104,7 +106,12 @@ class DADA(LookAhead):
         return {"optimizer": "adam", "lr": lr, "weight_decay": 0.0, "schedule": "constant"}
 
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
-        require_images("dada", tasks.input_shape)
+        shape = require_one("dada", tasks.input_shape)
+        if len(shape) != 3:
+            raise ConfigError(
+                f"dada changes images [channels, height, width], and this task set gives {list(shape)}: use --tasks "
+                "classification"
+            )
         return Beside(super().network(spec, tasks), **{SURROGATE: surrogate(len(PAIRS) + 2, self.hidden)})
 
     def init(self, problem: Problem, params: Params, generator: torch.Generator) -> Learned:

@@ -44,6 +44,7 @@ class L2RW(TrainedModel):
     2. Batch norm has no running statistics here: every pass uses those of its batch.
     """
 
+    one_by_one: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 
     exact: bool = False

@@ -52,6 +52,7 @@ class MetaWeightNet(TrainedModel):
        Adam at `weighting_lr`.
     """
 
+    one_by_one: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 
     hidden: PositiveInt = 100

@@ -10,8 +10,10 @@ from torch import nn
 
 from raymeta.adaptation.losses import LOSSES, Loss, loss_of, metrics_of
 from raymeta.adaptation.problem import Problem
+from raymeta.algorithms.base import TrainedModel
 from raymeta.autodiff.surroundings import seeded_by
 from raymeta.config.schema import RunConfig
+from raymeta.config.variants import name_of
 from raymeta.engine.driver.rehearsal import few_of
 from raymeta.errors import ConfigError
 from raymeta.keys import SPLITS, TaskKey
@@ -76,6 +78,11 @@ def example_inputs(config: RunConfig, model: nn.Module) -> Inputs:
 
 def _loss(config: RunConfig, num_outputs: int | None) -> Loss | None:
     tasks, weights = config.tasks, config.class_weights
+    if weights is not None and isinstance(config.algorithm, TrainedModel) and config.algorithm.one_by_one:
+        raise ConfigError(
+            f"class_weights weigh the examples of a batch against each other, and {name_of(config.algorithm)} takes "
+            "the loss of each by itself: leave class_weights out"
+        )
     loss = loss_of(config.loss, tasks.goal, class_weights=weights, label_smoothing=config.label_smoothing)
     outputs = tasks.num_outputs if num_outputs is None else num_outputs
     ways = {tasks.size(split).way for split in SPLITS}

@@ -432,6 +432,13 @@ def test_batches_of_one_problem_are_not_mixed() -> None:
     refused(ConfigError, "one training problem: leave mixing out", lambda: build(config))
 
 
+@pytest.mark.parametrize("algorithm", ["l2rw", "meta_weight_net", "dada"])
+def test_class_weights_are_refused_where_examples_are_taken_one_by_one(algorithm: str) -> None:
+    options = {"algorithm": algorithm, "tasks": {"name": "classification", **SMALL}, "model": "mlp"}
+    config = load_config(overrides=options | {"class_weights": [1, 2, 3, 4]}).config
+    refused(ConfigError, f"{algorithm} takes the loss of each by itself", lambda: build(config))
+
+
 SEARCH = {"name": "supernet", "width": 2, "cells": 3, "nodes": 1}
 
 
