@@ -64,7 +64,8 @@ def _export(arguments: argparse.Namespace) -> int:
     if not is_adapted_folder(path):
         raise ConfigError(
             f"--format {arguments.format} writes what predicts classes, and {arguments.model} has none yet: adapt it "
-            "first, with raymeta adapt MODEL --support DIR --out ADAPTED"
+            "first, with raymeta adapt MODEL --support DIR --out ADAPTED. A model of --tasks classification adapts to "
+            "nothing: leave --format out, and take raymeta.from_pretrained(FOLDER).module()"
         )
     from raymeta.use.standalone import write_standalone
 

@@ -495,6 +495,8 @@ def test_a_run_scores_the_whole_test_part_and_adapts_to_nothing(
     assert "was trained by plain for classes of its own, and adapts to no others" in capsys.readouterr().err
     assert serve([str(run.path)]) == 2
     assert "was trained by plain for classes of its own, and adapts to no others" in capsys.readouterr().err
+    assert export([str(run.path), "--out", str(tmp_path / "it.pt2"), "--format", "torch"]) == 2
+    assert "A model of --tasks classification adapts to nothing: leave --format out" in capsys.readouterr().err
     assert export([str(run.path), "--out", str(tmp_path / "out")]) == 0
     assert "adapt it" not in capsys.readouterr().out
     assert "raymeta adapt" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
