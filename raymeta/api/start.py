@@ -71,7 +71,11 @@ def tensors_from(source: str, *, output: str) -> Params:
             return {name.rpartition("|")[2]: value for name, value in load(read_safetensors(exported)).items()}
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"start: {path} cannot be read: {first_line(error)}") from error
-    checkpoint = best_checkpoint(resolve_run(source, output))
+    try:
+        run = resolve_run(source, output)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"start: {source} is no file of tensors and no exported folder; {error}") from error
+    checkpoint = best_checkpoint(run)
     return checkpoint.learned.params | checkpoint.learned.state | checkpoint.fixed
 
 

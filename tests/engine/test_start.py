@@ -69,7 +69,7 @@ def test_a_file_that_fits_in_part_says_what_was_left(tmp_path: Path) -> None:
     ("options", "error", "text"),
     [
         ({"start": "absent.safetensors"}, DataError, "absent.safetensors cannot be read"),
-        ({"start": "no-such-run"}, DataError, "no runs in"),
+        ({"start": "no-such-run"}, DataError, "start: no-such-run is no file of tensors .*no runs in"),
         ({"freeze": ["body.*"]}, ConfigError, r"freeze body\.\* matches no parameter"),
         ({"freeze": ["*"]}, ConfigError, "leaves nothing to learn"),
     ],
