@@ -333,6 +333,14 @@ def test_folders_of_domains(tmp_path: Path) -> None:
     assert len(tasks.loaded.parts["test"]) == 12
 
 
+def test_classes_of_folders_of_domains_are_chosen_in_all_of_them(tmp_path: Path) -> None:
+    root = folder_of(tmp_path, *(f"{domain}/{name}" for domain in ("art", "photo", "sketch") for name in "abcd"))
+    tasks = Classification(root=root, **OWN, classes=2, domains="folders", held_out="art")  # type: ignore[arg-type]
+    tasks.check()
+    data = tasks.loaded.data
+    assert (len(data.classes), data.domains) == (2, ["art", "photo", "sketch"])
+
+
 def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
     tasks = Classification(root=folder_of(tmp_path, "a", "b"), **OWN)  # type: ignore[arg-type]
     tasks.check()

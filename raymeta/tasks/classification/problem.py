@@ -129,7 +129,7 @@ class TrainingProblem(TaskSet):
         return cast(SourceName, self.source)  # found out when the options were checked
 
     def _asked(self) -> Asked:
-        return Asked(self.classes, self.label == "group", self.data_seed, self.drawers)
+        return Asked(self.classes, self.label == "group", self.data_seed, self.drawers, self.domains == "folders")
 
     def _look(self) -> Read:
         """Look at the files, and read them unless this process holds them as they are now."""

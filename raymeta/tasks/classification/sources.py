@@ -29,12 +29,16 @@ EMOJI = "emoji32.npz"
 
 
 class Asked(NamedTuple):
-    """What is wanted of a source: how many classes (all for None), chosen by `seed`, and whether these are groups."""
+    """What is wanted of a source: how many classes (all for None), chosen by `seed`, and whether these are groups.
+
+    `in_domains` says that folders are called DOMAIN/CLASS.
+    """
 
     classes: int | None
     groups: bool
     seed: int
     drawers: int
+    in_domains: bool = False
 
 
 class Read(NamedTuple):
@@ -115,8 +119,9 @@ def _of_pool(pool: ClassImages) -> Labelled:
 
 
 def _chosen(pool: ClassImages, asked: Asked) -> ClassImages:
-    """The classes that were asked for, in their old order."""
-    return pool.select(np.isin(pool.names, names_of(pool.names, asked)))
+    """The classes that were asked for, in their old order, and in every domain."""
+    classes = [(asked.in_domains and name.partition("/")[2]) or name for name in pool.names]
+    return pool.select(np.isin(classes, names_of(list(dict.fromkeys(classes)), asked)))
 
 
 def names_of(names: Sequence[str], asked: Asked) -> list[str]:
