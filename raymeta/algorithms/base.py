@@ -95,8 +95,8 @@ class Algorithm(ABC):
             )
         return tasks.num_outputs if train == test else train
 
-    def doubts(self, steps: int) -> Sequence[str]:
-        """What a person should be warned of in a run of so many outer steps."""
+    def doubts(self, steps: int, *, started: bool = False) -> Sequence[str]:
+        """What a person should be warned of in a run of so many outer steps, `started` from parameters of another."""
         return ()
 
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:

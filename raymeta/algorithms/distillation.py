@@ -54,7 +54,9 @@ class Distillation(LookAhead):
     teacher_lr: PositiveFloat = 0.05
     """learning rate of the teacher"""
 
-    def doubts(self, steps: int) -> Sequence[str]:
+    def doubts(self, steps: int, *, started: bool = False) -> Sequence[str]:
+        if not self.teacher_steps and not started:
+            return ["the teacher is as it was initialised: raise algorithm.teacher_steps, or --start with a taught one"]
         if steps > self.teacher_steps:
             return ()
         return [

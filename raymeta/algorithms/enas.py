@@ -46,7 +46,7 @@ class ENAS(SharedWeightsSearch):
     2. ψ follows (R − b) ∇_ψ log π_ψ(a), where R is the accuracy of another a ~ π_ψ on a query set with the new w, plus
        −log π_ψ(a) at `entropy_weight`, and b is the moving mean of accuracies before this step.
     Nothing is differentiated through an architecture. What is found, and tested, is the architecture with the highest
-    accuracy among those that 2. drew in the last step; `--model derived --model.genotype RUN` trains it.
+    accuracy among those that 2. drew in the last step; `--model derived --model.genotype FOLDER` trains it.
 
     Differences from the paper:
     1. It alternates 1. and 2. step by step, not pass by pass, and finds the best of a step's samples, each judged on

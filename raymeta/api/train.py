@@ -114,7 +114,8 @@ class Training:
         self.store = None if config.mirror is None else Remote.open(config.mirror)
         self.built: Built = build(config)
         self.manifest = config.tasks.manifest(splits_in_use(config))
-        self.warnings += [*twins(self.manifest), *config.algorithm.doubts(config.steps)]
+        doubts = config.algorithm.doubts(config.steps, started=config.start is not None)
+        self.warnings += [*twins(self.manifest), *doubts]
         self._unrecorded = resume is None or resume.manifest is None
         # A resumed run keeps what was chosen, since its bits depend on it.
         self.config = config.model_copy(update={"vectorize": self.built.vectorize.vectorize})

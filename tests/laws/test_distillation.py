@@ -194,6 +194,8 @@ def test_a_run_that_trains_the_teacher_alone_says_so(tmp_path: Path) -> None:
     with pytest.warns(RaymetaWarning, match=r"all 2 steps train the teacher \(algorithm.teacher_steps 2\)"):
         raymeta.meta_train(tasks="classification", output=str(tmp_path), validate_every=0, steps=2, **options)
     assert MKD(teacher_steps=2).doubts(3) == ()
+    assert "as it was initialised" in MKD(teacher_steps=0).doubts(3)[0]
+    assert MKD(teacher_steps=0).doubts(3, started=True) == ()
 
 
 def test_a_teacher_has_sizes_of_its_own() -> None:
