@@ -42,8 +42,8 @@ class DARTS(SharedWeightsSearch):
     paper's). `order: first` leaves it out, and w' is w. Sums run over the examples of all tasks of the step.
 
     What is found is told in `summary.json` of the run: the two strongest edges into each node, other than `none`, of
-    the parameters that are tested. What is tested is the search network itself; `--model derived --model.genotype FOLDER`
-    trains what was found.
+    the parameters that are tested. What is tested is the search network itself; `--model derived --model.genotype
+    FOLDER` trains what was found.
 
     Differences from the paper:
     1. The exact product is the default.
