@@ -17,7 +17,8 @@ class Option(NamedTuple):
     marks: dict[str, str]
 
     def text(self) -> str:
-        return f"{self.meaning} ({self.range})" if self.meaning else self.range
+        """In one line."""
+        return f"{' '.join(self.meaning.split())} ({self.range})" if self.meaning else self.range
 
 
 REQUIRED = object()

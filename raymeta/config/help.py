@@ -54,7 +54,8 @@ def help_text(flags: Sequence[Flag], overrides: Sequence[Override] = ()) -> str:
 
     Defaults are those of a run with these `overrides`, its preset included.
     """
-    values = merged(overrides=[o for o in overrides if o.key in SECTIONS or o.key == "preset"]).values
+    chosen = [o for o in overrides if o.key in SECTIONS or o.key == "preset"]
+    values = merged(overrides=chosen, whole=False).values
     lines = [
         "usage: raymeta train [-c FILE] [--preset NAME] [--KEY VALUE ...]",
         "",

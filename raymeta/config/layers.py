@@ -141,6 +141,8 @@ class Layers:
     switches: list[Switch] = dataclasses.field(default_factory=list)
     errors: list[str] = dataclasses.field(default_factory=list)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    whole: bool = True
+    """Whether options without a default have to be among them"""
     guarded: bool = False
     """Whether something of a run's folder that is not trusted is among them."""
 

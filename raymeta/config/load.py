@@ -66,9 +66,13 @@ def merged(
     overrides: Mapping[str, Any] | Sequence[Override] = (),
     foreign: bool = False,
     trust: bool = False,
+    whole: bool = True,
 ) -> Layers:
-    """The first half of `load_config`: all layers on top of each other, and the mistakes that show without torch."""
-    layers = Layers()
+    """The first half of `load_config`: all layers on top of each other, and the mistakes that show without torch.
+
+    An option that has to be given is no mistake unless they are `whole`.
+    """
+    layers = Layers(whole=whole)
     from_files = _read_all(files, foreign)
     listed = _as_overrides(overrides)
     for layer in [*from_files, *map(override_layer, listed)]:

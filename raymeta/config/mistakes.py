@@ -42,7 +42,8 @@ def note(
     given: Mapping[str, Any],
 ) -> None:
     """Note a mistake, unless it is that something is missing which was given and has a mistake of its own."""
-    if not (problem["type"].startswith("missing") and problem["loc"] and problem["loc"][0] in given):
+    missing = problem["type"].startswith("missing")
+    if not (missing and (not layers.whole or (problem["loc"] and problem["loc"][0] in given))):
         layers.errors.append(_explained(layers, problem, prefix, options, good))
 
 

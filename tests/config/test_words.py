@@ -11,6 +11,7 @@ from raymeta.config.describe import run_options
 from raymeta.config.help import GROUPS, help_text
 from raymeta.config.load import Loaded, load_config
 from raymeta.config.variants import SECTIONS, registry
+from raymeta.errors import ConfigError
 from raymeta.train import FLAGS
 
 
@@ -88,6 +89,14 @@ def test_the_help_has_every_option_and_variant_once_and_is_wrapped(monkeypatch: 
     examples = text[text.index("examples") : text.index("flags\n")]
     assert max(len(line) for line in text.replace(examples, "").splitlines()) <= 80
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(run_options())
+
+
+def test_options_that_must_be_given_are_helped_with_and_missed_in_one_line() -> None:
+    for section, name, option in (("model", "derived", "genotype"), ("model", "custom", "path")):
+        assert f"--{section}.{option} " in shown(f"--{section}", name)
+        with pytest.raises(ConfigError, match=f"{section}.{option} is missing") as refused:
+            loaded(f"--{section}", name)
+        assert "\n" not in str(refused.value)
 
 
 def test_the_help_shows_the_defaults_of_a_run_that_says_nothing() -> None:
