@@ -883,7 +883,7 @@ CHANGES: dict[str, Sequence[Change]] = {
             "half of a tail",
             "math.log(2) + low_n",
             "low_n",
-            f"{LIKELIHOODS}bars_are_a_density_and_their_point_is_its_mean",
+            f"{LIKELIHOODS}bars_are_a_density_with_that_mean_and_deviation",
         ),
         (
             "widths forgotten",
