@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from raymeta.adaptation.problem import Learned, Phase
@@ -26,11 +25,13 @@ def example_weights(blueprint: Blueprint, learned: Learned, *, seed: int) -> dic
         return None
     problem = blueprint.on_cpu().problem()
     dtype = type_of(problem.model)
+    learned = learned.in_type(dtype)
     found: dict[str, list[Any]] = {"loss": [], "weight": [], "wrong": []}
-    for index in itertools.count():
-        episode = in_type(dtype, tasks.episode(TaskKey(seed, "train", 0, index)))
+    while len(found["loss"]) < NUM_EXAMPLES:
+        key = TaskKey(seed, "train", 0, len(found["loss"]))
+        episode = in_type(dtype, tasks.episode(key))
         with problem.undisturbed():
-            weighed = algorithm.weigh(problem, learned.in_type(dtype), episode, phase=Phase())
+            weighed = algorithm.weigh(problem, learned, episode, phase=Phase())
         if weighed is None:
             return None
         losses, weights = (value.detach().double() for value in weighed)
@@ -38,6 +39,4 @@ def example_weights(blueprint: Blueprint, learned: Learned, *, seed: int) -> dic
         found["loss"] += losses.tolist()
         found["weight"] += (weights / mean if mean > 0 else weights).tolist()
         found["wrong"] += [False] * len(losses) if true is None else (episode.support.y != true).tolist()
-        if len(found["loss"]) >= NUM_EXAMPLES:
-            return found
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 from raymeta.sweeps.records import Record, Report, mean_and_interval
 from raymeta.system.files import json_text
+from raymeta.system.text import settings_text
 from raymeta.trackers.scores import value_text
 
 KEY = "tasks.held_out"
@@ -80,6 +81,5 @@ def lines_of(table: Mapping[str, Any]) -> list[str]:
             f"{domain}: {value_text(name, score['mean'], score['ci95'])}" for domain, score in row["scores"].items()
         ]
         mean = [] if row["mean"] is None else [f"mean of domains {value_text(name, row['mean'])}"]
-        settings = ", ".join(f"{key} {value}" for key, value in row["config"].items()) or "all settings"
-        lines.append(f"  {settings}: " + "; ".join([*scores, *mean] or ["not tested yet"]))
+        lines.append(f"  {settings_text(row['config'])}: " + "; ".join([*scores, *mean] or ["not tested yet"]))
     return lines

@@ -39,3 +39,8 @@ def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat.update(dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
+
+
+def settings_text(config: Mapping[str, Any]) -> str:
+    """What sets one row of a sweep apart: `algorithm erm, outer.lr 0.1`."""
+    return ", ".join(f"{key} {value}" for key, value in config.items()) or "all settings"

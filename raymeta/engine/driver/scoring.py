@@ -32,6 +32,7 @@ class EpisodeScores:
     """of the algorithm's own; that of the tasks' goal unless given"""
     axis: AxisName = INNER_STEP
     of: str = EPISODES
+    """what a score is of: an episode, or a batch of one training problem"""
     over_classes: OverClasses | None = None
     """of a split with few classes, where the method tells which queries it classified rightly"""
 
@@ -70,6 +71,7 @@ class Scoring:
     score: ScoreName | None = None
     axis: AxisName = INNER_STEP
     of: str = EPISODES
+    """what a score is of: an episode, or a batch of one training problem"""
     num_classes: int = 0
     done: Callable[[int], None] = lambda num_tasks: None
     """hears of the tasks that were scored, some at a time"""

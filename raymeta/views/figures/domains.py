@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from raymeta.system.text import settings_text
 from raymeta.trackers.scores import score_named
 from raymeta.views.figures.style import Row, Spec, Trace, figure, finite, is_number, look, score_axis, text
-
-OTHERS = "all settings"
-"""A sweep over domains alone."""
 
 
 def by_domain(table: Row) -> Spec:
@@ -27,11 +25,10 @@ def _of_row(row: Row, domains: list[str], position: int, scale: float) -> Trace:
     style = look(position)
     scores = [row["scores"].get(domain, {}) for domain in domains]
     y, half = ([_scaled(score.get(key), scale) for score in scores] for key in ("mean", "ci95"))
-    name = ", ".join(f"{key} {value}" for key, value in row["config"].items()) or OTHERS
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": text(name),
+        "name": text(settings_text(row["config"])),
         "x": list(map(text, domains)),
         "y": y,
         "error_y": {"type": "data", "array": [h or 0 for h in half], "color": style.colour},
