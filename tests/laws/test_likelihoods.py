@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from draws import draw
+from torch import Tensor
 from torch.distributions import HalfNormal, Normal
 
 from raymeta.adaptation.likelihoods import Bars, Normals, bars_of
@@ -15,8 +16,8 @@ BARS = Bars(torch.tensor([-3.0, -1.0, -0.25, 0.5, 2.0], dtype=torch.float64))
 GRID = torch.linspace(-60, 60, 240_001, dtype=torch.float64)
 
 
-def test_bars_are_a_density_with_that_mean_and_deviation() -> None:
-    logits = draw(1, 4, seed=0)
+@pytest.mark.parametrize("logits", [draw(1, 4, seed=0), torch.tensor([[-9.0, 1.0, 0.0, -9.0]]).double()])
+def test_bars_are_a_density_with_that_mean_and_deviation(logits: Tensor) -> None:
     density = BARS.log_density(logits.expand(len(GRID), -1), GRID[:, None]).exp()
     assert float(torch.trapezoid(density, GRID)) == pytest.approx(1, abs=1e-3)
     assert float(torch.trapezoid(density * GRID, GRID)) == pytest.approx(float(BARS.point(logits)), abs=1e-3)
