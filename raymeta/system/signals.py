@@ -9,9 +9,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 
+class _Interrupt:
+    """A handler that raises `KeyboardInterrupt`, and knows whether it did.
+
+    Code that runs then may swallow the interrupt, as imports do that catch everything.
+    """
+
+    came = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def first_signal(ask: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM calls `ask`; a second one quits at once."""
+    """The first SIGINT or SIGTERM calls `ask`; a second one quits at once.
+
+    A SIGTERM that came in `termination_interrupts` around this, and was swallowed there, calls `ask` at once.
+    """
     came = threading.Event()
 
     def handle(number: int, frame: object) -> None:
@@ -20,18 +36,17 @@ def first_signal(ask: Callable[[], None]) -> Iterator[None]:
         came.set()
         ask()
 
+    before = signal.getsignal(signal.SIGTERM)
     with _handled((signal.SIGINT, signal.SIGTERM), handle):
+        if isinstance(before, _Interrupt) and before.came:
+            ask()
         yield
 
 
 @contextmanager
 def termination_interrupts() -> Iterator[None]:
     """SIGTERM does what Ctrl-C does: it raises `KeyboardInterrupt`."""
-
-    def handle(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    with _handled((signal.SIGTERM,), handle), unwrapped_interrupts():
+    with _handled((signal.SIGTERM,), _Interrupt()), unwrapped_interrupts():
         yield
 
 

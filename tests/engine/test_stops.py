@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import raymeta
+from raymeta.config.build import Built
 from raymeta.engine.executors.ray_actors.watched import Watched
 from raymeta.errors import EnvironmentProblem
 from raymeta.runs.read import Run
@@ -64,6 +68,22 @@ def test_sigterm_while_workers_start_is_a_stop(tmp_path: Path, delay: float) -> 
     assert "raymeta train --resume" in out
     (run,) = (Run.open(path.parent) for path in tmp_path.glob("2*/run.json"))
     assert run.status == "stopped"
+
+
+def test_a_swallowed_interrupt_is_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's import, and its start, run code that catches everything."""
+    executor = Built.executor
+
+    def swallowing(built: Built, tell: Any) -> Any:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        return executor(built, tell)
+
+    monkeypatch.setattr(Built, "executor", swallowing)
+    run = raymeta.meta_train("sinusoid-maml", steps=20, output=str(tmp_path))
+    assert run.status == "stopped"
+    assert run.metrics() == []
 
 
 @pytest.mark.slow
