@@ -55,7 +55,16 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def examine(output: Path) -> Iterator[Finding]:
     """Everything that training needs, one finding each."""
-    checks: tuple[Callable[[Path], Finding], ...] = (_python, _torch, _torchvision, _ray, _memory, _disk, _data)
+    checks: tuple[Callable[[Path], Finding], ...] = (
+        _python,
+        _torch,
+        _compiler,
+        _torchvision,
+        _ray,
+        _memory,
+        _disk,
+        _data,
+    )
     for check in checks:
         yield check(output)
 
@@ -72,6 +81,17 @@ def _torch(output: Path) -> Finding:
         return Finding("torch", False, f"cannot be imported ({error}): pip install torch")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return Finding("torch", True, f"{torch.__version__}, {', '.join(gpus) if gpus else 'no GPU: trains on the CPU'}")
+
+
+def _compiler(output: Path) -> Finding:
+    try:
+        from raymeta.engine.worker.compile_rule import compiler_problem
+    except ImportError:
+        return Finding("compiler", True, "not looked for without torch", False)
+    problem = compiler_problem()
+    if problem is not None:
+        return Finding("compiler", True, f"none that works ({problem}): compile: auto computes as it is", False)
+    return Finding("compiler", True, "a small computation was compiled: compile: auto compiles long runs")
 
 
 def _torchvision(output: Path) -> Finding:

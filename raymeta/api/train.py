@@ -118,8 +118,9 @@ class Training:
         self.warnings += [*twins(self.manifest), *doubts]
         self._unrecorded = resume is None or resume.manifest is None
         # A resumed run keeps what was chosen, since its bits depend on it.
-        self.config = config.model_copy(update={"vectorize": self.built.vectorize.vectorize})
-        self._vectorize_chosen = config.vectorize == "auto"
+        chosen = {"vectorize": self.built.vectorize.vectorize, "compile": self.built.compiled.compile}
+        self.config = config.model_copy(update=chosen)
+        self._vectorize_chosen, self._compile_chosen = config.vectorize == "auto", config.compile == "auto"
         self.state = self.built.state()
         if resume is not None:
             self._restore(resume)
@@ -275,6 +276,8 @@ class Training:
                 tracker.event(kind, text)
         if self._vectorize_chosen:
             tracker.event("vectorize", "{} by rule: {}".format(*self.built.vectorize))
+        if self._compile_chosen:
+            tracker.event("compile", self.built.compiled.text())
         tracker.event("started" if self._resume is None else "resumed", self.plan())
         tracker.event("data", self.manifest.text())
 

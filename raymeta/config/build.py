@@ -10,7 +10,12 @@ import torch
 from torch import nn
 
 from raymeta.adaptation.problem import Learned, Problem, Vectorize
+from raymeta.algorithms.anil import ANIL
 from raymeta.algorithms.base import TrainedModel
+from raymeta.algorithms.maml import MAML
+from raymeta.algorithms.meta_sgd import MetaSGD
+from raymeta.algorithms.protonet import ProtoNet
+from raymeta.algorithms.reptile import Reptile
 from raymeta.autodiff.failures import LOOP
 from raymeta.config.build_mixing import build_mixing
 from raymeta.config.build_problem import build_problem, example_inputs, is_known
@@ -26,6 +31,7 @@ from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
 from raymeta.engine.worker.blueprint import Blueprint
+from raymeta.engine.worker.compile_rule import Compiles, choose_compile
 from raymeta.engine.worker.numerics import Numerics
 from raymeta.engine.worker.vectorize import Choice, any_convolution, choose_vectorize
 from raymeta.errors import ConfigError, RaymetaError
@@ -43,6 +49,7 @@ class Built:
     initial: Learned
     batch_norm: str  # the policy in force; `none` without batch norm
     vectorize: Choice
+    compiled: Compiles
     fixed: Params  # the model's tensors that are not learned, as it holds them
     schedule: Schedule
     outer: OuterOptions
@@ -90,14 +97,17 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
             return
         rehearse(config.algorithm, problem, initial, config.tasks, seed=config.seed, splits=splits)
 
-    choice = _vectorize(config, problem.model, rehearsal)
+    compiled = _compiles(config)
+    choice = _vectorize(config, problem.model, rehearsal, compiled=compiled.compile)
     owned = Learned(*({n: v.to(outer_type(v.dtype)) for n, v in part.items()} for part in initial))
-    blueprint = _blueprint(config, problem, initial, choice.vectorize, build_mixing(config, problem.model))
+    mixing = build_mixing(config, problem.model)
+    blueprint = _blueprint(config, problem, initial, mixing, vectorize=choice.vectorize, compiled=compiled.compile)
     return Built(
         blueprint,
         owned,
         problem.policy_name(),
         choice,
+        compiled,
         problem.fixed_tensors(),
         _schedule(config),
         config.outer,
@@ -137,7 +147,13 @@ def _require_fixed_classes(config: RunConfig) -> None:
 
 
 def _blueprint(
-    config: RunConfig, problem: Problem, initial: Learned, vectorize: Vectorize, mixing: Mixing | None
+    config: RunConfig,
+    problem: Problem,
+    initial: Learned,
+    mixing: Mixing | None,
+    *,
+    vectorize: Vectorize,
+    compiled: bool,
 ) -> Blueprint:
     return Blueprint(
         tasks=config.tasks,
@@ -154,7 +170,7 @@ def _blueprint(
         batch_norm=config.batch_norm,
         vectorize=vectorize,
         checkpoint_inner_steps=config.checkpoint_inner_steps,
-        compiled=config.compile,
+        compiled=compiled,
         numerics=Numerics(
             threads=config.threads_per_worker, deterministic=config.deterministic, precision=config.precision
         ),
@@ -162,18 +178,40 @@ def _blueprint(
     )
 
 
-def _vectorize(config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectorize], None]) -> Choice:
+def _compiles(config: RunConfig) -> Compiles:
+    if config.compile != "auto":
+        return Compiles(config.compile, "as configured")
+    algorithm = config.algorithm
+    steps = (getattr(algorithm, name, None) or 0 for name in ("inner_steps", "test_inner_steps"))
+    return choose_compile(
+        num_tasks=config.steps * config.meta_batch_size,
+        inner_steps=max(steps),
+        measured=isinstance(algorithm, _MEASURED) and is_known(config) and config.mixing is None,
+        recomputed=config.checkpoint_inner_steps,
+        device=_device(config),
+    )
+
+
+_MEASURED = (MAML, MetaSGD, ANIL, ProtoNet, Reptile)
+"""Methods that are measured compiled, see docs/speed.md."""
+
+
+def _device(config: RunConfig) -> Literal["cpu", "cuda"]:
+    """Where a worker computes, as far as that is known before there are workers."""
+    finds_gpu = bool(config.gpus_per_worker) or torch.cuda.is_available()
+    return "cuda" if config.device == "cuda" or (config.device == "auto" and finds_gpu) else "cpu"
+
+
+def _vectorize(
+    config: RunConfig, model: nn.Module, rehearsal: Callable[[Vectorize], None], *, compiled: bool
+) -> Choice:
     if config.vectorize != "auto":
         rehearsal(config.vectorize)
         return Choice(config.vectorize, "as configured")
     size = config.tasks.size("train")
-    on_gpu = config.device == "cuda" or (
-        config.device == "auto" and (bool(config.gpus_per_worker) or torch.cuda.is_available())
-    )
     num_examples = size.way * (size.shot + size.query_shot)
-    device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
     example = example_inputs(config, model) if any_convolution(model) else torch.zeros(0)
-    choice = choose_vectorize(model, example, num_examples, device, compiled=config.compile)
+    choice = choose_vectorize(model, example, num_examples, _device(config), compiled=compiled)
     try:
         rehearsal(choice.vectorize)
     except RaymetaError as error:

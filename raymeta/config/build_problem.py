@@ -123,7 +123,7 @@ def _habits(config: RunConfig, model: nn.Module) -> Habits:
         from raymeta.engine.executors.ray_actors.sending import require_same_when_sent
 
         require_same_when_sent(model, x)
-    if config.compile and (habits.draws or habits.writes):
+    if config.compile is True and (habits.draws or habits.writes):
         what = habits.writes[0] if habits.writes else "Python's or numpy's random numbers"
         verb = "writes" if habits.writes else "draws"
         raise ConfigError(

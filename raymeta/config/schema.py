@@ -102,8 +102,10 @@ class RunOptions(BaseModel):
     vectorize: Vectorize | Literal["auto"] = "auto"
     """tasks of a shard side by side (`vmap`) or one after another (`loop`: less memory, any model); `auto` chooses by a
     rule over model, examples, device and `compile`, and the run records what"""
-    compile: bool = False
-    """compile the computation of a shard (minutes once, cached on disk; then several times as fast for small models)"""
+    compile: bool | Literal["auto"] = False
+    """compile the computation of a shard (half a minute or more once, cached on disk; then several times as fast for
+    small models); `auto` compiles long runs of measured methods, by a rule over the configuration, and the run records
+    what"""
     checkpoint_inner_steps: Annotated[bool, FREE_ON_RESUME] = False
     """keep only the parameters between second-order inner steps and compute the rest again: the same result, a fraction
     of the memory, more time"""
@@ -296,7 +298,7 @@ class RunConfig(RunOptions):
                 f"algorithm {name_of(self.algorithm)} has no inner steps that checkpoint_inner_steps could compute "
                 "again: leave it out"
             )
-        if self.checkpoint_inner_steps and self.compile:
+        if self.checkpoint_inner_steps and self.compile is True:
             raise ConfigError("checkpoint_inner_steps and compile do not go together: set one of them to false")
         return self
 

@@ -54,6 +54,7 @@ EVENT_KINDS: Final = (
     "cluster",
     "data",
     "vectorize",
+    "compile",
     "compiled",
     "chunk_halved",
     "worker_lost",

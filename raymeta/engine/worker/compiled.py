@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock
 from torch import Tensor
+
+from raymeta.engine.worker.kernels import built_together
 
 Graph = Callable[..., Sequence[Any]]
 
@@ -23,8 +29,10 @@ class Compiled(NamedTuple):
     call: Call
 
 
-def compiled(method: Callable[..., Tensor], tensors: Sequence[Tensor], *args: object) -> Compiled:
+def compiled(method: Callable[..., Tensor], tensors: Sequence[Tensor], *args: object, about: str = "") -> Compiled:
     """Compile `method`, whose result is one tensor, as one graph, for arguments as `args` and others of their kind.
+
+    Of the processes of this machine that compile what has the same `about`, one does, and the others load its work.
 
     A kind is all that a graph depends on besides the values of tensors. The compiler looks on every call for the graph
     that fits, which takes longer than a small graph; here the caller knows. A graph that reads nothing but tensors that
@@ -35,9 +43,19 @@ def compiled(method: Callable[..., Tensor], tensors: Sequence[Tensor], *args: ob
     """
     observer = _Observer()
     function = torch.compile(_with_own_code(method), fullgraph=True, dynamic=False, backend=observer)
-    result: Tensor = function(*args)
+    with _one_at_a_time(about), built_together():
+        result: Tensor = function(*args)
     direct = _direct(observer.stop(), tensors, result)
     return Compiled(result, direct or (lambda tensors, *args: function(*args)))
+
+
+def _one_at_a_time(about: str) -> AbstractContextManager[object]:
+    """The right to compile what is described so; one that dies gives it back."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    place = Path(cache_dir()) / "raymeta"
+    place.mkdir(parents=True, exist_ok=True)
+    return FileLock(place / f"{hashlib.sha256(about.encode()).hexdigest()}.lock")
 
 
 class _Observer:

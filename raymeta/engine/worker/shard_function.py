@@ -150,7 +150,8 @@ class ShardFunction:
             drawn = are_other(before, random_states(own[0].device))
         began = time.perf_counter()
         try:
-            vector, call = compiled(self._vector, tensors, learned, timeless)
+            about = repr((self._algorithm, self._problem.model, kind[1:]))
+            vector, call = compiled(self._vector, tensors, learned, timeless, about=about)
         except Exception as error:
             if is_memory_error(error):
                 raise

@@ -1,0 +1,71 @@
+"""Whether the computation of a shard is compiled, where `compile: auto` leaves it to a rule."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal, NamedTuple
+
+import torch
+
+from raymeta.system.signals import raise_if_interrupt
+
+LEAST_TASKS = 100_000
+"""Training tasks from which on compiling pays.
+
+A layer's passes cost seconds to compile and save up to a millisecond of each task, so that layers and inner steps
+cancel: what is compiled for half a minute is worth it after some ten thousand tasks (`results/benchmarks/paths.json`),
+and scores are compiled as well. The rule asks for several times as many, as networks without convolutions save less.
+"""
+MOST_INNER_STEPS = 10
+"""Inner steps in training or test up to which a graph, which holds them all, is compiled in reasonable time."""
+
+
+class Compiles(NamedTuple):
+    """Whether a run is compiled, and why."""
+
+    compile: bool
+    reason: str
+
+    def text(self) -> str:
+        return f"{str(self.compile).lower()} by rule: {self.reason}"
+
+
+def choose_compile(
+    *, num_tasks: int, inner_steps: int, measured: bool, recomputed: bool, device: Literal["cpu", "cuda"]
+) -> Compiles:
+    """By configuration and machine, never by the clock; a compiler is looked for last.
+
+    `num_tasks` are all tasks of training, `inner_steps` the most in a graph. `measured` says whether method and network
+    are among those that the rule was measured with, `recomputed` whether inner steps are computed again.
+    """
+    if device == "cuda":
+        return Compiles(False, "the rule was not measured on a GPU")
+    if not measured:
+        return Compiles(False, "the rule was not measured with this method or network")
+    if recomputed:
+        return Compiles(False, "checkpoint_inner_steps is set")
+    if inner_steps > MOST_INNER_STEPS:
+        return Compiles(False, f"{inner_steps} inner steps, more than {MOST_INNER_STEPS}, are too large a graph")
+    if num_tasks < LEAST_TASKS:
+        return Compiles(False, f"{num_tasks:,} training tasks, fewer than {LEAST_TASKS:,}, do not pay for it")
+    problem = compiler_problem()
+    if problem is not None:
+        return Compiles(False, f"no compiler works here: {problem}")
+    return Compiles(True, f"{num_tasks:,} training tasks, at least {LEAST_TASKS:,}, pay for half a minute or more")
+
+
+@cache
+def compiler_problem() -> str | None:
+    """Why torch cannot compile for the CPU of this machine, found out by compiling a sum; None where it can."""
+    try:
+        compiled = torch.compile(_doubled, fullgraph=True, dynamic=False)
+        if compiled(torch.ones(3)).tolist() == [2.0] * 3:
+            return None
+        return "a compiled sum is wrong"
+    except Exception as error:  # a compiler that is missing or broken raises anything
+        raise_if_interrupt(error)
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    return x + x
