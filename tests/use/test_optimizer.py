@@ -142,7 +142,7 @@ def test_the_page_about_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     trained(Path("results"), "l2l", "quadratics")
     text = (Path(raymeta.__file__).parents[1] / "docs" / "optimizers.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"<!-- own -->\n```python\n(.*?)```", text, flags=re.DOTALL)
+    (lines,) = re.findall(r"```python\n(optimizer = .*?)```", text, flags=re.DOTALL)
     model = nn.Linear(3, 1)
     before = model.weight.detach().clone()
     batches = [(torch.ones(2, 3), torch.zeros(2, 1))] * 3
