@@ -32,9 +32,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "metadistil": {"algorithm.teacher_steps": 2},
     "dada": {},
 }
-CELLS: dict[str, Any] = {"model": "supernet", "model.nodes": 1, "model.cells": 2, "model.width": 4}
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*given, but:raymeta.errors.RaymetaWarning")
 
 
 def draw_classes(folder: Path, each: int = 14) -> Path:
