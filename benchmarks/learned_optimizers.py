@@ -12,26 +12,22 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from record import record
 from torch import Tensor
 
 import raymeta
-from raymeta.adaptation.problem import Learned, Phase
-from raymeta.algorithms.learned_optimizer import OPTIMIZER
 from raymeta.api.evaluate import TEST_SEED
+from raymeta.api.optimizers import losses_under, tuned
 from raymeta.config.build import build
 from raymeta.config.load import load_config
-from raymeta.config.schema import RunConfig
-from raymeta.keys import Split, TaskKey
+from raymeta.models.layers.hand_rules import HANDS
 from raymeta.models.layers.optimizer_rules import OptimizerRule
 from raymeta.trackers.scores import paired
-from raymeta.tree import Params
 from raymeta.use.optimizer import rule_of
 
 PROBLEMS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
@@ -39,63 +35,11 @@ PROBLEMS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "glyphs": {"l2l": ("glyphs-l2l", {}), "learned_mlp": ("glyphs-learned-mlp", {})},
 }
 """Of each kind of problems the learned optimisers: a preset, and what is another in it."""
-RATES = [10 ** (power / 3) for power in range(-9, 4)]
 VALIDATION, TEST = 32, 128
 """Problems that rates are chosen on, and that all are compared on."""
 SMALLER: dict[str, Any] = {"meta_batch_size": 4, "shard_size": 4, "validate_every": 0}
 SMALLER |= {"outer.lr": 0.005, "outer.schedule": "cosine"}
 """What suits minutes on one core better than the presets' settings."""
-
-
-class Hand(OptimizerRule):
-    """SGD, with momentum, RMSProp or Adam as torch.optim has them, at one rate."""
-
-    def __init__(self, kind: str, rate: float) -> None:
-        super().__init__()
-        self.kind, self.rate = kind, rate
-
-    def start(self, theta: Tensor) -> Params:
-        return {"mean": torch.zeros_like(theta), "square": torch.zeros_like(theta), "count": theta.new_zeros(())}
-
-    def forward(self, slope: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Params]:
-        mean, square, count = state["mean"], state["square"], state["count"] + 1
-        match self.kind:
-            case "sgd":
-                update = slope
-            case "momentum":
-                update = mean = 0.9 * mean + slope
-            case "rmsprop":
-                square = 0.99 * square + 0.01 * slope.square()
-                update = slope / (square.sqrt() + 1e-8)
-            case _:
-                mean, square = 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope.square()
-                update = mean / (1 - 0.9**count) / ((square / (1 - 0.999**count)).sqrt() + 1e-8)
-        return -self.rate * update, {"mean": mean, "square": square, "count": count}
-
-
-def losses(config: RunConfig, split: Split, count: int, rule: OptimizerRule) -> Tensor:
-    """Of `count` problems before and after each step by a rule [count, K + 1]."""
-    problem = build(config, ()).blueprint.problem()
-    problem.model.add_module(OPTIMIZER, rule)
-    problem.set_training(False)
-    keys = [TaskKey(TEST_SEED, split, 0, index) for index in range(count)]
-    episodes = config.tasks.episodes(keys)
-    phase = Phase(training=False, way=problem.way_of(episodes))
-    noise = config.algorithm.noise(problem, keys, episodes, phase)
-    return config.algorithm.scores(problem, Learned({}, {}), episodes, noise=noise, phase=phase)["loss"].double()
-
-
-class Tuned(NamedTuple):
-    """A hand-made rule with the rate that ended lowest on validation problems."""
-
-    rate: float
-    losses: Tensor
-
-
-def tuned(config: RunConfig, kind: str) -> Tuned:
-    ends = [losses(config, "val", VALIDATION, Hand(kind, rate))[:, -1].mean() for rate in RATES]
-    rate = RATES[int(torch.stack(ends).nan_to_num(nan=torch.inf).argmin())]
-    return Tuned(rate, losses(config, "test", TEST, Hand(kind, rate)))
 
 
 def main() -> int:
@@ -123,15 +67,15 @@ def table(name: str, found: Mapping[str, Any]) -> str:
 
 def compared(name: str, steps: int) -> dict[str, Any]:
     """Every optimiser on the test problems of a kind, and how far it ends from the best tuned one, pair by pair."""
-    config = load_config(preset=PROBLEMS[name]["l2l"][0]).config
-    hands = {kind: tuned(config, kind) for kind in ("sgd", "momentum", "rmsprop", "adam")}
-    curves = {kind: found.losses for kind, found in hands.items()}
+    blueprint = build(load_config(preset=PROBLEMS[name]["l2l"][0]).config, ()).blueprint
+    hands = {kind: tuned(blueprint, kind, searched=VALIDATION, tested=TEST, seed=TEST_SEED) for kind in HANDS}
+    curves: dict[str, Tensor] = {kind: found.losses for kind, found in hands.items()}
     best = min(curves, key=lambda kind: float(curves[kind][:, -1].mean()))
     rows: dict[str, Any] = {kind: {"rate": found.rate} for kind, found in hands.items()}
     for kind, (preset, options) in PROBLEMS[name].items():
         rule, seconds = trained(preset, options | SMALLER | {"steps": steps})
         rows[kind] = {"outer_steps": steps, "seconds": seconds}
-        curves[kind] = losses(config, "test", TEST, rule)
+        curves[kind] = losses_under(blueprint, rule, "test", TEST, TEST_SEED)
     for kind, curve in curves.items():
         mean, half = paired(curves[best][:, -1].numpy(), curve[:, -1].numpy())
         rows[kind] |= {"loss": float(curve[:, -1].mean()), "beyond_best": mean, "ci95": half}
@@ -141,11 +85,10 @@ def compared(name: str, steps: int) -> dict[str, Any]:
 
 def trained(preset: str, options: Mapping[str, Any]) -> tuple[OptimizerRule, float]:
     """The rule that a preset learns with these options, and the seconds that this took."""
-    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of options that a switch drops
         run = raymeta.meta_train(preset=preset, workers=0, output=folder, device="cpu", test_episodes=16, **options)
-        return rule_of(run), time.perf_counter() - start
+        return rule_of(run), run.summary["wall_s"]
 
 
 if __name__ == "__main__":

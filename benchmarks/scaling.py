@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,12 @@ from record import record
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.driver.driver import Driver
-from raymeta.engine.driver.outer import Moment
-from raymeta.engine.driver.step import Maps
+from raymeta.engine.driver.step import take_step
 from raymeta.engine.executors.base import Executor
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
 from raymeta.engine.executors.ray_actors import RayExecutor
+from raymeta.errors import OutOfMemory
 from raymeta.trackers.base import Trackers
 
 WARM_UP = 3
@@ -53,22 +53,24 @@ class Loop:
     def steps(self, count: int) -> tuple[float, float]:
         """Do `count` steps; returns the seconds of one, and those in which the driver did not wait."""
         began, waited = time.perf_counter(), self.executor.waited_s
+        driver = Driver(self.state, self.blueprint, self.executor, self.schedule, Trackers([]))
         for _ in range(count):
-            outer, blueprint = self.state.outer, self.blueprint
-            outer.begin(Moment(self.state.step, self.schedule.steps, blueprint.state_layout, blueprint.momenta))
-            total = Maps(Driver(self.state, blueprint, self.executor, self.schedule, Trackers([])))()
-            outer.descend(total, blueprint.algorithm)
+            take_step(driver, _too_little_memory)
             self.state.step += 1
         seconds = time.perf_counter() - began
         return seconds / count, (seconds - (self.executor.waited_s - waited)) / count
 
 
-class OtherProcess:
-    """The same loop in a process of its own, in step with this one."""
+def _too_little_memory(error: OutOfMemory) -> None:
+    raise error
 
-    def __init__(self, arguments: list[str]) -> None:
+
+class OtherProcess:
+    """The same loop in a process of its own, in step with this one: `script` obeys there."""
+
+    def __init__(self, arguments: list[str], script: str = __file__) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, *arguments, "--obey"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, script, *arguments, "--obey"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.answer()
 
@@ -95,6 +97,13 @@ def obey(loop: Loop) -> None:
         print(loop.steps(int(line))[0], flush=True)
 
 
+def side_by_side(others: Sequence[OtherProcess], count: int) -> float:
+    """Mean seconds of a step of processes that each do `count` of their own at once."""
+    for other in others:
+        other.order(count)
+    return statistics.mean(other.answer() for other in others)
+
+
 def spread(values: list[float]) -> dict[str, float]:
     """Median and range."""
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
@@ -107,16 +116,14 @@ def efficiency(root: str, arguments: list[str], rounds: int, count: int) -> dict
     pools = {workers: Loop("omniglot-5w1s-maml", options, workers) for workers in (1, 2, 4)}
     others = [OtherProcess(arguments) for _ in range(2)]
 
-    def side_by_side() -> tuple[float, float]:
-        for other in others:
-            other.order(count)
-        return statistics.mean(other.answer() for other in others), 0.0
+    def at_once() -> tuple[float, float]:
+        return side_by_side(others, count), 0.0
 
     ways: dict[str, Callable[[], tuple[float, float]]] = {
         "in process": lambda: single.steps(count),
         "1 worker": lambda: pools[1].steps(count),
         "2 workers": lambda: pools[2].steps(2 * count),
-        "2 processes": side_by_side,
+        "2 processes": at_once,
         "4 workers": lambda: pools[4].steps(2 * count),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}

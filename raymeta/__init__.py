@@ -84,6 +84,8 @@ if TYPE_CHECKING:
     from raymeta.use.opening import from_pretrained as from_pretrained
     from raymeta.use.optimizer import load_optimizer as load_optimizer
     from raymeta.use.pretrained import Pretrained as Pretrained
+    from raymeta.use.trained import TrainedClassifier as TrainedClassifier
+    from raymeta.use.trained import classifier_of as classifier_of
 
 __version__ = "0.1.0"
 
@@ -150,8 +152,10 @@ _HOMES = {
     "SweepView": "api.load",
     "TaskKey": "keys",
     "TaskSet": "tasks.base",
+    "TrainedClassifier": "use.trained",
     "TrainedModel": "algorithms.base",
     "adapt_to": "use.adapted",
+    "classifier_of": "use.trained",
     "from_pretrained": "use.opening",
     "load_adapted": "use.folder",
     "load_optimizer": "use.optimizer",

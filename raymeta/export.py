@@ -52,9 +52,10 @@ def _export(arguments: argparse.Namespace) -> int:
             require_hub(arguments.push)
         model = open_model(arguments.model, output=arguments.output, trust=arguments.trust, measured=True)
         write_model(model.licensed(arguments.license), arguments.out)
-        adapts = not isinstance(model.algorithm, TrainedModel)
-        further = f"\nadapt it: raymeta adapt {arguments.out} --support DIR --out ADAPTED" if adapts else ""
-        say(f"{arguments.out}{further}")
+        by_examples = f"adapt it: raymeta adapt {arguments.out} --support DIR --out ADAPTED"
+        knows_its_classes = isinstance(model.algorithm, TrainedModel)
+        further = f"predict: raymeta predict {arguments.out} FILES" if knows_its_classes else by_examples
+        say(f"{arguments.out}\n{further}")
         if arguments.push is not None:
             say(f"pushed to {push(arguments.out, arguments.push)}")
         return 0
@@ -65,7 +66,8 @@ def _export(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             f"--format {arguments.format} writes what predicts classes, and {arguments.model} has none yet: adapt it "
             "first, with raymeta adapt MODEL --support DIR --out ADAPTED. A model of --tasks classification adapts to "
-            "nothing: leave --format out, and take raymeta.from_pretrained(FOLDER).module()"
+            "nothing: leave --format out, and take raymeta predict FOLDER FILES, or "
+            "raymeta.from_pretrained(FOLDER).module()"
         )
     from raymeta.use.standalone import write_standalone
 

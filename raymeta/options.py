@@ -15,6 +15,10 @@ STRICT: ConfigDict = {"extra": "forbid", "use_attribute_docstrings": True, "arbi
 """Pass to `pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)`."""
 
 
+OUTPUT = "output"
+"""What a validator's context calls the folder, or URI, of the runs that options may name by id."""
+
+
 class Mark(NamedTuple):
     """Something about an option beside its type, its meaning and its range.
 

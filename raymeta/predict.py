@@ -1,4 +1,4 @@
-"""Classify files with an adapted model: `python -m raymeta.predict ADAPTED FILE [FILE ...]`."""
+"""Classify files with an adapted or a trained model: `python -m raymeta.predict MODEL FILE [FILE ...]`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raymeta.system.files import json_text, write_whole
 from raymeta.system.quick_torch import import_torch
 
 if TYPE_CHECKING:
-    from raymeta.use.adapted import Adapted, Prediction
+    from raymeta.use.answers import Classifier, Prediction
 
 MOST_ALTERNATIVES = 3
 """Of a table on the terminal."""
@@ -30,10 +30,14 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="raymeta predict",
-        description="Classify files with an adapted model.",
-        epilog="examples: raymeta predict my-classes new/*.jpg; find new | raymeta predict my-classes - --json",
+        description="Classify files with an adapted model, or with one that was trained on one training problem "
+        "(--tasks classification) and knows its classes.",
+        epilog="examples: raymeta predict my-classes new/*.jpg; find new | raymeta predict my-classes - --json; "
+        "raymeta predict latest new/*.jpg",
     )
-    parser.add_argument("adapted", type=Path, metavar="ADAPTED", help="a folder that raymeta adapt wrote")
+    parser.add_argument("model", metavar="ADAPTED|MODEL", help="a folder that raymeta adapt wrote; or, of a model of "
+                        "one training problem, a run (folder, id, URI or `latest`), one of its checkpoints, or an "
+                        "exported folder")  # fmt: skip
     parser.add_argument("files", nargs="+", metavar="FILE", help="files, folders of files (not deeper), patterns in "
                         "quotes, or - for names on standard input; tables of rows or texts")  # fmt: skip
     form = parser.add_mutually_exclusive_group()
@@ -44,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--unknown", action="store_true", help="call answers unknown that are less sure than nearly "
                         "all right ones on the support set")  # fmt: skip
+    parser.add_argument("--output", default="results", help="folder or URI of runs given by id [results]")
     parser.add_argument("--trust", action="store_true", help="import the code that the model names")
     add_verbose(parser)
     return parser
@@ -51,22 +56,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _predict(arguments: argparse.Namespace) -> int:
     import_torch()
-    from raymeta.use.folder import read_adapted
     from raymeta.use.items import named_items
+    from raymeta.use.opening import open_classifier
     from raymeta.use.sheet import sheet_html
 
-    adapted = read_adapted(arguments.adapted, trust=arguments.trust)
-    given, items = named_items(arguments.files, adapted.model.reader.kind)
-    answers = list(_with_progress(adapted, items, unknown=arguments.unknown))
+    classifier = open_classifier(arguments.model, output=arguments.output, trust=arguments.trust)
+    given, items = named_items(arguments.files, classifier.model.reader.kind)
+    answers = list(_with_progress(classifier, items, unknown=arguments.unknown))
     if arguments.html is not None:
-        write_whole(arguments.html, sheet_html(adapted, given, items, answers).encode())
+        write_whole(arguments.html, sheet_html(classifier, given, items, answers).encode())
     say(_text(arguments, given, answers))
     return 0
 
 
-def _with_progress(adapted: Adapted, items: Sequence[Any], *, unknown: bool) -> Iterator[Prediction]:
+def _with_progress(classifier: Classifier, items: Sequence[Any], *, unknown: bool) -> Iterator[Prediction]:
     """On a terminal with a bar, of many files."""
-    answers = adapted.predict_files(items, unknown=unknown)
+    answers = classifier.predict_files(items, unknown=unknown)
     if len(items) < 512 or not sys.stderr.isatty():
         return answers
     from rich.progress import track

@@ -84,6 +84,9 @@ PROCESS = "tests/tasks/test_gaussian_process.py::test_"
 UNROLL = "tests/laws/test_learned_optimizers.py::test_"
 L2L = "tests/laws/test_l2l.py::test_"
 OPTIMIZER = "tests/use/test_optimizer.py::test_"
+HANDS = "tests/laws/test_hand_rules.py::test_"
+TRAINED = "tests/use/test_trained.py::test_"
+DISTILLED = "tests/laws/test_distillation.py::test_"
 EVOLUTION = "tests/laws/test_nas_evolution.py::test_"
 REINFORCE = "tests/laws/test_nas_reinforce.py::test_"
 DARTS = "tests/laws/test_darts.py::test_"
@@ -161,7 +164,45 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{UNROLL}the_perceptron_is_told_what_it_says",
         ),
     ],
+    "models/layers/hand_rules.py": [
+        (
+            "momentum of a share of the slope",
+            "mean = 0.9 * mean + slope",
+            "mean = 0.9 * mean + 0.1 * slope",
+            f"{HANDS}a_rule_takes_the_steps_of_torch",
+        ),
+    ],
+    "api/optimizers.py": [
+        (
+            "the worst rate",
+            "ends.argmin()",
+            "ends.argmax()",
+            f"{HANDS}the_chosen_rate_ends_lowest_of_all_that_are_tried_one_by_one",
+        ),
+    ],
+    "use/pretrained.py": [
+        (
+            "a trained model normalised by a support set",
+            '({"batch_norm": "support"} if adapts else {})',
+            '{"batch_norm": "support"}',
+            f"{TRAINED}batch_norm_follows_the_policy_of_training",
+        ),
+    ],
+    "api/start.py": [
+        (
+            "a teacher that fits in part",
+            "if start.prefix and left:",
+            "if not start.prefix and left:",
+            f"{DISTILLED}a_teacher_that_does_not_fit_is_told",
+        ),
+    ],
     "use/optimizer.py": [
+        (
+            "updates whatever the factor",
+            'group["lr"] * self._update',
+            "self._update",
+            f"{OPTIMIZER}a_scheduler_of_torch_scales_the_updates_and_goes_on_from_its_state",
+        ),
         (
             "state forgotten",
             "self.state[parameter].update(after)",

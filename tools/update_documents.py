@@ -22,7 +22,7 @@ HOME = Path(__file__).parents[1]
 RESULTS, EXAMPLES = HOME / "results" / "benchmarks", HOME / "examples"
 PAGES = [
     HOME / "README.md",
-    *(HOME / "docs" / f"{name}.md" for name in ("workers", "scaling", "speed", "tune", "dashboard")),
+    *(HOME / "docs" / f"{name}.md" for name in ("workers", "scaling", "speed", "tune", "dashboard", "optimizers")),
 ]
 
 
@@ -41,6 +41,7 @@ def updated(text: str) -> str:
     blocks |= {"dashboard": dashboard_text(), "asha": asha_text()}
     blocks |= {"traffic": traffic_table(), "cut": cut_text(), "short": short_text()}
     blocks |= {"model-check": check_table(), "model": model_table()}
+    blocks |= {"learned-optimizers": learned_optimizers_text()}
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
         lambda match: f"<!-- {match[1]} -->\n{blocks[match[1]]}\n<!-- /{match[1]} -->",
@@ -237,6 +238,29 @@ def asha_text() -> str:
         f"± {100 * grid['ci95']:.1f} %; what ASHA found is {inside} that interval "
         f"({100 * content['distance']:.1f} points below), after {100 * content['share_of_steps']:.0f} % of the steps."
     )
+
+
+LEARNED = ("l2l", "learned_mlp")
+
+
+def learned_optimizers_text() -> str:
+    """Learned optimisers and tuned ones on the same problems, and which of the learned are below the best tuned one."""
+    content = json.loads((RESULTS / "learned-optimizers.json").read_text(encoding="utf-8"))
+    kinds, lines = content["problems"], ["| problems | optimiser | rate | loss at the end | above the best tuned one |"]
+    lines.append("|---|---|---|---|---|")
+    for kind, found in kinds.items():
+        for name, row in found["optimizers"].items():
+            rate = "learned" if name in LEARNED else f"{row['rate']:.3g}"
+            beyond = "the best tuned one" if name == found["best"] else f"{row['beyond_best']:+.3f} ± {row['ci95']:.3f}"
+            lines.append(f"| {kind} | {name} | {rate} | {row['loss']:.3f} | {beyond} |")
+    pairs = [(kind, name, found["optimizers"][name]) for kind, found in kinds.items() for name in LEARNED]
+    below = [f"{name} on {kind}" for kind, name, row in pairs if row["beyond_best"] + row["ci95"] < 0]
+    text = (
+        f"After {pairs[0][2]['outer_steps']} outer steps {len(below)} of {len(pairs)} learned optimisers "
+        f"({', '.join(below) or 'none'}) end below the best tuned one by more than the paired interval; the others are "
+        "a miss ([numbers](../results/benchmarks/learned-optimizers.json))."
+    )
+    return "\n".join([*lines, "", textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)])
 
 
 def check_table() -> str:

@@ -99,6 +99,11 @@ class Algorithm(ABC):
         """What a person should be warned of in a run of so many outer steps, `started` from parameters of another."""
         return ()
 
+    def starts(self) -> Mapping[str, str]:
+        """Where networks beside the model take their first weights from: a source as `start` takes it, by the name of
+        the network, which is that of the option, too."""
+        return {}
+
     def network(self, spec: ModelSpec, tasks: TaskSet) -> nn.Module:
         """The model of `spec` for `tasks`; a method with networks of its own puts them `Beside` it."""
         return spec.build(tasks.input_shape, self.num_outputs(tasks))

@@ -49,20 +49,27 @@ class Distillation(LookAhead):
     """channels of each block (conv4) or units of each hidden layer (mlp) of the teacher; the model's unless given"""
     teacher_depth: PositiveInt | None = None
     """blocks or hidden layers of the teacher; as many as the model has unless given"""
+    teacher: str | None = None
+    """trained teacher: a run (folder, id, `latest`: its best checkpoint), an exported model, or a file of tensors; of a
+    run with a teacher that one, else its model"""
     teacher_steps: NonNegativeInt = 0
-    """first steps of the run, which train the teacher alone; 0 where --start brings a teacher that is trained"""
+    """first steps of the run, which train the teacher alone; 0 where `teacher` or --start brings one that is trained"""
     teacher_lr: PositiveFloat = 0.05
     """learning rate of the teacher"""
 
     def doubts(self, steps: int, *, started: bool = False) -> Sequence[str]:
-        if not self.teacher_steps and not started:
-            return ["the teacher is as it was initialised: raise algorithm.teacher_steps, or --start with a taught one"]
+        if not self.teacher_steps and not started and self.teacher is None:
+            return ["the teacher is as it was initialised: raise algorithm.teacher_steps, or name a taught one with "
+                    "--algorithm.teacher"]  # fmt: skip
         if steps > self.teacher_steps:
             return ()
         return [
             f"all {steps} steps train the teacher (algorithm.teacher_steps {self.teacher_steps}), and the student, "
             "which is scored, stays as it was initialised: raise steps, or lower teacher_steps"
         ]
+
+    def starts(self) -> Mapping[str, str]:
+        return {} if self.teacher is None else {TEACHER: self.teacher}
 
     def temperatures(self, params: Params) -> Temperatures:
         return Temperatures(self.temperature, self.temperature)

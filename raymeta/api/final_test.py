@@ -8,6 +8,7 @@ from typing import Any
 from raymeta.adaptation.problem import Learned
 from raymeta.api.episodes import ornament, write_episodes
 from raymeta.api.evaluate import TEST_SEED, Evaluation, evaluate_learned
+from raymeta.api.optimizers import optimizer_curves
 from raymeta.api.weights import example_weights
 from raymeta.config.build import Built
 from raymeta.config.schema import RunConfig
@@ -91,23 +92,31 @@ def record(
 
 
 def illustrate(evaluation: Evaluation, built: Built, learned: Learned, writer: RunWriter, tracker: Trackers) -> None:
-    """Write out a few test episodes, where the method has predictions to show, and the weights of training examples,
-    where it has some. The run has its score: what cannot be drawn, or is interrupted, is told."""
+    """Write out a few test episodes, where the method has predictions to show, and what else a page draws of it: the
+    weights of training examples, tuned optimisers. The run has its score: what cannot be drawn, or is interrupted, is
+    told."""
     problems: dict[str, None] = {}
+    blueprint, losses = built.blueprint, evaluation.scores.main
     try:
         with ornament(problems, "weights of training examples"):
-            weights = example_weights(built.blueprint, learned, seed=TEST_SEED)
-            if weights is not None:
-                writer.write_evaluation("weights", weights)
-        if built.blueprint.algorithm.predicts:
+            _write(writer, "weights", example_weights(blueprint, learned, seed=TEST_SEED))
+        with ornament(problems, "tuned optimisers"):
+            curves = optimizer_curves(blueprint, losses, seed=TEST_SEED, tell=tracker.event)
+            _write(writer, "optimizers", curves)
+        if blueprint.algorithm.predicts:
             ranks = ranks_of(evaluation)
             folder = writer.directory / layout.EPISODES
-            left_out = write_episodes(folder, built.blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
+            left_out = write_episodes(folder, blueprint, learned, split="test", seed=TEST_SEED, ranks=ranks)
             problems |= dict.fromkeys(left_out)
     except KeyboardInterrupt:
         problems["what illustrates the score is left out: interrupted"] = None
     for problem in problems:
         tracker.event("warning", problem)
+
+
+def _write(writer: RunWriter, name: str, content: Mapping[str, Any] | None) -> None:
+    if content is not None:
+        writer.write_evaluation(name, content)
 
 
 def ranks_of(evaluation: Evaluation) -> dict[int, int]:

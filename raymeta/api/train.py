@@ -17,7 +17,7 @@ from raymeta.api.final_test import final_test, found, illustrate, record, tested
 from raymeta.api.load import RunView
 from raymeta.api.resume import last_checkpoint, resumed_config, run_to_resume, spent_s
 from raymeta.api.same_data import on_recorded_data, twins
-from raymeta.api.start import start_from
+from raymeta.api.start import start_from, starts_of
 from raymeta.config.build import Built, build, splits_in_use
 from raymeta.config.load import Loaded, dump, load_config
 from raymeta.config.schema import RunConfig
@@ -124,9 +124,10 @@ class Training:
         self.state = self.built.state()
         if resume is not None:
             self._restore(resume)
-        elif config.start is not None:
-            said = start_from(config.start, self.built, self.state.outer, output=config.output)
-            self._notes = [*self._notes, said]
+        else:
+            for start in starts_of(config):
+                said = start_from(start, self.built, self.state.outer, output=config.output)
+                self._notes = [*self._notes, said]
         if self.store is not None:
             self.store.check()
 

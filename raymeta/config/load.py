@@ -18,7 +18,7 @@ from raymeta.config.strangers import give, is_of_a_run, left_to_the_person, refu
 from raymeta.config.variants import SECTIONS, name_of, registry, require_name, section_of, variant_class
 from raymeta.config.yaml_lines import KeyPath
 from raymeta.errors import ConfigError
-from raymeta.options import OF_THE_PERSON, marked
+from raymeta.options import OF_THE_PERSON, OUTPUT, marked
 from raymeta.presets.files import DEFAULT, preset_names, preset_path
 from raymeta.system.redact import without_secrets
 from raymeta.system.their_code import described, recorded
@@ -300,7 +300,7 @@ def _validated(layers: Layers, cls: type[Any], values: dict[str, Any], section: 
     prefix: KeyPath = (section,) if section else ()
     good, sound = _good(layers, values, section, name)
     try:
-        instance = _strictly(cls, good)
+        instance = _strictly(cls, good, {k: v for k, v in layers.values.items() if k == OUTPUT})
     except ValidationError as error:
         for problem in one_for_a_choice(error.errors()):
             note(layers, problem, prefix, options, good, values)
@@ -368,15 +368,16 @@ def _no_utf8(value: Any) -> str | None:
     return None
 
 
-def _strictly(cls: type[Any], values: dict[str, Any]) -> Any:
+def _strictly(cls: type[Any], values: dict[str, Any], context: dict[str, Any]) -> Any:
     """`cls(**values)` without conversions such as "yes" to true or "007" to 7, as far as values are what files hold.
 
-    JSON is the mode of pydantic that is strict about types and still takes a list for a tuple.
+    JSON is the mode of pydantic that is strict about types and still takes a list for a tuple. `context` is for
+    validators.
     """
     from pydantic import TypeAdapter
 
     try:
         text = json.dumps(values, default=os.fspath)
     except TypeError:  # a Python caller's objects, which mean what they are
-        return TypeAdapter(cls).validate_python(values)
-    return TypeAdapter(cls).validate_json(text, strict=True)
+        return TypeAdapter(cls).validate_python(values, context=context)
+    return TypeAdapter(cls).validate_json(text, strict=True, context=context)

@@ -6,16 +6,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import PositiveInt, field_validator
+from pydantic import PositiveInt, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from raymeta.errors import ConfigError, DataError
 from raymeta.models.genotype import KINDS, OPERATIONS, Genotype, parsed, random_genotype
 from raymeta.models.layers.cells import CellNetwork, edges_of
 from raymeta.models.shapes import require_images
 from raymeta.models.supernet import CellSpec
-from raymeta.options import STRICT
+from raymeta.options import OUTPUT, STRICT
 from raymeta.runs import layout
+from raymeta.runs.read import resolve_run
 from raymeta.system.reading import first_line, read_json, read_text
 from raymeta.tasks.inputs import Shape
 
@@ -33,8 +35,8 @@ class Derived(CellSpec):
     """
 
     genotype: str
-    """the architecture: the folder of a search, a file that holds one, `random:SEED`, or the text itself; folders and
-    files are read at once, so that the run's own configuration has the text"""
+    """the architecture: the run of a search (folder, id, URI or `latest`), a file that holds one, `random:SEED`, or the
+    text itself; runs and files are read at once, so that the run's own configuration has the text"""
     nodes: PositiveInt = 4
     """nodes of a cell of a random architecture; others say it themselves"""
     affine: bool = True
@@ -42,8 +44,9 @@ class Derived(CellSpec):
 
     @field_validator("genotype", mode="before")
     @classmethod
-    def _read_at_once(cls, value: Any) -> Any:
-        return genotype_text(value) if isinstance(value, str) else value
+    def _read_at_once(cls, value: Any, about: ValidationInfo) -> Any:
+        output = (about.context or {}).get(OUTPUT, "results")
+        return genotype_text(value, output=output) if isinstance(value, str) else value
 
     def build(self, input_shape: Shape, num_outputs: int | None) -> nn.Module:
         channels, _, _ = require_images("derived", input_shape)
@@ -56,18 +59,24 @@ class Derived(CellSpec):
         return random_genotype(int(drawn[1]), self.nodes, OPERATIONS) if drawn else parsed(self.genotype)
 
 
-def genotype_text(source: str) -> str:
-    """The text of an architecture that `source` is, or names. Raises `ValueError` where there is none."""
+def genotype_text(source: str, *, output: str) -> str:
+    """The text of an architecture that `source` is, or names; runs by id and `latest` are looked for in `output`.
+
+    Raises `ValueError` where there is none.
+    """
     if _RANDOM.fullmatch(source):
         return source
     if "@" in source and "|" in source:
         return str(parsed(source))
     path = Path(source).expanduser()
     try:
-        return str(parsed(found_in(path) if path.is_dir() else read_text(path)))
-    except (OSError, UnicodeDecodeError) as error:
+        text = (
+            read_text(path) if path.is_file() else found_in(path if path.is_dir() else resolve_run(source, output).path)
+        )
+        return str(parsed(text))
+    except (OSError, UnicodeDecodeError, ConfigError, DataError) as error:
         raise ValueError(
-            f"{source} cannot be read: {first_line(error)}. Give the folder of a finished search, a file with an "
+            f"{source} cannot be read: {first_line(error)}. Give the run of a finished search, a file with an "
             "architecture, or random:SEED"
         ) from error
 

@@ -27,6 +27,7 @@ EVALUATIONS: Final = "eval"
 TEST: Final = f"{EVALUATIONS}/test.json"
 EPISODES: Final = f"{EVALUATIONS}/episodes"
 WEIGHTS: Final = f"{EVALUATIONS}/weights.json"
+OPTIMIZERS: Final = f"{EVALUATIONS}/optimizers.json"
 TENSORBOARD: Final = "tb"
 REPORT: Final = "report.html"
 

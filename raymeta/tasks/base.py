@@ -63,6 +63,17 @@ class TaskSet(ABC):
         """What people call the class `class_id` of `split`, such as its folder; None where it has no name."""
         return None
 
+    def label_names(self, recorded: Manifest | None = None) -> Sequence[str] | None:
+        """What labels 0, 1, ... are called, where they mean the same in every task and all have a name.
+
+        With what a run `recorded`, the data need not be here, as far as a task set knows names from that.
+        """
+        if not self.one_problem or self.goal != "classification":
+            return None
+        names = [self.class_name("train", label) for label in range(self.num_classes("train"))]
+        found = [name for name in names if name is not None]
+        return found if len(found) == len(names) else None
+
     @property
     @abstractmethod
     def num_outputs(self) -> int:

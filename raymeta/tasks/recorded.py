@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -44,6 +45,8 @@ class Recorded(TaskSet):
     """way, shot and query shot of each split"""
     classes: dict[Split, NonNegativeInt] = Field(default_factory=dict)
     """classes of each split"""
+    labels: tuple[str, ...] = ()
+    """what labels are called, where they mean the same in every task"""
     types: dict[str, Literal["float", "int64", "bool"]] = Field(default_factory=dict)
     """of inputs that are no floats, by name"""
     preprocessing: dict[str, Any] | None = None
@@ -66,6 +69,9 @@ class Recorded(TaskSet):
 
     def num_classes(self, split: Split) -> int:
         return self.classes.get(split, 0)
+
+    def label_names(self, recorded: Manifest | None = None) -> Sequence[str] | None:
+        return self.labels or None
 
     def episode(self, key: TaskKey) -> Episode:
         """Two examples of each class with random inputs, to see what a network does with such; nothing to learn."""
@@ -114,12 +120,28 @@ def recorded(tasks: TaskSet, manifest: Manifest | None = None) -> Recorded:
     return Recorded(
         kind=tasks.goal,
         shape=shape,
-        outputs=tasks.num_outputs,
-        sizes={split: (size.way, size.shot, size.query_shot) for split in SPLITS for size in [tasks.size(split)]},
+        outputs=_num_outputs(tasks, manifest),
+        sizes=_sizes(tasks, manifest),
         classes=_num_classes(tasks, manifest),
+        labels=_labels(tasks, manifest),
         types=_types(tasks),
         preprocessing=_preprocessing(tasks, manifest),
     )
+
+
+def _num_outputs(tasks: TaskSet, manifest: Manifest | None) -> int:
+    return len(_labels(tasks, manifest)) or tasks.num_outputs
+
+
+def _sizes(tasks: TaskSet, manifest: Manifest | None) -> Sizes:
+    """Of one training problem, whose tasks are batches, one example stands for those of a class: no data are needed."""
+    if labels := _labels(tasks, manifest):
+        return dict.fromkeys(SPLITS, (len(labels), 1, 1))
+    return {split: (size.way, size.shot, size.query_shot) for split in SPLITS for size in [tasks.size(split)]}
+
+
+def _labels(tasks: TaskSet, manifest: Manifest | None) -> tuple[str, ...]:
+    return tuple(tasks.label_names(manifest) or ())
 
 
 def _num_classes(tasks: TaskSet, manifest: Manifest | None) -> dict[Split, int]:

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
 
 from raymeta.adaptation.outcome import Predictor
 from raymeta.algorithms.base import TrainedModel
 from raymeta.config.variants import name_of
 from raymeta.errors import ConfigError, DataError
 from raymeta.tasks.episodes import Examples
-from raymeta.tasks.inputs import Inputs, each_input, num_examples
+from raymeta.tasks.inputs import Inputs, num_examples
 from raymeta.tasks.reader import Reader
-from raymeta.use.pretrained import AT_ONCE, Pretrained
+from raymeta.use.answers import UNKNOWN, Classifier
+from raymeta.use.pretrained import Pretrained
 from raymeta.use.support import Labelled, labelled_examples, numbered
 from raymeta.use.trust import Calibration, Doubt, calibrated, confusions, doubted, held_out, interval, unknown_below
-
-UNKNOWN = "unknown"
-"""The label of an answer that is not sure enough."""
-
-
-class Prediction(NamedTuple):
-    """The answer for one example."""
-
-    label: str
-    probability: float
-    alternatives: list[tuple[str, float]]
-    """the other labels, likeliest first"""
-
-    def as_json(self, name: str) -> dict[str, Any]:
-        """The one form of an answer for other programs; `name` is that of the example."""
-        others = [{"label": label, "probability": p} for label, p in self.alternatives]
-        return {"file": name, "label": self.label, "probability": self.probability, "alternatives": others}
 
 
 class LeftOut(NamedTuple):
@@ -53,8 +36,11 @@ class LeftOut(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adapted:
-    """A pretrained model, a support set and its labels. The probabilities are calibrated where `calibration` is."""
+class Adapted(Classifier):
+    """A pretrained model, a support set and its labels. The probabilities are calibrated where `calibration` is.
+
+    An answer depends on the support set and its own input alone.
+    """
 
     model: Pretrained = field(repr=False)
     support: Examples = field(repr=False)
@@ -67,55 +53,15 @@ class Adapted:
     left_out: LeftOut | None = None
     doubts: list[Doubt] = field(default_factory=list)
 
-    @property
-    def way(self) -> int:
-        return len(self.classes)
+    why_never_unknown: ClassVar[str] = "the support set is too small to find out how sure right answers are"
 
     @cached_property
-    def _predictor(self) -> Predictor:
+    def predictor(self) -> Predictor:
         return self.model.predictor(self.support, self.way)
 
-    def outputs(self, x: Inputs) -> Tensor:
-        """Logits [n, way] for inputs [n, ...]; each depends on the support set and itself alone."""
-        with torch.no_grad():
-            parts = [self._predictor(part) for part in _parts(self.model.inputs(x))]
-        return torch.cat(parts)
-
-    def probabilities(self, x: Inputs) -> Tensor:
-        """Of each class [n, way], in the order of `classes`."""
-        temperature = 1.0 if self.calibration is None else self.calibration.temperature
-        return (self.outputs(x).double() / temperature).softmax(1)
-
-    def predict(self, x: Inputs, *, unknown: bool = False) -> list[Prediction]:
-        """The answer for each input; with `unknown`, what is less sure than `unknown_below` gets that label.
-
-        Raises `ConfigError` where that was never found out.
-        """
-        if unknown and self.unknown_below is None:
-            raise ConfigError(
-                "what is unknown cannot be told: the support set is too small to find out how sure right answers are"
-            )
-        threshold = (self.unknown_below or 0.0) if unknown else 0.0
-        return [self._answer(row, threshold) for row in self.probabilities(x)]
-
-    def _answer(self, row: Tensor, threshold: float) -> Prediction:
-        order = row.argsort(descending=True, stable=True).tolist()
-        ranked = [(self.classes[place], float(row[place])) for place in order]
-        (label, probability), *others = ranked
-        if probability < threshold:
-            return Prediction(UNKNOWN, 1 - probability, ranked)
-        return Prediction(label, probability, others)
-
-    def predict_files(self, files: Sequence[Any], *, unknown: bool = False) -> Iterator[Prediction]:
-        """The answers for items that the model's reader reads, some at a time."""
-        reader = self.reader or self.model.reader
-        for start in range(0, len(files), AT_ONCE):
-            yield from self.predict(reader.read(files[start : start + AT_ONCE]), unknown=unknown)
-
-
-def _parts(x: Inputs) -> Iterator[Inputs]:
-    for start in range(0, max(num_examples(x), 1), AT_ONCE):
-        yield each_input(lambda value, start=start: value[start : start + AT_ONCE], x)
+    @property
+    def temperature(self) -> float:
+        return 1.0 if self.calibration is None else self.calibration.temperature
 
 
 def adapt_to(
@@ -188,5 +134,5 @@ def require_new_classes(model: Pretrained) -> None:
     if isinstance(model.algorithm, TrainedModel):
         raise ConfigError(
             f"{model.name} was trained by {name_of(model.algorithm)} for classes of its own, and adapts to no others: "
-            "adapt a model of a method such as protonet or maml"
+            "raymeta predict MODEL FILES answers with these; adapt a model of a method such as protonet or maml"
         )

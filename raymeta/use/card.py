@@ -23,6 +23,7 @@ def card(model: Pretrained) -> str:
         "method": name_of(model.algorithm),
         "network": name_of(model.config.model),
         "inputs": sizes_text(model.tasks.input_shape),
+        **({"classes": ", ".join(labels)} if (labels := model.tasks.label_names()) else {}),
         "preprocessing": _preprocessing(model),
         "trained on": about.get("data") or about.get("tasks") or "not recorded",
         "outer steps": about.get("steps"),
@@ -62,7 +63,12 @@ _ADAPTS = (
     "```",
 )
 _OF_FIXED_CLASSES = (
-    f"A classifier of {_PROJECT} for the classes that it was trained on; it adapts to no others. "
+    f"A classifier of {_PROJECT} for the classes that it was trained on; it adapts to no others:",
+    "",
+    "```bash",
+    "raymeta predict THIS_FOLDER FILES",
+    "```",
+    "",
     "`raymeta.from_pretrained(THIS_FOLDER)` has the network, as `module()`, and the `reader` of its inputs.",
 )
 
@@ -95,6 +101,9 @@ def batch_norm_text(model: Pretrained) -> str:
     policy = model.batch_norm
     if policy == "none":
         return "none in the network"
+    if isinstance(model.algorithm, TrainedModel):
+        whose = "of the examples that are given together" if policy == "transductive" else "those of training"
+        return f"{policy} in training; here statistics {whose}"
     text = f"{policy} in training; here statistics of the support set"
     if policy != "transductive":
         return text

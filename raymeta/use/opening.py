@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from raymeta.runs.read import Run, resolve_run
 from raymeta.system.reading import read_text
 from raymeta.system.remote import is_uri
 from raymeta.tasks.recorded import recorded
-from raymeta.use.folder import is_model_folder, read_model
+from raymeta.use.answers import Classifier
+from raymeta.use.folder import is_adapted_folder, is_model_folder, read_adapted, read_model
 from raymeta.use.pretrained import Pretrained
 from raymeta.use.seen import seen_in
+from raymeta.use.trained import classifier_of
 
 
 def open_model(reference: str, *, output: str = "results", trust: bool = False, measured: bool = False) -> Pretrained:
@@ -41,6 +44,22 @@ def open_model(reference: str, *, output: str = "results", trust: bool = False, 
             run, CheckpointStore(path.resolve().parent).load(path.resolve().name), trust=trust, measured=measured
         )
     return of_run(resolve_run(reference, output), trust=trust, measured=measured)
+
+
+def open_classifier(reference: str, *, output: str = "results", trust: bool = False) -> Classifier:
+    """What answers with classes: an adapted model's folder, or a model of `open_model` that was trained on classes.
+
+    Raises as `read_adapted`, `open_model` and `classifier_of`.
+    """
+    path = Path(reference)
+    others = (layout.RUN, layout.STATE)
+    if is_adapted_folder(path) or (path.is_dir() and not is_model_folder(path) and not _has(path, others)):
+        return read_adapted(path, trust=trust)
+    return classifier_of(open_model(reference, output=output, trust=trust))
+
+
+def _has(folder: Path, names: Sequence[str]) -> bool:
+    return any((folder / name).exists() for name in names)
 
 
 def from_pretrained(path: str | Path, *, trust: bool = False, measured: bool = False) -> Pretrained:

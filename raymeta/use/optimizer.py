@@ -22,12 +22,13 @@ from raymeta.tree import outer_type
 class TrainedOptimizer(Optimizer):
     """Steps parameters as a rule says: it sees gradients alone, and each coordinate by itself.
 
-    There is no rate to choose. The rule's state lies in `state` and `state_dict`, as that of other optimisers does.
-    All parameters are on one device.
+    There is no rate to choose: the `lr` of a group is a factor on its updates, 1 unless given, for schedulers of torch.
+    The rule's state lies in `state` and `state_dict`, as that of other optimisers does. All parameters are on one
+    device.
     """
 
     def __init__(self, rule: OptimizerRule, params: Iterable[Any]) -> None:
-        super().__init__(params, {})
+        super().__init__(params, {"lr": 1.0})
         first: Tensor = self.param_groups[0]["params"][0]
         self.rule = rule.to(first.device, outer_type(first.dtype)).requires_grad_(False)
         self.dtype = outer_type(first.dtype)
@@ -39,14 +40,27 @@ class TrainedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for parameter in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
-            slope = parameter.grad.reshape(-1).to(self.dtype)
-            if not self.state[parameter]:
-                self.state[parameter].update(self.rule.start(slope))
-            update, after = self.rule(slope, self.state[parameter])
-            self.state[parameter].update(after)
-            parameter.add_(update.view_as(parameter).to(parameter.dtype))
+        for group in self.param_groups:
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                update = group["lr"] * self._update(parameter)
+                parameter.add_(update.view_as(parameter).to(parameter.dtype))
         return loss
+
+    def _update(self, parameter: Tensor) -> Tensor:
+        """The rule's answer to the gradient of a parameter [n], with which its state moves on."""
+        assert parameter.grad is not None
+        slope = parameter.grad.reshape(-1).to(self.dtype)
+        if not self.state[parameter]:
+            self.state[parameter].update(self.rule.start(slope))
+        update: Tensor
+        update, after = self.rule(slope, self.state[parameter])
+        self.state[parameter].update(after)
+        return update
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # a state from before there was a factor
+            group.setdefault("lr", 1.0)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a `state_dict`. The rule's state keeps its type: torch alone would round it to the parameters'."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from raymeta.adaptation.outcome import Predictor
 from raymeta.adaptation.problem import Learned, Phase, Problem
-from raymeta.algorithms.base import Algorithm, DescentAlgorithm
+from raymeta.algorithms.base import Algorithm, DescentAlgorithm, TrainedModel
 from raymeta.autodiff.failures import exact_attention
 from raymeta.config.build import Built, build
 from raymeta.config.schema import RunConfig
@@ -37,7 +37,7 @@ class Pretrained:
     """A model with everything that adapting it needs; nothing of it is ever changed.
 
     Single inputs are normalised by the support set, whatever the batch-norm policy of training was: `batch_norm` says
-    which that was.
+    which that was. A model that adapts to nothing keeps that policy.
     """
 
     name: str
@@ -77,8 +77,9 @@ class Pretrained:
 
     @cached_property
     def problem(self) -> Problem:
-        """The model, its queries normalised by the support set."""
-        own = {"batch_norm": "support", "wide_head": True, "vectorize": "loop"}
+        """The model, its queries normalised by the support set; by training's policy where it adapts to nothing."""
+        adapts = not isinstance(self.algorithm, TrainedModel)
+        own = {"wide_head": True, "vectorize": "loop"} | ({"batch_norm": "support"} if adapts else {})
         problem: Problem = dataclasses.replace(self.built.blueprint, **own).problem()  # type: ignore[arg-type]
         problem.set_training(False)
         return problem

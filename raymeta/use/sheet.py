@@ -15,7 +15,7 @@ from raymeta.errors import DataError
 from raymeta.tasks.images.files import UNREADABLE
 
 if TYPE_CHECKING:
-    from raymeta.use.adapted import Adapted, Prediction
+    from raymeta.use.answers import Classifier, Prediction
 
 SIDE = 128
 """Pixels of a picture's longer side."""
@@ -33,20 +33,22 @@ small { color: color-mix(in srgb, CanvasText 75%, Canvas); }
 """
 
 
-def sheet_html(adapted: Adapted, names: Sequence[str], items: Sequence[Any], answers: Sequence[Prediction]) -> str:
+def sheet_html(
+    classifier: Classifier, names: Sequence[str], items: Sequence[Any], answers: Sequence[Prediction]
+) -> str:
     """Raises `DataError` for more answers than a page can show."""
     if len(answers) > MOST:
         raise DataError(f"a sheet shows at most {MOST:,} answers, and there are {len(answers):,}: give fewer files")
     order = sorted(range(len(answers)), key=lambda place: answers[place].probability)
     cells = "\n".join(_cell(names[place], items[place], answers[place]) for place in order)
-    title = f"{len(answers)} answers of {adapted.model.name}"
+    title = f"{len(answers)} answers of {classifier.model.name}"
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body><main><h1>{html.escape(title)}</h1>"
-        f"<p>Classes: {html.escape(', '.join(adapted.classes))}. The least sure answers come first.</p>\n"
+        f"<p>Classes: {html.escape(', '.join(classifier.classes))}. The least sure answers come first.</p>\n"
         f"<ul>\n{cells}\n</ul></main></body></html>\n"
     )
 

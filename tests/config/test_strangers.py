@@ -299,7 +299,7 @@ def test_every_text_among_the_options_is_plain_or_marked() -> None:
         "layers_sha256",
         "film_layer",
         *("sha256", "file", "label", "task", "target", "missing", "features", "categorical", "ignore", "split_column"),
-        *("text", "tokenizer", "encoder", "genotype"),
+        *("text", "tokenizer", "encoder", "genotype", "teacher"),
         "start",
     }
     for section in SECTIONS:

@@ -132,6 +132,21 @@ def test_a_file_of_torch_runs_nothing(content: str, text: str, tmp_path: Path) -
     assert not made.exists()
 
 
+@pytest.mark.parametrize("damaged", [False, True], ids=["code", "damaged"])
+def test_no_advice_of_torch_is_passed_on(damaged: bool, tmp_path: Path) -> None:
+    """It advises to read such a file in a way that runs its code."""
+    file = tmp_path / "weights.pt"
+    torch.save({"w": Harmful(tmp_path / "made")}, file, _use_new_zipfile_serialization=not damaged)
+    if damaged:
+        file.write_bytes(bytes(file.read_bytes()[:40]) + b"damaged")
+    with pytest.raises(
+        DataError, match="it is damaged" if damaged else r"it names \w+\.mkdir, which would run"
+    ) as told:
+        tensors_from(str(file), output="")
+    for word in ("weights_only", "torch.load", "safe_globals", "serialization", "trust"):
+        assert word not in str(told.value)
+
+
 def test_no_damaged_file_of_torch_is_anything_but_refused(tmp_path: Path) -> None:
     """Whatever byte is another one, and wherever the file ends; legacy files fail in ways of their own."""
     file, draws = tmp_path / "weights.pt", random.Random(0)

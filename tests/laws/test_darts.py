@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import raymeta
 from raymeta import DARTS, Episode, Examples, TaskKey
 from raymeta.adaptation.problem import Problem
+from raymeta.config.load import load_config
 from raymeta.errors import ConfigError
 from raymeta.tasks.episodes import in_type
 from raymeta.tree import Params
@@ -235,3 +236,8 @@ def test_what_a_search_finds_is_trained(tmp_path: Path) -> None:
     assert run.config["model"]["genotype"] == text
     notes = [event["message"] for event in run.events() if event["kind"] == "note"]
     assert any("starts with" in note for note in notes)
+    for reference in (search.id, search.id[:-1]):
+        named = SMALL | training | {"model.genotype": reference, "output": str(tmp_path)}
+        assert load_config(overrides=named).config.model.genotype == text  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"classification-plain.* is no finished run of a search"):
+        load_config(overrides=SMALL | training | {"model.genotype": "latest", "output": str(tmp_path)})

@@ -9,16 +9,19 @@ import pytest
 import torch
 from noisy_labels import FEATURES, NoisyLabels
 from one_step import one_step
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import raymeta
-from raymeta import MKD, Episode, MetaDistil, Plain, TaskKey
+from raymeta import MKD, Episode, MetaDistil, Plain, RunView, TaskKey
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.distillation import TEACHER, Distillation, is_teacher
 from raymeta.algorithms.look_ahead import model_of
 from raymeta.algorithms.mkd import LOG_TEMPERATURE
-from raymeta.errors import ConfigError, RaymetaWarning
+from raymeta.api.checkpoints import best_checkpoint
+from raymeta.errors import ConfigError, DataError, RaymetaWarning
+from raymeta.export import main as export
 from raymeta.models.backbones import Backbone
 from raymeta.models.conv4 import Conv4
 from raymeta.models.layers.beside import Beside
@@ -196,6 +199,57 @@ def test_a_run_that_trains_the_teacher_alone_says_so(tmp_path: Path) -> None:
     assert MKD(teacher_steps=2).doubts(3) == ()
     assert "as it was initialised" in MKD(teacher_steps=0).doubts(3)[0]
     assert MKD(teacher_steps=0).doubts(3, started=True) == ()
+
+
+TAUGHT: dict[str, Any] = {
+    "tasks": "classification", "tasks.classes": 3, "tasks.drawers": 12, "tasks.clean": 3, "tasks.test": 2,
+    "tasks.batch": 6, "tasks.clean_batch": 4, "steps": 2, "meta_batch_size": 2, "validate_every": 0, "model": "mlp",
+}  # fmt: skip
+FIXED: dict[str, Any] = {"algorithm": "metadistil", "algorithm.teach": False, "model.hidden": [4]}
+
+
+def learned_by(run: RunView, prefix: str = "") -> Params:
+    params = best_checkpoint(run).learned.params
+    return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
+
+
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+def test_a_teacher_comes_from_a_trained_run(tmp_path: Path) -> None:
+    """By id, as an exported folder, as a file, and from a run that has a teacher: the same tensors bit for bit."""
+    given = TAUGHT | {"output": str(tmp_path / "runs")}
+    teacher = raymeta.meta_train(algorithm="plain", **{**given, "model.hidden": [8]})
+    expected = learned_by(teacher)
+    save_file({name: value.contiguous() for name, value in expected.items()}, tmp_path / "it.safetensors")
+    assert export([str(teacher.path), "--out", str(tmp_path / "model")]) == 0
+    for source in (teacher.id, str(tmp_path / "model"), str(tmp_path / "it.safetensors"), "latest"):
+        run = raymeta.meta_train(**given, **FIXED, **{"algorithm.teacher": source, "algorithm.teacher_width": 8})
+        found = learned_by(run, "teacher.")
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        assert found.keys() == expected.keys()
+        told = [event["message"] for event in run.events()]
+        assert f"the teacher starts with 4 of 4 tensors from {source}" in told
+        assert not any("as it was initialised" in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        (
+            {"algorithm.teacher_width": 5},
+            ConfigError,
+            r"algorithm\.teacher: teacher\.linear1\.weight is \[5, 784\] here and",
+        ),
+        ({"algorithm.teacher": "none-such"}, DataError, r"algorithm\.teacher: none-such is no file of tensors"),
+        ({"algorithm.teacher": "it.pt"}, DataError, r"algorithm\.teacher: it\.pt cannot be read"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_told(options: Any, error: Any, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "it.safetensors"
+    save_file({"linear1.weight": torch.ones(8, 784), "head.weight": torch.ones(3, 8), "head.bias": torch.ones(3)}, file)
+    own = TAUGHT | FIXED | {"algorithm.teacher": str(file), "algorithm.teacher_width": 8} | options
+    with pytest.raises(error, match=text):
+        raymeta.meta_train(output=str(tmp_path / "runs"), **own)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_teacher_has_sizes_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 from pathlib import Path
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 
 import raymeta
 from raymeta import Phase, RunView, TaskKey
+from raymeta.algorithms.l2l import L2L
 from raymeta.algorithms.learned_optimizer import LearnedOptimizer
 from raymeta.api.checkpoints import best_checkpoint, run_config
 from raymeta.config.build import build
 from raymeta.errors import CheckpointError, ConfigError
 from raymeta.tasks.episodes import Episode
 from raymeta.tree import Layout
+from raymeta.use.optimizer import TrainedOptimizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
 QUICK: dict[str, Any] = {"steps": 2, "meta_batch_size": 2, "validate_every": 0, "test_episodes": 2, "device": "cpu"}
@@ -97,11 +100,49 @@ def require_exact_state_of_rounded_parameters(run: RunView) -> None:
             assert again.state[parameter][name].dtype == value.dtype
 
 
+SCHEDULERS: dict[str, Any] = {
+    "step": lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5),
+    "cosine": lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5),
+}
+FACTORS = {"step": [1, 1, 0.5, 0.5, 0.25, 0.25], "cosine": [(1 + math.cos(math.pi * t / 5)) / 2 for t in range(6)]}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_scheduler_of_torch_scales_the_updates_and_goes_on_from_its_state(name: str) -> None:
+    """A slope of 1 in every step, so that the rule's answers are known without it."""
+    rule = L2L(hidden=3).rule()
+    theta = torch.zeros(2, requires_grad=True)
+    optimizer = TrainedOptimizer(rule, [theta])
+    scheduler, state = SCHEDULERS[name](optimizer), rule.start(torch.zeros(2))
+    for step, factor in enumerate(FACTORS[name]):
+        if step == 3:  # somebody stops here and goes on
+            saved = pickle.loads(pickle.dumps((optimizer.state_dict(), scheduler.state_dict())))
+            optimizer = TrainedOptimizer(rule, [theta])
+            scheduler = SCHEDULERS[name](optimizer)
+            optimizer.load_state_dict(saved[0])
+            scheduler.load_state_dict(saved[1])
+        before, theta.grad = theta.detach().clone(), torch.ones(2)
+        optimizer.step()
+        scheduler.step()
+        update, state = rule(torch.ones(2), state)
+        torch.testing.assert_close(theta.detach() - before, factor * update, rtol=1e-4, atol=1e-7)
+        assert update.abs().min() > 1e-5
+
+
+def test_a_state_from_before_there_was_a_factor_goes_on_with_whole_updates() -> None:
+    rule, theta = L2L(hidden=3).rule(), torch.ones(2, requires_grad=True)
+    state = TrainedOptimizer(rule, [theta]).state_dict()
+    del state["param_groups"][0]["lr"]
+    optimizer = TrainedOptimizer(rule, [{"params": [theta], "lr": 0.5}])
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["lr"] == 1
+
+
 def test_the_page_about_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     trained(Path("results"), "l2l", "quadratics")
     text = (Path(raymeta.__file__).parents[1] / "docs" / "optimizers.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"<!-- own -->\n```python\n(.*?)```", text, flags=re.DOTALL)
+    (lines,) = re.findall(r"```python\n(optimizer = .*?)```", text, flags=re.DOTALL)
     model = nn.Linear(3, 1)
     before = model.weight.detach().clone()
     batches = [(torch.ones(2, 3), torch.zeros(2, 1))] * 3

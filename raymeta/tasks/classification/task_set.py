@@ -50,6 +50,11 @@ class Classification(TrainingProblem):
     def class_name(self, split: Split, class_id: int) -> str:
         return self.loaded.data.classes[class_id]
 
+    def label_names(self, recorded: Manifest | None = None) -> Sequence[str] | None:
+        if recorded is None or "train" not in recorded.splits:
+            return super().label_names()
+        return [name.removeprefix("train/") for name in recorded.splits["train"].classes]
+
     def size(self, split: Split) -> Size:
         """`way` classes, and so many images of each as would make up a batch: batches are drawn from all classes."""
         way, support = self.num_outputs, self._num_support()

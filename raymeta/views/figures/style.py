@@ -112,7 +112,7 @@ def log_scale(values: Iterable[object]) -> dict[str, Any]:
     """A logarithmic axis for positive values: ticks at powers of ten, and over less than two decades at 1, 2, 5."""
     numbers = [float(v) for v in values if is_number(v)]
     low, high = min(numbers), max(numbers)
-    if high > 30 * low:
+    if high > 100 * low:
         return {"type": "log", "dtick": 1, "exponentformat": "power"}
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]

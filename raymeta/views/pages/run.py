@@ -16,7 +16,7 @@ from raymeta.trackers.axes import Axis
 from raymeta.trackers.names import OPERATION_SHARES
 from raymeta.trackers.over_classes import read_over_classes
 from raymeta.trackers.scores import over_text, score_named, value_text, values_of
-from raymeta.views.figures import adaptation, learning, weights, workers
+from raymeta.views.figures import adaptation, learning, optimizers, weights, workers
 from raymeta.views.figures.adaptation import Course
 from raymeta.views.figures.style import Spec, is_number
 from raymeta.views.pages.document import (
@@ -82,6 +82,8 @@ def run_figures(source: RunSource) -> dict[str, Spec]:
         figures["architecture"] = learning.architecture(rows)
     if source.weights:
         figures["weight_by_loss"] = weights.weight_by_loss(source.weights)
+    if source.optimizers:
+        figures["optimizers"] = optimizers.optimizer_curves(source.optimizers)
     figures["optimisation"] = learning.optimisation(rows)
     figures["speed"] = learning.speed(rows)
     snapshots = source.workers()
@@ -118,6 +120,7 @@ def _sections(source: RunSource, picture: Picture) -> list[Section]:
         section("why", "What happened", _ending(source)),
         section("adaptation", "Adaptation" if source.axis else "Scores", subject),
         section("episodes", "Episodes", _viewer(items, damaged)),
+        section("optimizers", "Tuned optimisers", [charts.get("optimizers")]),
         section("architecture", "Architecture", [charts.get("architecture"), *_found(source)]),
         section("weights", "Weights of training examples", [charts.get("weight_by_loss")]),
         section("learning", "Learning", [charts["losses"], charts["optimisation"], charts["speed"]]),

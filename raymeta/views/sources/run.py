@@ -35,6 +35,7 @@ class RunSource:
         self._config = Stamped(path / layout.CONFIG, yaml_mapping)
         self._summary = Stamped(path / layout.SUMMARY, json_object)
         self._weights = Stamped(path / layout.WEIGHTS, json_object)
+        self._optimizers = Stamped(path / layout.OPTIMIZERS, json_object)
         self._evaluation = Stamped(path / layout.TEST, json_object)
         self._environment = Stamped(path / layout.ENVIRONMENT, json_object)
         self._command = Stamped(path / layout.COMMAND, lambda data: {"lines": data.decode(errors="replace")})
@@ -85,6 +86,16 @@ class RunSource:
         lists = [value for value in found.values() if isinstance(value, list)]
         whole = len(lists) == 3 and len({len(values) for values in lists}) == 1
         return found if whole and numbers(found["loss"]) and numbers(found["weight"]) else {}
+
+    @property
+    def optimizers(self) -> Row:
+        """`eval/optimizers.json`; empty unless its curves are lists of numbers and its rates are numbers."""
+        found = self._optimizers.value()
+        losses, rates = nan_for_null(found.get("losses")), found.get("rates")
+        if not isinstance(losses, dict) or not isinstance(rates, dict) or not is_number(found.get("problems")):
+            return {}
+        whole = losses and all(numbers(values) for values in losses.values()) and all(map(is_number, rates.values()))
+        return {**found, "losses": losses} if whole else {}
 
     @property
     def environment(self) -> Row:
