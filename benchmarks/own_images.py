@@ -39,6 +39,7 @@ KINDS = ("of other pictures in training", "never trained on")
 WAY, TRIALS, POINTS = 5, 300, 0.15
 TRAINING: dict[str, Any] = {"algorithm": "protonet", "model": "conv4", "outer.lr": 1e-3}
 TRAINING |= {"model.width": 32, "model.downsample": "pool", "model.pooling": "flatten", "model.norm": "layer"}
+TRAINING |= {"tasks.train_flip": True, "tasks.train_crop": 3, "tasks.train_colour": 0.4}
 TRAINING |= {"tasks.way": WAY, "tasks.shot": 1, "tasks.query_shot": 4, "tasks.train_way": 30, "meta_batch_size": 4}
 TRAINING |= {"shard_size": 2, "steps": 100_000, "validate_every": 0, "test_episodes": 100, "device": "cpu"}
 
