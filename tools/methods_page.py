@@ -1,4 +1,4 @@
-"""Bring docs/methods.md up to date, from results/benchmarks/methods-SETTING.json, lake.json and tables.json.
+"""Bring docs/methods.md up to date, from results/benchmarks: methods-SETTING, lake, mann-by-instance and tables.
 
     python tools/methods_page.py
 
@@ -36,6 +36,7 @@ def updated(text: str) -> str:
     """`text` with every marked block as the files say now."""
     blocks = {setting: setting_text(read(f"methods-{setting}")) for setting in SETTINGS}
     blocks |= {"lake": lake_text(read("lake")), "tables": tables_text(read("tables"))}
+    blocks["mann"] = mann_text(read("mann-by-instance"))
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
         lambda match: f"<!-- {match[1]} -->\n{blocks[match[1]]}\n<!-- /{match[1]} -->",
@@ -106,6 +107,25 @@ def _published(published: dict[str, Any] | None) -> str:
         return ""
     remark = f"; {published['remark']}" if published["remark"] else ""
     return f"{100 * published['value']:.1f} ({published['evidence']}{remark})"
+
+
+def mann_text(content: dict[str, Any] | None) -> str:
+    """Accuracy of each instance of a class, beside guessing by elimination."""
+    if content is None:
+        return "Not run."
+    rows = [f"{100 * row['accuracy']:.1f} ± {100 * row['ci95']:.1f}" for row in content["by_instance"]]
+    lines = [
+        f"| instance | {' | '.join(str(place) for place in range(1, len(rows) + 1))} |",
+        "|---" * len(rows) + "|---|",
+    ]
+    lines.append(f"| accuracy | {' | '.join(rows)} |")
+    numbers = f"[numbers](../results/benchmarks/mann-by-instance.json), commit {content['commit'][:7]}"
+    guessed, seen = 100 * content["by_elimination"], 100 * content["protonet"]["accuracy"]
+    told = (
+        f"{content['steps']:,} steps, {content['seconds']:g} seconds of the processor with those of protonet, which has"
+    )
+    first = f"A first instance can be guessed by elimination in {guessed:.1f} % at most"
+    return "\n".join([*lines, "", f"{told} {seen:.1f} % ({numbers}). {first}."])
 
 
 def tables_text(content: dict[str, Any] | None) -> str:
