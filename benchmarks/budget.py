@@ -7,7 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, NamedTuple
+
+from raymeta.api.train import Training
+from raymeta.config.schema import RunConfig
+from raymeta.engine.driver.state import RunState
+from raymeta.runs.read import Run
 
 
 class Budget:
@@ -29,6 +34,22 @@ class Budget:
 def clock_of(workers: int) -> Callable[[], float]:
     """Seconds of the processor; with Ray workers, which are other processes, of the clock."""
     return time.perf_counter if workers else time.process_time
+
+
+class Trained(NamedTuple):
+    """A training that ended after its seconds."""
+
+    run: Run
+    state: RunState
+    config: RunConfig
+    seconds: float
+
+
+def trained(config: RunConfig, seconds: float) -> Trained:
+    """Train for so many seconds, or for all steps of `config`."""
+    budget = Budget(seconds, clock_of(config.workers))
+    training = Training(config, stop=budget)
+    return Trained(training.execute(), training.state, config, budget.spent())
 
 
 def in_own_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:

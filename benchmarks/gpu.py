@@ -34,7 +34,8 @@ import torch
 from record import record
 
 import raymeta
-from raymeta.bench.cases import CASES, Case
+from raymeta.bench.case import Case
+from raymeta.bench.cases import CASES
 from raymeta.bench.floor import synchronize
 from raymeta.bench.measure import measure
 from raymeta.bench.ours import PATHS, ours

@@ -26,7 +26,7 @@ from record import record
 
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.maml import MAML
-from raymeta.bench.cases import Case
+from raymeta.bench.case import Case
 from raymeta.engine.executors.ray_actors.pool import keep_memory
 from raymeta.models.conv4 import Conv4
 from raymeta.tree import Params

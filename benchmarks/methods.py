@@ -6,7 +6,8 @@ FOLDER holds omniglot/omniglot_bits.npz, or emoji/emoji32.npz. Each method has t
 with convolutional networks of 16 channels, and no validation: what is tested are the last parameters. The budget counts
 seconds of the processor from the first step on, so that other programs of the machine do not shorten it; with Ray
 workers it is seconds of the clock. Writes results/benchmarks/methods-SETTING.json after each method; the same command
-goes on with those that are missing. MAML and ProtoNet come first: what the others are compared with.
+goes on with those that are missing. MAML and ProtoNet come first: what the others are compared with. A method that
+needs a trained body (`PRETRAINED`) has half of the seconds for that.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from budget import Budget, clock_of, in_own_process
+from budget import Trained, in_own_process, trained
 from PIL import Image
 from published import PUBLISHED
 from record import RESULTS, record
 
 from raymeta.api.evaluate import Evaluation, meta_test
-from raymeta.api.train import Training
 from raymeta.config.load import load_config
 from raymeta.config.schema import RunConfig
 from raymeta.models.conv4 import Conv4
@@ -73,6 +73,8 @@ LEFT_OUT = {
 }
 """Methods that are not for tasks of new classes, and why."""
 REFERENCE = dict.fromkeys(BY_GRADIENTS, "maml") | dict.fromkeys(OTHERS, "protonet")
+PRETRAINED: dict[str, tuple[str, dict[str, Any]]] = {"cnaps": ("protonet", {"algorithm.freeze_body": True})}
+"""Methods of a body that is trained before and frozen: by which method, and the options that freeze it."""
 IN_TURN = [name for pair in zip(BY_GRADIENTS, OTHERS, strict=False) for name in pair] + [*OTHERS[len(BY_GRADIENTS) :]]
 SECOND = 1
 """Where scores stand over instances of a class: the second one, of which one example was seen."""
@@ -130,12 +132,12 @@ def emoji_folder(packed: Path) -> Path:
     return folder
 
 
-def configuration(method: str, setting: Setting, root: Path, workers: int, output: str) -> RunConfig:
-    """The options of the method's preset, for the tasks of the setting."""
+def configuration(method: str, setting: Setting, root: Path, workers: int, output: str, **more: Any) -> RunConfig:
+    """The options of the method's preset, and `more`, for the tasks of the setting."""
     preset, switch = preset_of(method, setting)
     found = load_config(preset=preset).config
     options: dict[str, Any] = {"tasks": setting.tasks(found.tasks, root), "workers": workers, "output": output}
-    options |= {"validate_every": 0, "checkpoint_every": 10**6, "device": "cpu", **switch}
+    options |= {"validate_every": 0, "checkpoint_every": 10**6, "device": "cpu", **switch, **more}
     if isinstance(found.model, Conv4):
         options["model.width"] = WIDTH
     return load_config(preset=preset, overrides=options).config
@@ -150,24 +152,36 @@ def preset_of(method: str, setting: Setting) -> tuple[str, dict[str, Any]]:
     return f"omniglot-5w1s-{REFERENCE[method]}", {"algorithm": method}
 
 
+def from_scratch_or_body(
+    method: str, setting: Setting, root: Path, budget_s: float, workers: int, output: str
+) -> tuple[Trained, Trained | None]:
+    """The method's training and that of its body, if it needs one; both together have the seconds."""
+    if method not in PRETRAINED:
+        return trained(configuration(method, setting, root, workers, output), budget_s), None
+    other, options = PRETRAINED[method]
+    body = trained(configuration(other, setting, root, workers, output), budget_s / 2)
+    config = configuration(method, setting, root, workers, output, start=str(body.run.path), **options)
+    return trained(config, budget_s - body.seconds), body
+
+
 def measured(method: str, setting: str, root: Path, budget_s: float, workers: int) -> dict[str, Any]:
     """Train and test one method; for a process of its own, whose memory is told."""
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="raymeta-methods-") as output:
-        config = configuration(method, SETTINGS[setting], root, workers, output)
-        budget, began = Budget(budget_s, clock_of(workers)), time.perf_counter()
-        training = Training(config, stop=budget)
-        run = training.execute()
-        spent, wall_s = budget.spent(), time.perf_counter() - began
-        tested = meta_test(run, episodes=EPISODES, workers=workers)
-    state = training.state
+        began = time.perf_counter()
+        done, body = from_scratch_or_body(method, SETTINGS[setting], root, budget_s, workers, output)
+        wall_s = time.perf_counter() - began
+        tested = meta_test(done.run, episodes=EPISODES, workers=workers)
+    state, config = done.state, done.config
+    before = {} if body is None else {"body": {"of": PRETRAINED[method][0], "steps": body.state.step}}
     return {
         "preset_used": config.preset,
+        **before,
         "steps": state.step,
         "steps_of_preset": config.steps,
         "tasks": state.tasks,
-        "tasks_per_s": state.tasks / spent,
-        "seconds": spent,
+        "tasks_per_s": state.tasks / done.seconds,
+        "seconds": done.seconds + (0.0 if body is None else body.seconds),
         "wall_minutes": wall_s / 60,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         **score(tested),

@@ -16,7 +16,8 @@ from record import record
 
 from raymeta.algorithms.maml import MAML
 from raymeta.bench.__main__ import one_core
-from raymeta.bench.cases import CASES, Case
+from raymeta.bench.case import Case
+from raymeta.bench.cases import CASES
 from raymeta.bench.measure import measure
 from raymeta.engine.worker.vectorize import largest_convolution
 from raymeta.models.conv4 import Conv4

@@ -72,6 +72,8 @@ def _facts(adapted: Adapted) -> list[str]:
         lines.append(f"  trained on {model.about.get('tasks')}, where it has {score}")
     if model.batch_norm != "none":
         lines.append(f"  batch norm: {batch_norm_text(model)}")
+    if adapted.reader is not None and (note := adapted.reader.note):
+        lines.append(f"  {note}")
     trained = model.tasks.size("train").way
     if way > trained:
         lines.append(f"  it was trained with {trained} classes: {way} are harder")

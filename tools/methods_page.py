@@ -1,4 +1,4 @@
-"""Bring the tables of docs/methods.md up to date, from results/benchmarks/methods-SETTING.json and lake.json.
+"""Bring docs/methods.md up to date, from results/benchmarks: methods-SETTING, lake, mann-by-instance and tables.
 
     python tools/methods_page.py
 
@@ -35,7 +35,8 @@ def main() -> int:
 def updated(text: str) -> str:
     """`text` with every marked block as the files say now."""
     blocks = {setting: setting_text(read(f"methods-{setting}")) for setting in SETTINGS}
-    blocks["lake"] = lake_text(read("lake"))
+    blocks |= {"lake": lake_text(read("lake")), "tables": tables_text(read("tables"))}
+    blocks["mann"] = mann_text(read("mann-by-instance"))
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
         lambda match: f"<!-- {match[1]} -->\n{blocks[match[1]]}\n<!-- /{match[1]} -->",
@@ -106,6 +107,53 @@ def _published(published: dict[str, Any] | None) -> str:
         return ""
     remark = f"; {published['remark']}" if published["remark"] else ""
     return f"{100 * published['value']:.1f} ({published['evidence']}{remark})"
+
+
+def mann_text(content: dict[str, Any] | None) -> str:
+    """Accuracy of each instance of a class, beside guessing by elimination."""
+    if content is None:
+        return "Not run."
+    rows = [f"{100 * row['accuracy']:.1f} ± {100 * row['ci95']:.1f}" for row in content["by_instance"]]
+    lines = [
+        f"| instance | {' | '.join(str(place) for place in range(1, len(rows) + 1))} |",
+        "|---" * len(rows) + "|---|",
+    ]
+    lines.append(f"| accuracy | {' | '.join(rows)} |")
+    numbers = f"[numbers](../results/benchmarks/mann-by-instance.json), commit {content['commit'][:7]}"
+    guessed, seen = 100 * content["by_elimination"], 100 * content["protonet"]["accuracy"]
+    told = (
+        f"{content['steps']:,} steps, {content['seconds']:g} seconds of the processor with those of protonet, which has"
+    )
+    first = f"A first instance can be guessed by elimination in {guessed:.1f} % at most"
+    return "\n".join([*lines, "", f"{told} {seen:.1f} % ({numbers}). {first}."])
+
+
+def tables_text(content: dict[str, Any] | None) -> str:
+    """Accuracy and loss on each table, and how much more of both the transformer has than each other method."""
+    if content is None:
+        return "Not run."
+    lines = ["| table | method | accuracy | more by `pfn` | loss | more by `pfn` |", "|---|---|---|---|---|---|"]
+    for name, table in content["tables"].items():
+        about = f", {table['about']}" if table["about"] else ""
+        told = f"{name} ({table['rows']} rows, {table['columns']} columns, {table['classes']} classes{about})"
+        for place, (method, row) in enumerate(table["methods"].items()):
+            cells = (_more(row, "accuracy", 100, 1), _more(row, "loss", 1, 3))
+            lines.append(f"| {'' if place else told} | {method} | {' | '.join(cells)} |")
+    made_up, counted = content["made_up_tables"], "the processor" if content["counted"] == "processor" else "the clock"
+    seconds = f"Trained for {content['seconds']:,.0f} seconds of {counted} ({content['steps']:,} steps"
+    numbers = f"[numbers](../results/benchmarks/tables.json), commit {content['commit'][:7]}"
+    score = f"{100 * made_up['value']:.1f} ± {100 * made_up['ci95']:.1f} % on made-up tables of three classes"
+    return "\n".join([*lines, "", f"{seconds}; {numbers}); accuracy {score}."])
+
+
+def _more(row: dict[str, Any], key: str, factor: float, digits: int) -> str:
+    """Two cells: a mean, and what `pfn` has more than it."""
+    value, ci95 = factor * row[key], factor * row[f"{key}_ci95"]
+    own = f"{value:.{digits}f} ± {ci95:.{digits}f}"
+    if f"{key}_ours_more" not in row:
+        return f"{own} | "
+    more, ci95 = factor * row[f"{key}_ours_more"], factor * row[f"{key}_ours_more_ci95"]
+    return f"{own} | {more:+.{digits}f} ± {ci95:.{digits}f}"
 
 
 def lake_text(content: dict[str, Any] | None) -> str:

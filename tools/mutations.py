@@ -737,7 +737,35 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{TABLES}sizes_are_those_of_the_step_and_a_batch_is_its_tasks",
         ),
     ],
+    "tasks/tables/own_columns.py": [
+        (
+            "components with their deviations",
+            " / deviation\n",
+            "\n",
+            "tests/tasks/test_own_columns.py::test_many_columns_become_the_components_of_largest_variance",
+        ),
+        (
+            "directions without variance blown up",
+            "if deviation > SMALL",
+            "if True",
+            "tests/tasks/test_own_columns.py::test_directions_without_variance_are_zeros",
+        ),
+    ],
+    "algorithms/mann.py": [
+        (
+            "a gradient for each task",
+            "at_once: ClassVar[bool] = True",
+            "at_once: ClassVar[bool] = False",
+            "tests/laws/test_mann.py::test_a_shard_makes_no_gradient_for_each_task",
+        ),
+    ],
     "tasks/tabular_prior.py": [
+        (
+            "classes and rows of one draw",
+            "place=n)",
+            "place=0)",
+            f"{TABLES}classes_are_those_of_the_step_and_drawn_apart_from_rows",
+        ),
         (
             "labels in the order of values",
             ", axis=1)[rng.permutation(way)]",

@@ -20,6 +20,7 @@ from raymeta.engine.worker.vectorize import by_rule
 
 HOME = Path(__file__).parents[1]
 RESULTS, EXAMPLES = HOME / "results" / "benchmarks", HOME / "examples"
+METHODS = RESULTS / "bench-methods.json"
 PAGES = [
     HOME / "README.md",
     *(HOME / "docs" / f"{name}.md" for name in ("workers", "scaling", "speed", "tune", "dashboard", "optimizers")),
@@ -37,7 +38,13 @@ def updated(text: str) -> str:
     """`text` with every marked block as the files say now."""
     blocks = {path.name: f"```python\n{path.read_text(encoding='utf-8')}```" for path in EXAMPLES.glob("*.py")}
     blocks |= {"results": results_table(), "chaos": chaos_table(), "scaling": scaling_table()}
-    blocks |= {"bench": bench_table(), "paths": paths_table(), "overhead": overhead_table(), "fast": fast_text()}
+    blocks |= {
+        "bench-methods": methods_table(),
+        "bench": bench_table(),
+        "paths": paths_table(),
+        "overhead": overhead_table(),
+        "fast": fast_text(),
+    }
     blocks |= {"dashboard": dashboard_text(), "asha": asha_text()}
     blocks |= {"traffic": traffic_table(), "cut": cut_text(), "short": short_text()}
     blocks |= {"model-check": check_table(), "model": model_table()}
@@ -125,19 +132,49 @@ def bench_table() -> str:
         "| case | path | tasks/s | best other | × the best other | of the floor | MB |",
         "|---|---|---|---|---|---|---|",
     ]
-    files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("bench-*.json"))]
+    found = [path for path in sorted(RESULTS.glob("bench-*.json")) if path != METHODS]
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in found]
     for case in (case for content in files for case in content["cases"]):
         rates = {row["path"]: row["tasks_per_s"]["median"] for row in case["rows"]}
         for row in (row for row in case["rows"] if row["path"].startswith("raymeta")):
-            ratio, share = row["over_best_peer"], row["of_the_floor"]
             memory = row.get("peak_memory_mb")
             lines.append(
                 f"| {case['case']} | {row['path'].removeprefix('raymeta ')} | {row['tasks_per_s']['median']:,.0f} "
                 f"| {row['best_peer']}, {rates[row['best_peer']]:,.1f} "
-                f"| {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f}) | {share['median']:.2f} "
+                f"| {_range(row['over_best_peer'])} | {_median(row['of_the_floor'])} "
                 f"| {'' if memory is None else format(memory, ',.0f')} |"
             )
     return "\n".join(lines)
+
+
+def methods_table() -> str:
+    """The fastest of our paths for each method and for other work, beside the best other path and the floor."""
+    if not METHODS.exists():
+        return "Not run."
+    content = json.loads(METHODS.read_text(encoding="utf-8"))
+    lines = [
+        "| case | fastest path | tasks/s | best other | × the best other | of the floor | MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in content["cases"]:
+        rates = {row["path"]: row["tasks_per_s"]["median"] for row in case["rows"]}
+        ours = [row for row in case["rows"] if row["path"].startswith("raymeta")]
+        row = max(ours, key=lambda row: float(row["tasks_per_s"]["median"]))
+        memory, best = row.get("peak_memory_mb"), row.get("best_peer")
+        lines.append(
+            f"| {case['case']} | {row['path'].removeprefix('raymeta ')} | {rates[row['path']]:,.0f} "
+            f"| {'' if best is None else f'{best}, {rates[best]:,.1f}'} | {_range(row.get('over_best_peer'))} "
+            f"| {_median(row.get('of_the_floor'))} | {'' if memory is None else format(memory, ',.0f')} |"
+        )
+    return "\n".join([*lines, "", f"Commit {content['commit'][:7]}, {content['rounds']} rounds."])
+
+
+def _median(spread: dict[str, float] | None) -> str:
+    return "" if spread is None else f"{spread['median']:.2f}"
+
+
+def _range(spread: dict[str, float] | None) -> str:
+    return "" if spread is None else f"{spread['median']:.2f} ({spread['least']:.2f} to {spread['most']:.2f})"
 
 
 def traffic_table() -> str:
@@ -169,7 +206,7 @@ def cut_text() -> str:
 
 def fast_text() -> str:
     """The best compiled path beside the best other library, of the cases everyone knows."""
-    files = (json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("bench-*.json"))
+    files = (json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("bench-*.json") if path != METHODS)
     rows = {case["case"]: case["rows"] for content in files for case in content["cases"]}
 
     def rate(prefix: tuple[str, ...]) -> float:

@@ -64,6 +64,7 @@ class MANN(ScoredAlgorithm):
 
     goals: ClassVar[tuple[Goal, ...]] = ("classification",)
     uses_queries: ClassVar[bool] = False
+    at_once: ClassVar[bool] = True
     reads_inputs: ClassVar[bool] = True
     outer: ClassVar[dict[str, Any]] = {"optimizer": "adam", "lr": 1e-3, "clip_norm": 10.0}
     axis: ClassVar[AxisName] = "instance"

@@ -102,16 +102,18 @@ def table(result: dict[str, Any]) -> str:
         f"{'path':22} {'tasks/s':>9} {'range':>17} {'x best peer':>11} {'of floor':>8} {'MB':>6} {'first s':>7}"
     )
     for row in result["rows"]:
-        rate, ratio = row["tasks_per_s"], row.get("over_best_peer")
+        rate, ratio, share = row["tasks_per_s"], row.get("over_best_peer"), row.get("of_the_floor")
         memory, first = row.get("peak_memory_mb"), row["first_call_s"]
         lines.append(
             f"{row['path']:22} {rate['median']:9,.1f} {rate['least']:8,.1f}–{rate['most']:<8,.1f} "
-            f"{'' if ratio is None else format(ratio['median'], '.2f'):>11} {row['of_the_floor']['median']:8.2f} "
+            f"{'' if ratio is None else format(ratio['median'], '.2f'):>11} "
+            f"{'' if share is None else format(share['median'], '.2f'):>8} "
             f"{'' if memory is None else format(memory, ',.0f'):>6} {'' if first is None else format(first, '.1f'):>7}"
         )
     lines += [f"{name}: left out, {why}" for name, why in result["left_out"].items()]
-    busy = result["flops_per_task"] / result["peak_flops"]
-    lines.append(f"floor by arithmetic: {1 / busy:,.0f} tasks/s at {result['peak_flops'] / 1e9:.0f} GFLOP/s")
+    if result["flops_per_task"]:
+        busy = result["flops_per_task"] / result["peak_flops"]
+        lines.append(f"floor by arithmetic: {1 / busy:,.0f} tasks/s at {result['peak_flops'] / 1e9:.0f} GFLOP/s")
     return "\n".join(lines)
 
 

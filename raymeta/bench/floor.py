@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from raymeta.algorithms.anil import ANIL
-from raymeta.bench.cases import Case
+from raymeta.algorithms.imaml import IMAML
+from raymeta.algorithms.meta_lstm import MetaLSTM
+from raymeta.bench.case import Case
 from raymeta.bench.plain import plain
 from raymeta.tasks.episodes import Examples
 from raymeta.tasks.inputs import only
@@ -20,16 +22,35 @@ from raymeta.tasks.inputs import only
 PEAK_SIZE = 1536
 
 
+def has_floor(case: Case) -> bool:
+    """Whether the work cannot do without passes of the model: not where that learns nothing, as all lies beside it."""
+    return case.work == "gradient" and any(p.requires_grad for p in case.body().parameters())
+
+
+def passes(case: Case) -> int:
+    """Gradients on the support set that a method cannot do without."""
+    match case.algorithm:
+        case ANIL():
+            return 1
+        case IMAML(cg_steps=cg_steps):
+            return case.inner_steps + 2 * cg_steps
+        case MetaLSTM():
+            return case.inner_steps
+        case _:
+            return case.inner_steps * (1 if case.first_order else 3) or 1
+
+
 def floor(case: Case, device: torch.device, *, at_once: bool = True) -> Callable[[], None]:
     """Forward and backward passes with one set of weights for all tasks, in one batch or task after task.
 
-    An inner step costs one gradient on the support set, and at second order its derivative, which costs two more; the
-    outer loss costs one gradient on the query set. Where only the head adapts, or nothing, one gradient on both.
+    An inner step costs one gradient on the support set, and at second order its derivative, which costs two more, as a
+    step of conjugate gradients does; the outer loss costs one gradient on the query set. Where only the head adapts, or
+    nothing, one gradient on both. What a method has beside the model is not counted.
     """
-    net = plain(case.module()).to(device)
+    net = plain(case.body()).to(device)
     episodes = case.episodes()
     support, query = (_batches(side, device, at_once) for side in episodes)
-    passes = 1 if isinstance(case.algorithm, ANIL) else case.inner_steps * (1 if case.first_order else 3) or 1
+    count = passes(case)
 
     def gradient(x: Tensor, y: Tensor) -> None:
         net.zero_grad()
@@ -42,7 +63,7 @@ def floor(case: Case, device: torch.device, *, at_once: bool = True) -> Callable
 
     def run() -> None:
         for batch in support:
-            for _ in range(passes):
+            for _ in range(count):
                 gradient(*batch)
         for batch in query:
             gradient(*batch)

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from raymeta.autodiff.failures import exact_attention
-from raymeta.bench.cases import CASES, Case
-from raymeta.bench.floor import floor, flops, peak_flops, synchronize
+from raymeta.bench.case import Case
+from raymeta.bench.cases import CASES
+from raymeta.bench.floor import floor, flops, has_floor, peak_flops, synchronize
 from raymeta.bench.ours import PATHS, ours
 from raymeta.bench.peers import available
 from raymeta.system.signals import raise_if_interrupt
@@ -39,8 +40,9 @@ def measure(
 ) -> dict[str, Any]:
     """Tasks a second of every path, with ratios round by round, and with `memory` the peak of each."""
     runs, problems, first_s = prepare(case, device, paths)
-    floors = {at_once: floor(case, device, at_once=at_once) for at_once in (True, False)}
-    runs["floor"] = floors[_seconds(floors[True], 2, device) <= _seconds(floors[False], 2, device)]
+    if has_floor(case):
+        floors = {at_once: floor(case, device, at_once=at_once) for at_once in (True, False)}
+        runs["floor"] = floors[_seconds(floors[True], 2, device) <= _seconds(floors[False], 2, device)]
     calls = {name: _calls(run, device) for name, run in runs.items()}
     rates: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
@@ -56,7 +58,7 @@ def measure(
             | ({"peak_memory_mb": _peak_memory(case, name, device)} if memory and name != "floor" else {})
             for name in runs
         ],
-        "flops_per_task": flops(case) / case.num_tasks,
+        "flops_per_task": flops(case) / case.num_tasks if has_floor(case) else None,
         "peak_flops": peak_flops(device),
     }
 
@@ -121,7 +123,8 @@ def _row(name: str, rates: dict[str, list[float]], first_s: dict[str, float]) ->
     own = rates[name]
     peers = {other: values for other, values in rates.items() if not other.startswith(("raymeta", "floor"))}
     row: dict[str, Any] = {"path": name, "tasks_per_s": _spread(own), "first_call_s": first_s.get(name)}
-    row["of_the_floor"] = _spread([a / b for a, b in zip(own, rates["floor"], strict=True)])
+    if "floor" in rates:
+        row["of_the_floor"] = _spread([a / b for a, b in zip(own, rates["floor"], strict=True)])
     if name.startswith("raymeta") and peers:
         best = max(peers, key=lambda other: statistics.median(peers[other]))
         row["best_peer"] = best

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from raymeta.bench.cases import Case
+from raymeta.bench.case import Case
 from raymeta.bench.plain import plain
 from raymeta.tasks.inputs import only
 from raymeta.tree import Params

@@ -4,55 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from raymeta.adaptation.descent import RATES
 from raymeta.algorithms.anil import ANIL
 from raymeta.algorithms.maml import MAML
-from raymeta.algorithms.protonet import ProtoNet
+from raymeta.algorithms.meta_sgd import MetaSGD
 from raymeta.algorithms.reptile import Reptile
-from raymeta.bench.cases import Case
-from raymeta.bench.plain import plain
-from raymeta.tasks.inputs import only
+from raymeta.bench.case import Case
+from raymeta.bench.peer_one_pass import LOGITS, one_pass_autograd
+from raymeta.bench.peer_setting import Gradient, Setting
 from raymeta.tree import Params
-
-Gradient = Callable[[], Params]
-Tasks = list[tuple[Tensor, Tensor, Tensor, Tensor]]
-
-
-class Setting:
-    """What every peer gets: a plain network on the device, the loss, and the tasks one by one."""
-
-    def __init__(self, case: Case, device: torch.device) -> None:
-        self.net = plain(case.module()).to(device)
-        self.loss: Any = F.cross_entropy if case.goal == "classification" else F.mse_loss
-        sides = [value.to(device) for side in case.episodes() for value in (only(side.x), side.y)]
-        self.tasks: Tasks = list(zip(*(side.unbind(0) for side in sides), strict=True))
-        self.steps, self.first_order = case.inner_steps, case.first_order
-        self.lr = float(getattr(case.algorithm, "inner_lr", 0.0))
-
-    @property
-    def params(self) -> dict[str, nn.Parameter]:
-        return dict(self.net.named_parameters())
-
-    def collected(self) -> Params:
-        """The accumulated gradients."""
-        return {name: p.grad.detach().clone() for name, p in self.params.items() if p.grad is not None}
 
 
 def available(case: Case) -> dict[str, Callable[[Case, torch.device], Gradient]]:
-    """The peers that are installed and have the method, by name."""
-    written_out: dict[type, Callable[[Case, torch.device], Gradient]] = {
-        ProtoNet: protonet_autograd,
-        ANIL: anil_autograd,
-        Reptile: reptile_autograd,
-    }
-    if type(case.algorithm) is not MAML:
-        own = written_out.get(type(case.algorithm))
+    """The peers that are installed and have the method, by name; of each family of methods at least a plain loop."""
+    if type(case.algorithm) is not MAML or case.work != "gradient":
+        own = written_out(case)
         return {} if own is None else {"torch autograd loop": own}
     peers: dict[str, Callable[[Case, torch.device], Gradient]] = {
         "torch autograd loop": autograd_loop,
@@ -67,24 +39,58 @@ def available(case: Case) -> dict[str, Callable[[Case, torch.device], Gradient]]
     return peers
 
 
+def written_out(case: Case) -> Callable[[Case, torch.device], Gradient] | None:
+    """The method as people write it on plain torch, where that stands here."""
+    if case.work != "gradient":
+        return evaluation_autograd if case.work == "evaluation" and isinstance(case.algorithm, MAML) else None
+    if type(case.algorithm) in LOGITS and case.goal == "classification":
+        return one_pass_autograd
+    own = {ANIL: anil_autograd, Reptile: reptile_autograd, MetaSGD: autograd_loop}
+    return own.get(type(case.algorithm))
+
+
 def autograd_loop(case: Case, device: torch.device) -> Gradient:
-    """torch.autograd.grad with create_graph, task after task."""
+    """torch.autograd.grad with create_graph, task after task; the rates are learned in Meta-SGD."""
     setting = Setting(case, device)
-    params = setting.params
+    params = dict(setting.net.named_parameters())
     names, leaves = list(params), list(params.values())
+    rates = [setting.beside.get(f"{RATES}{name}", setting.lr) for name in names]
 
     def gradient() -> Params:
-        setting.net.zero_grad()
+        setting.zero_grad()
         for sx, sy, qx, qy in setting.tasks:
             theta: list[Tensor] = list(leaves)
             for _ in range(setting.steps):
                 loss = setting.loss(functional_call(setting.net, dict(zip(names, theta, strict=True)), (sx,)), sy)
                 grads = torch.autograd.grad(loss, theta, create_graph=not setting.first_order)
-                theta = [t - setting.lr * g for t, g in zip(theta, grads, strict=True)]
+                theta = [t - rate * g for t, rate, g in zip(theta, rates, grads, strict=True)]
             setting.loss(functional_call(setting.net, dict(zip(names, theta, strict=True)), (qx,)), qy).backward()
         return setting.collected()
 
     return gradient
+
+
+def evaluation_autograd(case: Case, device: torch.device) -> Gradient:
+    """Losses of the queries before and after each inner step, whose graphs are not kept; task after task."""
+    setting = Setting(case, device)
+    names, leaves = zip(*setting.params.items(), strict=True)
+
+    def loss(theta: tuple[Tensor, ...], x: Tensor, y: Tensor) -> Tensor:
+        result: Tensor = setting.loss(functional_call(setting.net, dict(zip(names, theta, strict=True)), (x,)), y)
+        return result
+
+    def scores() -> Params:
+        losses = []
+        for sx, sy, qx, qy in setting.tasks:
+            theta = leaves
+            losses.append(loss(theta, qx, qy).detach())
+            for _ in range(setting.steps):
+                grads = torch.autograd.grad(loss(theta, sx, sy), theta)
+                theta = tuple((t - setting.lr * g).requires_grad_() for t, g in zip(theta, grads, strict=True))
+                losses.append(loss(theta, qx, qy).detach())
+        return {"loss": torch.stack(losses).view(len(setting.tasks), -1)}
+
+    return scores
 
 
 def func_loop(case: Case, device: torch.device) -> Gradient:
@@ -124,7 +130,7 @@ def higher(case: Case, device: torch.device) -> Gradient:
     optimizer = torch.optim.SGD(setting.net.parameters(), lr=setting.lr)
 
     def gradient() -> Params:
-        setting.net.zero_grad()
+        setting.zero_grad()
         for sx, sy, qx, qy in setting.tasks:
             options = {"copy_initial_weights": False, "track_higher_grads": not setting.first_order}
             with library.innerloop_ctx(setting.net, optimizer, **options) as (net, inner):
@@ -176,28 +182,12 @@ def learn2learn(case: Case, device: torch.device) -> Gradient:
     learner = library.algorithms.MAML(setting.net, lr=setting.lr, first_order=setting.first_order)
 
     def gradient() -> Params:
-        setting.net.zero_grad()
+        setting.zero_grad()
         for sx, sy, qx, qy in setting.tasks:
             clone = learner.clone()
             for _ in range(setting.steps):
                 clone.adapt(setting.loss(clone(sx), sy))
             setting.loss(clone(qx), qy).backward()
-        return setting.collected()
-
-    return gradient
-
-
-def protonet_autograd(case: Case, device: torch.device) -> Gradient:
-    """One forward pass over support and queries of a task, and `backward`; task after task, as in easyfsl."""
-    setting = Setting(case, device)
-
-    def gradient() -> Params:
-        setting.net.zero_grad()
-        for sx, sy, qx, qy in setting.tasks:
-            support, query = setting.net(torch.cat([sx, qx])).split([len(sx), len(qx)])
-            centres = torch.stack([support[sy == c].mean(0) for c in range(case.way)])
-            loss: Any = F.cross_entropy(-torch.cdist(query, centres).square(), qy)
-            loss.backward()
         return setting.collected()
 
     return gradient
@@ -209,7 +199,7 @@ def anil_autograd(case: Case, device: torch.device) -> Gradient:
     body, head = setting.net[:-1], setting.net[-1]  # type: ignore[index]
 
     def gradient() -> Params:
-        setting.net.zero_grad()
+        setting.zero_grad()
         for sx, sy, qx, qy in setting.tasks:
             support, query = body(sx), body(qx)
             theta: list[Tensor] = [head.weight, head.bias]

@@ -48,9 +48,10 @@ class Classifiers:
         with self._lock:
             if self._store.has(name):
                 return
-            x = _inputs(self._model.reader, items, self._limits)
+            model = _fitted(self._model, items)
+            x = _inputs(model.reader, items, self._limits)
             labels, names = [item.label for item in items], [f"{item.label}/{item.name}" for item in items]
-            self._store.write(name, _told(lambda: adapt_to(self._model, x, labels, names=names)))
+            self._store.write(name, _told(lambda: adapt_to(model, x, labels, names=names)))
 
     def predict(self, name: str, items: Sequence[Item], *, unknown: bool) -> list[dict[str, Any]]:
         """An answer for each item. Raises `Refused` (404) where there is no such classifier."""
@@ -82,6 +83,12 @@ def _told(do: Callable[[], T]) -> T:
         raise
     except RaymetaError as error:
         raise Refused(422, " ".join(str(error).split())) from error
+
+
+def _fitted(model: Pretrained, items: Sequence[Item]) -> Pretrained:
+    """With the reader for these examples, unless they are not what it reads, which `_inputs` tells."""
+    rows = [item.content for item in items]
+    return model if any(isinstance(row, bytes) for row in rows) else _told(lambda: model.fitted_to(rows))
 
 
 def _inputs(reader: Reader, items: Sequence[Item], limits: Limits) -> Inputs:

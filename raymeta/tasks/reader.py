@@ -28,6 +28,15 @@ class Reader(ABC):
     def shape(self) -> Shape:
         """Shape of one input."""
 
+    @property
+    def note(self) -> str | None:
+        """What a person should know of how their examples become inputs."""
+        return None
+
+    def fitted(self, items: Sequence[Any]) -> Reader:
+        """The reader for these support examples and what is asked of them: itself, unless it learns how from them."""
+        return self
+
     @abstractmethod
     def read(self, items: Sequence[Any]) -> Inputs:
         """Inputs [n, *shape] of n examples. Raises `DataError` naming those that cannot be read."""

@@ -20,10 +20,11 @@ from raymeta.tasks.inputs import Inputs, Shape, tensors_of
 from raymeta.tasks.manifest import Manifest
 from raymeta.tasks.reader import Reader
 from raymeta.tasks.tables.columns import Columns
+from raymeta.tasks.tables.own_columns import OwnColumns
 from raymeta.tasks.text.tokenizer import Tokenizer
 from raymeta.tasks.text.words import Words
 
-READERS: dict[str, type[Reader]] = {reader.kind: reader for reader in (Pictures, Columns, Words, Tokenizer)}
+READERS: dict[str, type[Reader]] = {reader.kind: reader for reader in (Pictures, Columns, OwnColumns, Words, Tokenizer)}
 """By the names that stand in files."""
 Kind = Literal["classification", "regression"]
 Sizes = dict[Split, tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]]

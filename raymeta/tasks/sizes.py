@@ -10,12 +10,12 @@ from raymeta.tasks.base import TaskSet
 from raymeta.tasks.episodes import Size
 
 _INDEX = 2**64 - 1
-"""Index of the key that a step's size is drawn from, which no task has."""
+"""Index of the key that a step's first size is drawn from, which no task has; others come before it."""
 
 
-def drawn_for_step(split: Split, step: int, least: int, most: int) -> int:
-    """A whole number from `least` to `most`, the same in any process."""
-    ((draw,),) = uniforms([TaskKey(0, split, step, _INDEX)], 1)
+def drawn_for_step(split: Split, step: int, least: int, most: int, *, place: int = 0) -> int:
+    """A whole number from `least` to `most`, the same in any process; each `place` has a draw of its own."""
+    ((draw,),) = uniforms([TaskKey(0, split, step, _INDEX - place)], 1)
     return least + int(draw * (most - least + 1))
 
 

@@ -17,7 +17,9 @@ from raymeta.keys import Split, TaskKey
 from raymeta.options import STRICT
 from raymeta.tasks.base import Goal, TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Size, stack_episodes
+from raymeta.tasks.manifest import Manifest
 from raymeta.tasks.sizes import drawn_for_step, size_of
+from raymeta.tasks.tables.own_columns import OwnColumns
 from raymeta.tree import FloatArray
 
 ACTIVATIONS = (np.tanh, lambda x: np.maximum(x, 0), lambda x: x, np.sin)
@@ -31,8 +33,10 @@ class TabularPrior(TaskSet):
     Each task has a causal graph of its own, a network of random layers: a node is a function of some nodes of the layer
     before it, plus noise. Some nodes, of any layer, are the features; one of the last layer is cut into classes at its
     quantiles, whose labels are in random order. The number of features is drawn for each task, and those that are
-    missing are 0 in every row. The number of support rows is drawn anew for each training step, all tasks of a step
-    alike.
+    missing are 0 in every row. The numbers of classes and of support rows are drawn anew for each training step, all
+    tasks of a step alike.
+
+    A trained model reads any table: `raymeta adapt RUN --support rows.csv`, see `OwnColumns`.
 
     Differences from the paper: classes are equally frequent; all features are numbers; there are no missing values.
     """
@@ -41,11 +45,13 @@ class TabularPrior(TaskSet):
     unit: ClassVar[str] = "rows"
 
     way: int = Field(default=2, ge=2)
-    """classes of a task"""
+    """classes of a validation or test task"""
     shot: PositiveInt = 20
     """support rows of a class of a validation or test task"""
     query_shot: PositiveInt = 20
     """query rows of a class"""
+    train_ways: tuple[PositiveInt, PositiveInt] | None = None
+    """fewest and most classes of a training task; those of `way` unless given"""
     train_shots: tuple[PositiveInt, PositiveInt] = (5, 50)
     """fewest and most support rows of a class of a training task"""
     features: int = Field(default=10, ge=2)
@@ -63,9 +69,17 @@ class TabularPrior(TaskSet):
     def _there_are_nodes_enough(self) -> TabularPrior:
         if 2 * self.nodes <= self.features:
             raise ValueError(f"features {self.features} need more than {self.nodes} nodes in each of two layers")
-        if self.train_shots[0] > self.train_shots[1]:
-            raise ValueError(f"train_shots goes from {self.train_shots[0]} to {self.train_shots[1]}: turn it round")
+        for name, (least, most) in {"train_shots": self.train_shots, "train_ways": self._ways}.items():
+            if least > most:
+                raise ValueError(f"{name} goes from {least} to {most}: turn it round")
+        if self._ways[0] < 2:
+            raise ValueError("train_ways begins below 2: one class is no question")
         return self
+
+    @property
+    def _ways(self) -> tuple[int, int]:
+        """Fewest and most classes of a training task."""
+        return self.train_ways or (self.way, self.way)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -76,14 +90,21 @@ class TabularPrior(TaskSet):
         return self.way
 
     def num_classes(self, split: Split) -> int:
-        return self.way
+        return self.size(split).way
 
     def size(self, split: Split) -> Size:
-        return Size(self.way, self.train_shots[1] if split == "train" else self.shot, self.query_shot)
+        if split == "train":
+            return Size(self._ways[1], self.train_shots[1], self.query_shot)
+        return Size(self.way, self.shot, self.query_shot)
 
     def size_at(self, split: Split, step: int) -> Size:
-        size = self.size(split)
-        return size._replace(shot=drawn_for_step(split, step, *self.train_shots)) if split == "train" else size
+        if split != "train":
+            return self.size(split)
+        shot, way = (drawn_for_step(split, step, *c, place=n) for n, c in enumerate((self.train_shots, self._ways)))
+        return Size(way, shot, self.query_shot)
+
+    def reader(self, recorded: Manifest | None = None) -> OwnColumns:
+        return OwnColumns(features=self.features)
 
     def episode(self, key: TaskKey) -> Episode:
         way, shot, query_shot = self.size_at(key.split, key.step)

@@ -120,8 +120,9 @@ def adapt_to_source(model: Pretrained, source: Path, *, label_column: str | None
             f"{source} is {'a folder' if source.is_dir() else 'a file'}, and this model takes {reader.item}s: give "
             + ("a folder with one sub-folder per class" if reader.kind == "pictures" else "a table with labels")
         )
-    x = reader.read(examples.items)
-    return adapt_to(model, x, examples.labels, names=examples.names, reader=reader)
+    model = model.fitted_to(examples.items)
+    x = model.reader.read(examples.items)
+    return adapt_to(model, x, examples.labels, names=examples.names, reader=model.reader)
 
 
 def require_new_classes(model: Pretrained) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -120,6 +120,14 @@ class Pretrained:
                 "raymeta.adapt_to(model, x, labels) in Python, or write `reader` of the task set"
             )
         return reader
+
+    def fitted_to(self, items: Sequence[Any]) -> Pretrained:
+        """With the reader for these support examples; as it is where that does not depend on them."""
+        reader = self.reader.fitted(items)
+        if reader is self.reader:
+            return self
+        tasks = dataclasses.replace(self.tasks, preprocessing=reader.to_json())
+        return dataclasses.replace(self, config=self.config.model_copy(update={"tasks": tasks}))
 
     def predictor(self, support: Examples, way: int | None = None) -> Predictor:
         """Adapt to `support`, whose labels are 0 .. way - 1: inputs [n, ...] to outputs [n, way].

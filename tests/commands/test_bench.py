@@ -15,18 +15,31 @@ import torch
 
 from raymeta.algorithms.anil import ANIL
 from raymeta.algorithms.base import Algorithm
+from raymeta.algorithms.cnp import CNP
+from raymeta.algorithms.imaml import IMAML
+from raymeta.algorithms.leo import LEO
 from raymeta.algorithms.maml import MAML
+from raymeta.algorithms.mann import MANN
+from raymeta.algorithms.matching import MatchingNet
+from raymeta.algorithms.meta_curvature import MetaCurvature
+from raymeta.algorithms.meta_lstm import MetaLSTM
 from raymeta.algorithms.meta_sgd import MetaSGD
+from raymeta.algorithms.pfn import PFN
 from raymeta.algorithms.protonet import ProtoNet
+from raymeta.algorithms.r2d2 import R2D2
 from raymeta.algorithms.reptile import Reptile
 from raymeta.bench import measure
-from raymeta.bench.__main__ import main
-from raymeta.bench.cases import CASES, Case
-from raymeta.bench.floor import floor, flops
+from raymeta.bench.__main__ import main, table
+from raymeta.bench.case import Case
+from raymeta.bench.cases import CASES
+from raymeta.bench.floor import floor, flops, has_floor
 from raymeta.bench.measure import TOLERANCE, _distance
 from raymeta.bench.ours import ours
 from raymeta.bench.peers import available
+from raymeta.config.catalogue import CATALOGUE
+from raymeta.config.variants import name_of
 from raymeta.models.conv4 import Conv4
+from raymeta.models.mlp import MLP
 from raymeta.tree import Params
 from raymeta.views.pages.bench import bench_page
 from raymeta.views.sources.bench import BenchSource
@@ -55,8 +68,13 @@ def small(algorithm: Algorithm) -> Case:
         ANIL(inner_lr=0.1, inner_steps=2),
         Reptile(inner_lr=0.1, inner_steps=2, inner_optimizer="sgd"),
         ProtoNet(),
+        MetaSGD(inner_steps=2),
+        MatchingNet(),
+        R2D2(init_ridge=0.1),
+        CNP(hidden=8),
+        PFN(width=8, depth=1, heads=2, standardize=True),
     ],
-    ids=["maml", "fomaml", "anil", "reptile", "protonet"],
+    ids=["maml", "fomaml", "anil", "reptile", "protonet", "meta_sgd", "matching", "r2d2", "cnp", "pfn"],
 )
 def test_every_peer_has_our_gradient(algorithm: Algorithm) -> None:
     """In float64, where no unit is carried over a kink, to the last digits; JAX too, which leaves it only when told."""
@@ -98,7 +116,7 @@ def test_a_float32_gradient_a_little_off_is_judged_in_float64(
 
 
 def test_methods_that_no_peer_has_are_measured_without(capsys: pytest.CaptureFixture[str]) -> None:
-    assert available(small(MetaSGD())) == {}
+    assert available(small(MetaCurvature())) == {}
 
 
 def test_the_floor_counts_passes() -> None:
@@ -107,9 +125,41 @@ def test_the_floor_counts_passes() -> None:
     # Two steps on 3 support images, three times at second order, and 6 queries once: 24 images against 12.
     assert second == 2 * first > 0
     assert flops(small(ANIL(inner_steps=2))) == second * 9 / 24, "the body sees 3 support images and 6 queries once"
+    assert flops(small(LEO())) == flops(small(ProtoNet())) > 0, "its inner steps do not pass the body"
+    assert flops(small(MetaLSTM(inner_steps=2))) == first, "its inner gradients are not differentiated"
+    assert flops(small(IMAML(inner_steps=2, cg_steps=2))) == second, "a product with the Hessian costs two gradients"
     for algorithm in (ProtoNet(), Reptile()):
         for at_once in (True, False):
             floor(small(algorithm), CPU, at_once=at_once)()
+
+
+def test_evaluation_has_the_losses_of_a_plain_loop() -> None:
+    case = replace(small(MAML(inner_lr=0.1, inner_steps=2)), work="evaluation", dtype=torch.float64)
+    (peer,) = available(case).values()
+    expected = ours(case, "loop", CPU)()
+    assert expected["loss"].shape == (2, 3)
+    assert all(_distance(run(), expected) < 1e-10 for run in (ours(case, "vmap", CPU), peer(case, CPU)))
+    _, problems, _ = measure.prepare(case, CPU, ["raymeta loop, compiled"])
+    assert problems == {"raymeta loop, compiled": "NotImplementedError: only gradients are compiled"}
+    assert not has_floor(case)
+
+
+def test_episodes_are_equal_however_they_are_built() -> None:
+    case = CASES["sinusoid-episodes"]
+    both = [ours(case, path, CPU)() for path in ("vmap", "loop")]
+    assert both[0]["support"].shape == (25, 10, 1)
+    assert all(torch.equal(both[0][side], both[1][side]) for side in ("support", "query"))
+    assert available(case) == {}
+
+
+def test_a_method_that_is_not_of_passes_of_the_model_has_no_floor() -> None:
+    tiny = MANN(hidden=4, memory_slots=4, memory_width=2, read_heads=1)
+    result = measure.measure(
+        replace(small(tiny), model=MLP(hidden=[])), CPU, rounds=1, paths=["raymeta loop"], memory=False
+    )
+    assert [row["path"] for row in result["rows"]] == ["raymeta loop"]
+    assert "of_the_floor" not in result["rows"][0]
+    assert "floor by arithmetic" not in table(result)
 
 
 def test_a_table_and_a_file_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,6 +198,12 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
 def test_wrong_arguments_are_told(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(wrong) == 2
     assert "raymeta bench:" in capsys.readouterr().err
+
+
+def test_every_method_that_learns_from_tasks_is_a_case() -> None:
+    measured = {name_of(case.algorithm) for case in CASES.values()}
+    of_tasks = {name for name, about in CATALOGUE.items() if {"classification", "regression"} & set(about.goals)}
+    assert measured == of_tasks
 
 
 def test_every_case_can_be_built() -> None:

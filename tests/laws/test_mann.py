@@ -12,6 +12,8 @@ import torch
 from equal_bits import require_equal_bits
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from raymeta import MANN, Episode, Examples, meta_gradient
 from raymeta.adaptation.problem import Learned, Phase, Problem
@@ -217,6 +219,25 @@ def test_gradient_equals_finite_differences_of_the_sequence_loss(vectorize: Any)
             loss(params | {name: value + 1e-5 * direction}) - loss(params | {name: value - 1e-5 * direction})
         ) / 2e-5
         assert float((gradient[name] * direction).sum()) == pytest.approx(measured, rel=1e-6, abs=1e-8), name
+
+
+class Largest(TorchDispatchMode):
+    """Numbers in the largest tensor that is computed."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.numbers = max([self.numbers, *(v.numel() for v in tree_leaves(result) if isinstance(v, Tensor))])
+        return result
+
+
+def test_a_shard_makes_no_gradient_for_each_task() -> None:
+    """Of the LSTM's weights it would be by far the largest tensor, at every step of the sequence."""
+    count, weights = 64, network().controller.gates.weight.numel()
+    with Largest() as largest:
+        meta_gradient(network(), SMALL, episodes(count), vectorize="vmap")
+    assert 0 < largest.numbers < count * weights / 2
 
 
 def test_loop_equals_vmap() -> None:

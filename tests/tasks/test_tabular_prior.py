@@ -51,6 +51,7 @@ def test_features_tell_about_classes_and_labels_are_in_random_order() -> None:
 def test_sizes_are_those_of_the_step_and_a_batch_is_its_tasks() -> None:
     assert {TASKS.size_at("train", step).shot for step in range(100)} == {2, 3, 4, 5, 6}
     assert {TASKS.size_at("test", step).shot for step in range(100)} == {20}
+    assert {TASKS.size_at(split, 3).way for split in ("train", "test")} == {3}
     keys = [TaskKey(0, "train", 7, i) for i in range(4)]
     batch = TASKS.episodes(keys)
     for t, key in enumerate(keys):
@@ -60,8 +61,22 @@ def test_sizes_are_those_of_the_step_and_a_batch_is_its_tasks() -> None:
         TASKS.episodes([TaskKey(0, "train", step, 0) for step in range(30)])
 
 
+def test_classes_are_those_of_the_step_and_drawn_apart_from_rows() -> None:
+    tasks = TabularPrior(way=3, train_ways=(2, 4), train_shots=(5, 6))
+    sizes = [tasks.size_at("train", step) for step in range(100)]
+    assert {(size.way, size.shot) for size in sizes} == {(way, shot) for way in (2, 3, 4) for shot in (5, 6)}
+    step = next(step for step, size in enumerate(sizes) if size.way == 2)
+    assert torch.bincount(tasks.episode(TaskKey(0, "train", step, 0)).query.y).tolist() == [20, 20]
+    assert (tasks.size("train").way, tasks.size_at("test", step).way) == (4, 3)
+    assert (tasks.num_classes("train"), tasks.num_classes("test")) == (4, 3)
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="features 40 need more than 16 nodes"):
         TabularPrior(features=40)
     with pytest.raises(ValueError, match="train_shots goes from 5 to 2"):
         TabularPrior(train_shots=(5, 2))
+    with pytest.raises(ValueError, match="train_ways goes from 4 to 3"):
+        TabularPrior(train_ways=(4, 3))
+    with pytest.raises(ValueError, match="one class is no question"):
+        TabularPrior(train_ways=(1, 3))

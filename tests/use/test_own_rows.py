@@ -67,6 +67,30 @@ def test_own_rows_are_learned_adapted_to_and_predicted(
     assert "row 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("others", [0, 12])
+def test_a_model_of_made_up_tables_answers_for_any_table(
+    others: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of columns and a category that it never saw; where they are too many it says what becomes of them."""
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"test_episodes": 4, **SMALL}
+    run = raymeta.meta_train(tasks="tabular_prior", model="mlp", algorithm="protonet", steps=1, **options)
+
+    def own(kind: int, count: int) -> list[dict[str, Any]]:
+        return [row | {f"c{n}": 100 * kind + n for n in range(others)} for row in measured(kind, count)]
+
+    write(tmp_path / "support.csv", [row for kind in (2, 9, 16) for row in own(kind, 8)])
+    queries = [row for kind in (16, 2, 9) for row in own(kind, 9)[8:]]
+    write(tmp_path / "new.csv", [{name: value for name, value in row.items() if name != "label"} for row in queries])
+    assert adapt.main([str(run.path), "--support", "support.csv", "--out", "desk"]) == 0
+    assert ("16 numbers of a row are more than the 10" in capsys.readouterr().out) == (others > 0)
+    assert predict.main(["desk", "new.csv", "--json"]) == 0
+    assert [one["label"] for one in json.loads(capsys.readouterr().out)] == [row["label"] for row in queries]
+    (tmp_path / "bad.csv").write_text("other\n1\n", encoding="utf-8")
+    assert predict.main(["desk", "bad.csv", "--json"]) == 3
+    assert "column a is not there" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_run_on_own_arrays_gives_equal_bits_on_workers_and_after_resume(tmp_path: Path, local_ray: Any) -> None:
     draws = np.random.default_rng(0)
