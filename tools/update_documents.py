@@ -48,7 +48,7 @@ def updated(text: str) -> str:
     blocks |= {"dashboard": dashboard_text(), "asha": asha_text()}
     blocks |= {"traffic": traffic_table(), "cut": cut_text(), "short": short_text()}
     blocks |= {"model-check": check_table(), "model": model_table()}
-    blocks |= {"learned-optimizers": learned_optimizers_text()}
+    blocks |= {"learned-optimizers": learned_optimizers_text(), "outer": outer_text()}
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
         lambda match: f"<!-- {match[1]} -->\n{blocks[match[1]]}\n<!-- /{match[1]} -->",
@@ -275,6 +275,23 @@ def asha_text() -> str:
         f"± {100 * grid['ci95']:.1f} %; what ASHA found is {inside} that interval "
         f"({100 * content['distance']:.1f} points below), after {100 * content['share_of_steps']:.0f} % of the steps."
     )
+
+
+def outer_text() -> str:
+    """A step of several maps on two workers, and what travels in it."""
+    content = json.loads((RESULTS / "outer-scaling.json").read_text(encoding="utf-8"))
+    ratio, traffic = content["two_workers_over_two_processes"], content["traffic_per_step"]
+    seconds = content["step_s"]["2 workers"]["median"]
+    kept = "kept" if content["reached"] else "missed"
+    text = (
+        f"A step of Meta-Weight-Net, {traffic['maps']:.0f} maps of a residual network of {content['parameters']:,} "
+        f"parameters, takes {seconds:.2f} s on two workers. Their rate is {ratio['median']:.2f} "
+        f"({ratio['least']:.2f} to {ratio['most']:.2f}) of that of two independent processes together; the goal of "
+        f"{content['goal']:g} is {kept}. In a step the driver sends {traffic['sent_bytes'] / 1e6:.1f} MB to each node "
+        f"and receives {traffic['received_bytes'] / 1e6:.1f} MB "
+        "([numbers](../results/benchmarks/outer-scaling.json))."
+    )
+    return textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)
 
 
 LEARNED = ("l2l", "learned_mlp")
