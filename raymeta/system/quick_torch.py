@@ -6,6 +6,8 @@ import atexit
 import gc
 import sys
 
+from raymeta.system.cycles import unsearched
+
 
 def import_torch() -> None:
     """Import torch, in 1.6 s instead of 2.4 s on one core; what commands say before it does not wait for it.
@@ -15,14 +17,10 @@ def import_torch() -> None:
     """
     if "torch" in sys.modules:
         return
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
+    with unsearched():
         import torch  # noqa: F401
-    finally:
+
         gc.freeze()
-        if was_on:
-            gc.enable()
     atexit.register(_look_through_what_is_counted)
 
 

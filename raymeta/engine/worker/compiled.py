@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from raymeta.engine.worker.kernels import built_together
+from raymeta.system.cycles import unsearched
 
 Graph = Callable[..., Sequence[Any]]
 
@@ -43,7 +44,8 @@ def compiled(method: Callable[..., Tensor], tensors: Sequence[Tensor], *args: ob
     """
     observer = _Observer()
     function = torch.compile(_with_own_code(method), fullgraph=True, dynamic=False, backend=observer)
-    with _one_at_a_time(about), built_together():
+    together = built_together() if all(tensor.is_cpu for tensor in tensors) else nullcontext()
+    with _one_at_a_time(about), together, unsearched():
         result: Tensor = function(*args)
     direct = _direct(observer.stop(), tensors, result)
     return Compiled(result, direct or (lambda tensors, *args: function(*args)))

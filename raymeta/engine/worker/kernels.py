@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 _DEFINED = re.compile(r"\bvoid\s+kernel\(")
 _INCLUDE = re.compile(r"^\s*#include.*$", re.MULTILINE)
@@ -32,7 +31,8 @@ def built_together() -> Iterator[None]:
     from torch._inductor import config
     from torch._inductor.async_compile import AsyncCompile
 
-    kernel, wait = getattr(AsyncCompile, "cpp_pybinding", None), getattr(AsyncCompile, "wait", None)
+    owner: Any = AsyncCompile
+    kernel, wait = getattr(owner, "cpp_pybinding", None), getattr(owner, "wait", None)
     if kernel is None or wait is None:
         yield
         return
@@ -50,8 +50,12 @@ def built_together() -> Iterator[None]:
 
     # Headers that are compiled before pay from five libraries on; processes that wait for kernels of GPUs, never here.
     ours = {"cpp_cache_precompile_headers": False, "compile_threads": 1}
-    with patch.multiple(AsyncCompile, cpp_pybinding=ordered, wait=delivered), config.patch(ours):
-        yield
+    with config.patch(ours):
+        owner.cpp_pybinding, owner.wait = ordered, delivered
+        try:
+            yield
+        finally:
+            owner.cpp_pybinding, owner.wait = kernel, wait
 
 
 class _Source(NamedTuple):
@@ -75,7 +79,7 @@ class _Together:
     def built(self) -> dict[str, Callable[..., None]]:
         """All kernels by name."""
         libraries = _library_class()
-        parts = _parts(self.sources, min(MOST_PARTS, len(os.sched_getaffinity(0))))
+        parts = _parts(self.sources, min(MOST_PARTS, os.cpu_count() or 1))
         with ThreadPoolExecutor(len(parts)) as pool:
             loads = [libraries.load_async(_of_one_library(part), submit_fn=pool.submit) for part in parts]
             modules = [load() for load in loads]
