@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from record import record
+from record import record, spread
 
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.maml import MAML
@@ -122,7 +121,7 @@ def timed(num_steps: int, num_tasks: int, *, rounds: int) -> dict[str, Any]:
         "tasks": num_tasks,
         "plain_s": seconds[False],
         "checkpointed_s": seconds[True],
-        "ratio": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
+        "ratio": spread(ratios),
         **({"load_average": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}),
     }
 

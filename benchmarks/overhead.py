@@ -17,7 +17,6 @@ import argparse
 import io
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from record import record
+from record import record, spread
 
 from raymeta.adaptation.problem import Phase
 from raymeta.algorithms.base import TASK_GRADIENT
@@ -163,10 +162,6 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         **{name: spread(values) for name, values in rates.items()},
         "phases_s": {name: seconds for name, seconds in measured.phases().items() if name in PHASES},
     }
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
 def main() -> int:

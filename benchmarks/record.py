@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ def record(name: str, content: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     write_json(path, {**provenance(_command()), **content})
     return path
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
 def _command() -> str:
