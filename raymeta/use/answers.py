@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raymeta.adaptation.outcome import Predictor
-from raymeta.errors import ConfigError
+from raymeta.errors import ConfigError, DataError
 from raymeta.tasks.inputs import Inputs, each_input, num_examples
 from raymeta.tasks.reader import Reader
 from raymeta.use.pretrained import AT_ONCE, Pretrained
@@ -72,18 +72,28 @@ class Classifier(ABC):
     def predict(self, x: Inputs, *, unknown: bool = False) -> list[Prediction]:
         """The answer for each input; with `unknown`, what is less sure than `unknown_below` gets that label.
 
-        Raises `ConfigError` where that was never found out.
+        Raises `ConfigError` where that was never found out, and `DataError` where the network has no answer.
         """
+        return self._answers(x, unknown=unknown)
+
+    def _answers(self, x: Inputs, *, unknown: bool, start: int = 0) -> list[Prediction]:
+        """For inputs of which the first is number `start`, counted from 0."""
         if unknown and self.unknown_below is None:
             raise ConfigError(f"what is unknown cannot be told: {self.why_never_unknown}")
         threshold = (self.unknown_below or 0.0) if unknown else 0.0
-        return [self._answer(row, threshold) for row in self.probabilities(x)]
+        probabilities = self.probabilities(x)
+        if (lost := (~probabilities.isfinite().all(1)).nonzero()).numel():
+            raise DataError(
+                f"the network of {self.model.name} has no finite answer to example {start + int(lost[0]) + 1}: its "
+                "values are far outside what the network learned from"
+            )
+        return [self._answer(row, threshold) for row in probabilities]
 
     def predict_files(self, files: Sequence[Any], *, unknown: bool = False) -> Iterator[Prediction]:
         """The answers for items that the model's reader reads, some at a time."""
         reader = self.reader or self.model.reader
         for start in range(0, len(files), AT_ONCE):
-            yield from self.predict(reader.read(files[start : start + AT_ONCE]), unknown=unknown)
+            yield from self._answers(reader.read(files[start : start + AT_ONCE]), unknown=unknown, start=start)
 
     def _answer(self, row: Tensor, threshold: float) -> Prediction:
         order = row.argsort(descending=True, stable=True).tolist()

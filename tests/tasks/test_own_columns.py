@@ -68,3 +68,23 @@ def test_what_cannot_be_read_is_told() -> None:
         OwnColumns(features=3).fitted([{"a": 1, "b": 2}, {"a": 1}])
     with pytest.raises(DataError, match="row 1: column c6 is not there"):
         OwnColumns(features=3).fitted(rows(WIDE)).read(rows(WIDE[:, :6]))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([1.0, float("inf")], "column a is inf, and finite numbers are needed"),
+        ([1e308, 1e308], "column a has numbers that are too large to add up"),
+        ([0.0, 1e300], "column a has numbers that are too large to add up"),
+        (["nan", ""], "column a has no value in any row: leave it out"),
+    ],
+)
+def test_a_column_that_has_no_scale_is_told(values: list[Any], told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        OwnColumns(features=2).fitted([{"a": value} for value in values])
+
+
+def test_a_number_that_no_network_can_hold_is_told_with_its_row() -> None:
+    reader = OwnColumns(features=2).fitted([{"a": 1}, {"a": 3}])
+    with pytest.raises(DataError, match=r"row 2: column a is 1e\+300, too far from the 2 that is usual"):
+        reader.read([{"a": 1}, {"a": 1e300}])

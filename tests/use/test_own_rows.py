@@ -89,6 +89,11 @@ def test_a_model_of_made_up_tables_answers_for_any_table(
     (tmp_path / "bad.csv").write_text("other\n1\n", encoding="utf-8")
     assert predict.main(["desk", "bad.csv", "--json"]) == 3
     assert "column a is not there" in capsys.readouterr().err
+    write(tmp_path / "far.csv", [queries[0], queries[1] | {"a": 1e35}])
+    assert predict.main(["desk", "far.csv", "--json"]) == 3
+    told = capsys.readouterr()
+    assert "no finite answer to example 2" in told.err
+    assert not told.out
 
 
 @pytest.mark.slow

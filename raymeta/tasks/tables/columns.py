@@ -23,6 +23,8 @@ MISSING = ("", "na", "n/a", "nan", "null")
 """Values that stand for none, in small letters."""
 MOST_CATEGORIES = 1000
 """Different values of a categorical column; one with more is no category but a name."""
+MOST = float(np.finfo(np.float32).max)
+"""The largest input of a network."""
 Scale = tuple[Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 """Mean and standard deviation."""
 
@@ -73,7 +75,11 @@ class Columns(Reader):
         mean, deviation = scale
         values = self._present(rows, name, where)
         found = [None if v is None else number(v, _told(where, row, name)) for row, v in enumerate(values)]
-        return [0.0 if v is None else (v - mean) / deviation for v in found]
+        scaled = [0.0 if v is None else (v - mean) / deviation for v in found]
+        for row, v in enumerate(scaled):
+            if abs(v) > MOST:
+                raise DataError(f"{_told(where, row, name)} is {found[row]}, too far from the {mean:g} that is usual")
+        return scaled
 
     def _present(self, rows: Sequence[Row], name: str, where: str) -> Iterable[Any]:
         for row, values in enumerate(rows):

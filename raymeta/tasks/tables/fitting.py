@@ -30,9 +30,9 @@ def fitted(
     for name in features:
         values = [row[name] for row in rows if not is_missing(row[name])]
         if not values:
-            raise DataError(f"column {name} has no value in the training tasks: leave it out with tasks.ignore")
+            raise DataError(f"column {name} has no value in any row: leave it out (in training with tasks.ignore)")
         if name not in categorical and all(map(_is_number, values)):
-            numbers[name] = scale_of([float(value) for value in values])
+            numbers[name] = _scale(values, f"column {name}")
         else:
             categories[name] = _categories(name, sorted(set(map(as_text, values))))
     scale = None if target is None else _target(rows, target)
@@ -50,7 +50,14 @@ def _categories(name: str, values: list[str]) -> list[str]:
 
 def _target(rows: Sequence[Row], name: str) -> Scale:
     present = [row[name] for row in rows if not is_missing(row[name])]
-    return scale_of([number(value, f"the target {name}") for value in present])
+    return _scale(present, f"the target {name}")
+
+
+def _scale(values: Sequence[object], told: str) -> Scale:
+    try:
+        return scale_of([number(value, told) for value in values])
+    except OverflowError as error:
+        raise DataError(f"{told} has numbers that are too large to add up: give it in a larger unit") from error
 
 
 def _is_number(value: object) -> bool:
