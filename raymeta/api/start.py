@@ -78,6 +78,8 @@ def start_from(start: Start, built: Built, outer: OuterOptimizer, *, output: str
     left = [name for name in ours if name not in fitting]
     if start.prefix and left:
         raise ConfigError(_misfit(start, named, left[0], ours[left[0]]))
+    if start.prefix and (more := _layers(_network(theirs, start.prefix)) - _layers(_network(ours, start.prefix))):
+        raise ConfigError(_deeper(start, min(more)))
     with torch.no_grad():
         for name in fitting:
             ours[name].copy_(named[name])
@@ -92,10 +94,27 @@ def _told(start: Start, fitting: Sequence[str], left: Sequence[str]) -> str:
 
 def _misfit(start: Start, named: Params, name: str, value: Tensor) -> str:
     there = list(named[name].shape) if name in named else "missing"
-    return (
-        f"{start.option}: {name} is {list(value.shape)} here and {there} in {start.source}: this network takes all of "
-        "its tensors from there, so give it the size that it has there"
-    )
+    return f"{start.option}: {name} is {list(value.shape)} here and {there} in {start.source}: {_WHOLE}"
+
+
+def _deeper(start: Start, layer: str) -> str:
+    return f"{start.option}: {start.prefix}{layer} is in {start.source} and missing here: {_WHOLE}"
+
+
+_WHOLE = "this network takes all of its tensors from there, so give it the size that it has there"
+
+
+def _network(tensors: Params, prefix: str) -> list[str]:
+    """Names of a network's tensors: those under `prefix`, else of the model beside others, else of the model."""
+    for part in (prefix, BODY):
+        if found := [name.removeprefix(part) for name in tensors if name.startswith(part)]:
+            return found
+    return list(tensors)
+
+
+def _layers(names: Sequence[str]) -> set[str]:
+    """What has tensors of its own; what a method learns beside a model has no dot in its name."""
+    return {layer for name in names if (layer := name.rpartition(".")[0])}
 
 
 def tensors_from(source: str, *, output: str) -> Params:

@@ -239,13 +239,23 @@ def test_a_teacher_comes_from_a_trained_run(tmp_path: Path) -> None:
             ConfigError,
             r"algorithm\.teacher: teacher\.linear1\.weight is \[5, 784\] here and",
         ),
+        (
+            {"algorithm.teacher_depth": 1, "algorithm.teacher": "deep.safetensors"},
+            ConfigError,
+            r"algorithm\.teacher: teacher\.linear2 is in deep\.safetensors and missing here",
+        ),
         ({"algorithm.teacher": "none-such"}, DataError, r"algorithm\.teacher: none-such is no file of tensors"),
         ({"algorithm.teacher": "it.pt"}, DataError, r"algorithm\.teacher: it\.pt cannot be read"),
     ],
 )
-def test_a_teacher_that_does_not_fit_is_told(options: Any, error: Any, text: str, tmp_path: Path) -> None:
+def test_a_teacher_that_does_not_fit_is_told(
+    options: Any, error: Any, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "it.safetensors"
     save_file({"linear1.weight": torch.ones(8, 784), "head.weight": torch.ones(3, 8), "head.bias": torch.ones(3)}, file)
+    deep = MLP(hidden=(8, 8)).build((1, 28, 28), 3).state_dict()
+    save_file({name: value.contiguous() for name, value in deep.items()}, tmp_path / "deep.safetensors")
     own = TAUGHT | FIXED | {"algorithm.teacher": str(file), "algorithm.teacher_width": 8} | options
     with pytest.raises(error, match=text):
         raymeta.meta_train(output=str(tmp_path / "runs"), **own)
