@@ -82,8 +82,13 @@ def genotype_text(source: str, *, output: str) -> str:
 
 
 def found_in(run: Path) -> str:
-    """What the search of a finished run found. Raises `OSError`, and `ValueError` where there is none."""
-    found = read_json(run / layout.SUMMARY).get(FOUND)
+    """What the search of a finished run found. Raises `ValueError` where there is none."""
+    try:
+        found = read_json(run / layout.SUMMARY).get(FOUND)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{run} is no finished run: its {layout.SUMMARY} cannot be read ({first_line(error)})"
+        ) from error
     if not isinstance(found, dict) or not isinstance(found.get(GENOTYPE), str):
         raise ValueError(f"{run} is no finished run of a search such as darts")
     return str(found[GENOTYPE])

@@ -190,6 +190,9 @@ def test_a_file_is_read_at_once(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"found": {"genotype": 3}}')
     with pytest.raises(ValueError, match="no finished run of a search"):
         Derived(genotype=str(tmp_path))
+    (tmp_path / "summary.json").unlink()
+    with pytest.raises(ValueError, match=r"no finished run: its summary\.json cannot be read"):
+        Derived(genotype=str(tmp_path))
 
 
 def test_operations_are_different_ones() -> None:
