@@ -42,9 +42,14 @@ def note(
     given: Mapping[str, Any],
 ) -> None:
     """Note a mistake, unless it is that something is missing which was given and has a mistake of its own."""
-    missing = problem["type"].startswith("missing")
+    missing = problem["type"].startswith("missing") and not _in_a_list(problem)
     if not (missing and (not layers.whole or (problem["loc"] and problem["loc"][0] in given))):
         layers.errors.append(_explained(layers, problem, prefix, options, good))
+
+
+def _in_a_list(problem: Any) -> bool:
+    """Whether it is about an item of a list: one that is missing there is no option that is missing."""
+    return bool(problem["loc"]) and isinstance(problem["loc"][-1], int)
 
 
 def one_for_a_choice(problems: Sequence[Any]) -> list[dict[str, Any]]:
@@ -70,9 +75,11 @@ def _explained(
         return ": ".join([layers.origin(prefix), *prefix, message])
     path = (*prefix, key)
     dotted = ".".join(path)
-    if problem["type"] in ("missing", "missing_keyword_only_argument"):
+    if problem["type"] == "missing" and _in_a_list(problem):
+        message = "has too few values"
+    elif problem["type"] in ("missing", "missing_keyword_only_argument"):
         return f"{layers.origin(prefix)}: {dotted} is missing: {options[key].text()}"
-    colon = "" if message.startswith("should") else ":"
+    colon = "" if message.startswith(("should", "has ")) else ":"
     return f"{layers.origin(path)}: {dotted} {values.get(key)!r}{colon} {message}. It is {options[key].text()}"
 
 

@@ -278,6 +278,7 @@ def test_an_option_of_another_variant_is_explained() -> None:
         (("--algorithm", ":x"), "there is no algorithm called :x"),
         (("--algorithm", "[1]"), "algorithm is a name or a mapping of options"),
         (("--outer", "3"), "outer is a mapping of options"),
+        (("--tasks", "tabular_prior", "--tasks.train_shots", "3"), "tasks.train_shots [3] has too few values. It is"),
         (("--algorithm.step_weights", "[1, 2]"), "step_weights has 2 entries for 1 inner_steps"),
         (("--preset", "sinusoid-mamm"), "did you mean sinusoid-maml?"),
         (("--tasks", "sinusoid", "--algorithm", "protonet"), "protonet does classification, but tasks sinusoid"),
