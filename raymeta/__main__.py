@@ -15,7 +15,7 @@ COMMANDS = {
     "tune": "search learning rates and architectures: many runs side by side on Ray",
     "evaluate": "score a run on held-out tasks; compare runs on the same tasks",
     "adapt": "adapt a trained model to your own classes, from a few examples of each",
-    "predict": "classify files with an adapted model",
+    "predict": "classify files with an adapted model, or with one that was trained on its classes",
     "features": "what a model makes of files: embeddings, neighbours, a linear probe",
     "export": "write a trained model for others, or an adapted one for use without raymeta",
     "serve": "few-shot classification over HTTP on Ray Serve, with a page to try it",

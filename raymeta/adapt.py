@@ -90,7 +90,7 @@ def _accuracy(adapted: Adapted) -> list[str]:
     )
     lines = [text]
     if found.skipped:
-        lines.append(f"  {found.skipped} examples are the only ones of their class and were not tried")
+        lines.append(f"  not tried, as they are the only examples of their classes: {found.skipped}")
     if found.low <= 1 / adapted.way:
         lines.append("  warning: that is not above guessing: give more examples, or a model trained on such data")
     for label, answer, times in found.confusions[:MOST_SHOWN]:

@@ -54,7 +54,8 @@ def resumed_config(
     require_recorded(run.path, run.info.get("sha256"))
     own = run.path / layout.CONFIG
     loaded = load_config(files=[own, *files], overrides=options, trust=trust)
-    before, after = load_config(files=[own], trust=trust).config, loaded.config
+    before = load_config(files=[own], trust=trust).config
+    after = loaded.config.model_copy(update=_recorded_choices(before, loaded.config))
     changed = [key for key in type(after).model_fields if getattr(before, key) != getattr(after, key)]
     free = marked(RunConfig, FREE_ON_RESUME)
     if refused := [key for key in changed if key not in free]:
@@ -67,6 +68,11 @@ def resumed_config(
     loaded.left_out.pop("output", None)  # a run goes on where it is
     output = os.fsencode(run.path.parent).decode(errors="replace")
     return loaded._replace(config=after.model_copy(update={"output": output}))
+
+
+def _recorded_choices(before: RunConfig, asked: RunConfig) -> dict[str, Any]:
+    """What the rules chose at the start, in place of `auto` that is given again."""
+    return {name: getattr(before, name) for name in ("vectorize", "compile") if getattr(asked, name) == "auto"}
 
 
 def _require_same_rates(run: Run, before: RunConfig, after: RunConfig) -> None:

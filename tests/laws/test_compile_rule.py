@@ -64,5 +64,5 @@ def test_the_choice_is_recorded_and_kept(compiler: None, tmp_path: Path) -> None
     assert run.config["compile"] is False
     (event,) = [event for event in run.events() if event["kind"] == "compile"]
     assert "fewer than 100,000" in event["message"]
-    longer = raymeta.meta_train(resume=run.path, steps=3)
+    longer = raymeta.meta_train(resume=run.path, steps=3, compile="auto", vectorize="auto")  # given again
     assert longer.config["compile"] is False
