@@ -1751,6 +1751,30 @@ CHANGES: dict[str, Sequence[Change]] = {
             f"{WHOLE}[vmap-maml]",
         ),
     ],
+    "system/signals.py": [
+        (
+            "a swallowed SIGTERM forgotten",
+            "        self.came = True\n",
+            "        self.came = False\n",
+            "tests/engine/test_stops.py::test_a_swallowed_interrupt_is_a_stop",
+        ),
+    ],
+    "engine/worker/compile_rule.py": [
+        (
+            "too large graphs compiled",
+            "if inner_steps > MOST_INNER_STEPS:",
+            "if inner_steps > 10 * MOST_INNER_STEPS:",
+            "tests/laws/test_compile_rule.py::test_each_reason_against_compiling_is_enough",
+        ),
+    ],
+    "api/resume.py": [
+        (
+            "a rule asked again",
+            'for name in ("vectorize", "compile") if getattr(asked, name) == "auto"',
+            'for name in ("vectorize", "compile") if getattr(asked, name) == ""',
+            "tests/laws/test_compile_rule.py::test_the_choice_is_recorded_and_kept",
+        ),
+    ],
     "engine/worker/worker.py": [
         (
             "test in training mode",
