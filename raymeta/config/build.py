@@ -13,7 +13,6 @@ from raymeta.adaptation.problem import Learned, Problem, Vectorize
 from raymeta.algorithms.anil import ANIL
 from raymeta.algorithms.base import TrainedModel
 from raymeta.algorithms.maml import MAML
-from raymeta.algorithms.meta_sgd import MetaSGD
 from raymeta.algorithms.protonet import ProtoNet
 from raymeta.algorithms.reptile import Reptile
 from raymeta.autodiff.failures import LOOP
@@ -186,13 +185,13 @@ def _compiles(config: RunConfig) -> Compiles:
     return choose_compile(
         num_tasks=config.steps * config.meta_batch_size,
         inner_steps=max(steps),
-        measured=isinstance(algorithm, _MEASURED) and is_known(config) and config.mixing is None,
+        measured=type(algorithm) in _MEASURED and is_known(config) and config.mixing is None,
         recomputed=config.checkpoint_inner_steps,
         device=_device(config),
     )
 
 
-_MEASURED = (MAML, MetaSGD, ANIL, ProtoNet, Reptile)
+_MEASURED = (MAML, ANIL, ProtoNet, Reptile)
 """Methods that are measured compiled, see docs/speed.md."""
 
 

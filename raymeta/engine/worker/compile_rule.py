@@ -17,7 +17,7 @@ cancel: what is compiled for half a minute is worth it after some ten thousand t
 and scores are compiled as well. The rule asks for several times as many, as networks without convolutions save less.
 """
 MOST_INNER_STEPS = 10
-"""Inner steps in training or test up to which a graph, which holds them all, is compiled in reasonable time."""
+"""Inner steps in training or test up to which a graph, which holds them all, is compiled; more were not measured."""
 
 
 class Compiles(NamedTuple):

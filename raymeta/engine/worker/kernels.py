@@ -101,7 +101,7 @@ class _Ordered(NamedTuple):
 def _parts(sources: Sequence[_Source], most: int) -> list[list[_Source]]:
     """The sources in parts of about the same length."""
     length = sum(len(source.code) for source in sources)
-    parts: list[list[_Source]] = [[] for _ in range(max(1, min(most, length // LEAST_CHARACTERS)))]
+    parts: list[list[_Source]] = [[] for _ in range(max(1, min(most, len(sources), length // LEAST_CHARACTERS)))]
     for source in sorted(sources, key=lambda source: -len(source.code)):
         min(parts, key=lambda part: sum(len(other.code) for other in part)).append(source)
     return parts
