@@ -88,8 +88,12 @@ def test_a_swallowed_interrupt_is_a_stop(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 def test_a_killed_raylet_ends_the_run_with_what_happened(tmp_path: Path) -> None:
-    """Ray's own C++ would end the process without a word."""
-    process = started(tmp_path, "--steps", "1000000", "--checkpoint_every", "20", "--validate_every", "0")
+    """Ray's own C++ would end the process without a word.
+
+    It does where parameters are on their way to Ray's store just then, so steps are long here.
+    """
+    long = ("--meta_batch_size", "1024", "--shard_size", "512", "--algorithm.inner_steps", "5")
+    process = started(tmp_path, "--steps", "1000000", "--checkpoint_every", "2", "--validate_every", "0", *long)
     wait_for(lambda: list(tmp_path.glob("2*/checkpoints/index.json")))
     os.kill(children(process.pid)["raylet"], signal.SIGKILL)
     _, err = process.communicate(timeout=SLOW_S)
