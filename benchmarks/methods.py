@@ -8,6 +8,10 @@ seconds of the processor from the first step on, so that other programs of the m
 workers it is seconds of the clock. Writes results/benchmarks/methods-SETTING.json after each method; the same command
 goes on with those that are missing. MAML and ProtoNet come first: what the others are compared with. A method that
 needs a trained body (`PRETRAINED`) has half of the seconds for that.
+
+    taskset -c 0 python benchmarks/methods.py --setting omniglot-5w1s --root FOLDER --budget 90 --tried
+
+measures what was tried for methods that missed their level (`TRIED`) instead, beside their own rows.
 """
 
 from __future__ import annotations
@@ -75,6 +79,20 @@ LEFT_OUT = {
 REFERENCE = dict.fromkeys(BY_GRADIENTS, "maml") | dict.fromkeys(OTHERS, "protonet")
 PRETRAINED: dict[str, tuple[str, dict[str, Any]]] = {"cnaps": ("protonet", {"algorithm.freeze_body": True})}
 """Methods of a body that is trained before and frozen: by which method, and the options that freeze it."""
+TRIED: dict[str, tuple[dict[str, Any], ...]] = {
+    "metaoptnet": ({"algorithm.init_scale": 10.0}, {"algorithm.cost": 1.0}),
+    "siamese": ({"algorithm.pair_loss": "contrastive"}, {"algorithm.pair_loss": "triplet"}),
+    "relation": ({"outer.lr": 0.003}, {"outer.lr": 0.003, "outer.clip_norm": 10.0}),
+    "meta_sgd": ({"tasks.train_query_shot": 1}, {"tasks.train_query_shot": 1, "algorithm.init_lr": (0.4, 0.4)}),
+    "cavia": ({"tasks.train_query_shot": 1}, {"tasks.train_query_shot": 1, "algorithm.inner_lr": 10.0}),
+    "imaml": ({"algorithm.inner_steps": 5, "algorithm.cg_steps": 2, "algorithm.inner_lr": 0.4},),
+    "snail": ({"algorithm.scale": 4}, {"outer.lr": 0.003}),
+    "cnp": ({"outer.lr": 0.003}, {"tasks.train_query_shot": 15}),
+    "pfn": ({"outer.lr": 0.002},),
+    "reptile": ({"algorithm.inner_lr": 0.003},),
+    "baseline": ({"outer.lr": 0.003},),
+}
+"""Other options for methods that missed their level: fewer computations for each task, or other rates."""
 IN_TURN = [name for pair in zip(BY_GRADIENTS, OTHERS, strict=False) for name in pair] + [*OTHERS[len(BY_GRADIENTS) :]]
 SECOND = 1
 """Where scores stand over instances of a class: the second one, of which one example was seen."""
@@ -153,23 +171,25 @@ def preset_of(method: str, setting: Setting) -> tuple[str, dict[str, Any]]:
 
 
 def from_scratch_or_body(
-    method: str, setting: Setting, root: Path, budget_s: float, workers: int, output: str
+    method: str, setting: Setting, root: Path, budget_s: float, workers: int, output: str, **more: Any
 ) -> tuple[Trained, Trained | None]:
     """The method's training and that of its body, if it needs one; both together have the seconds."""
     if method not in PRETRAINED:
-        return trained(configuration(method, setting, root, workers, output), budget_s), None
+        return trained(configuration(method, setting, root, workers, output, **more), budget_s), None
     other, options = PRETRAINED[method]
     body = trained(configuration(other, setting, root, workers, output), budget_s / 2)
-    config = configuration(method, setting, root, workers, output, start=str(body.run.path), **options)
+    config = configuration(method, setting, root, workers, output, start=str(body.run.path), **options, **more)
     return trained(config, budget_s - body.seconds), body
 
 
-def measured(method: str, setting: str, root: Path, budget_s: float, workers: int) -> dict[str, Any]:
-    """Train and test one method; for a process of its own, whose memory is told."""
+def measured(
+    method: str, setting: str, root: Path, budget_s: float, workers: int, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Train and test one method, with `options` in place of its own; for a process of its own, whose memory is told."""
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="raymeta-methods-") as output:
         began = time.perf_counter()
-        done, body = from_scratch_or_body(method, SETTINGS[setting], root, budget_s, workers, output)
+        done, body = from_scratch_or_body(method, SETTINGS[setting], root, budget_s, workers, output, **options)
         wall_s = time.perf_counter() - began
         tested = meta_test(done.run, episodes=EPISODES, workers=workers)
     state, config = done.state, done.config
@@ -216,9 +236,20 @@ def compared(rows: dict[str, Any], setting: str) -> dict[str, Any]:
             continue
         row["reference"], row["level"] = REFERENCE[method], reference["accuracy"] - MARGIN
         row["reached"] = row["accuracy"] >= row["level"]
-        if row["episodes_sha256"] == reference["episodes_sha256"]:
-            row["difference"], row["difference_ci95"] = paired(values_of(reference), values_of(row))
+        beside(reference, row)
     return rows
+
+
+def beside(reference: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its paired difference to another one, where both were tested on the same tasks."""
+    if "right" in row and row["episodes_sha256"] == reference["episodes_sha256"]:
+        row["difference"], row["difference_ci95"] = paired(values_of(reference), values_of(row))
+    return row
+
+
+def as_text(options: dict[str, Any]) -> str:
+    """As it is typed, for people and for comparisons."""
+    return " ".join(f"--{key} {json.dumps(value)}" for key, value in options.items())
 
 
 def values_of(row: dict[str, Any]) -> list[float]:
@@ -234,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=180, help="seconds of training for each method")
     parser.add_argument("--methods", default=",".join(IN_TURN), help="names between commas; all that fit unless given")
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--tried", action="store_true", help="what was tried for methods that missed their level")
     asked = parser.parse_args(arguments)
     methods = asked.methods.split(",")
     if unknown := [name for name in methods if name not in REFERENCE]:
@@ -241,9 +273,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     content = begun(asked.setting, asked.budget, asked.workers)
     if content is None:
         parser.error(f"methods-{asked.setting}.json was made with other options: give those again, or remove it")
+    how = asked.setting, asked.root, asked.budget, asked.workers
+    if asked.tried:
+        for method in methods:
+            for options in TRIED.get(method, ()):
+                if not any(as_text(row["options"]) == as_text(options) for row in content["tried"].get(method, ())):
+                    row = {"options": options, **in_own_process(measured, method, *how, options)}
+                    content["tried"].setdefault(method, []).append(beside(content["methods"][method], row))
+                    print(method, as_text(options), row.get("accuracy", "failed"), flush=True)
+                    record(f"methods-{asked.setting}", content)
+        return 0
     for method in in_order(methods):
         if "accuracy" not in content["methods"].get(method, {}):
-            row = in_own_process(measured, method, asked.setting, asked.root, asked.budget, asked.workers)
+            row = in_own_process(measured, method, *how, {})
             content["methods"][method] = row
             content["methods"] = compared(content["methods"], asked.setting)
             print(method, content["methods"][method].get("accuracy", "failed"), flush=True)
@@ -273,9 +315,9 @@ def begun(setting: str, budget_s: float, workers: int) -> dict[str, Any] | None:
         "left_out": LEFT_OUT,
     }
     if not path.exists():
-        return {**asked, "methods": {}}
+        return {**asked, "methods": {}, "tried": {}}
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    kept = {"methods": content["methods"]}
+    kept = {"methods": content["methods"], "tried": content.get("tried", {})}
     same = all(content.get(key) == value for key, value in asked.items() if key != "left_out")  # the registry grows
     return {**asked, **kept} if same else None
 

@@ -25,6 +25,7 @@ from raymeta.config.load import load_config
 from raymeta.runs import layout
 from raymeta.runs.read import Run
 from raymeta.runs.tables import evaluation
+from raymeta.system.command_line import add_verbose, run_command
 from raymeta.trackers.terminal import open_terminal
 
 RUNS = RESULTS.parent / "reproduce"
@@ -68,7 +69,13 @@ def main() -> int:
     parser.add_argument("--time-limit", help="training time of this piece, such as 30m")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="other options")
     parser.add_argument("--output", type=Path, default=RUNS, help="folder of the runs, which pieces go on with")
+    add_verbose(parser)
     arguments = parser.parse_args()
+    return run_command("reproduce", lambda: reproduce(arguments), verbose=arguments.verbose)
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Train a piece, and write the result file at the end of the last one."""
     length = "" if arguments.steps is None else f"-{arguments.steps}steps"
     folder = arguments.output / f"{arguments.preset}{length}-seed{arguments.seed}"
     pairs = (text.split("=", 1) for text in arguments.set)

@@ -36,6 +36,7 @@ def updated(text: str) -> str:
     """`text` with every marked block as the files say now."""
     blocks = {setting: setting_text(read(f"methods-{setting}")) for setting in SETTINGS}
     blocks |= {"lake": lake_text(read("lake")), "tables": tables_text(read("tables"))}
+    blocks["tried"] = tried_text(read("methods-omniglot-5w1s"))
     blocks["mann"] = mann_text(read("mann-by-instance"))
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
@@ -59,6 +60,25 @@ def setting_text(content: dict[str, Any] | None) -> str:
     rows = sorted(content["methods"].items(), key=lambda item: -item[1].get("accuracy", -1))
     table = [*HEAD, *(_row(method, row) for method, row in rows)]
     return "\n".join([*table, "", _made_with(content)])
+
+
+def tried_text(content: dict[str, Any] | None) -> str:
+    """Other options of methods that missed their level, beside their rows."""
+    if content is None or not content.get("tried"):
+        return "Not run."
+    lines = ["| method | with | accuracy | beside its row | level | steps |", "|---|---|---|---|---|---|"]
+    for method, rows in content["tried"].items():
+        level = content["methods"][method]["level"]
+        for row in rows:
+            options = " ".join(f"--{key} {json.dumps(value)}" for key, value in row["options"].items())
+            if "failed" in row:
+                lines.append(f"| `{method}` | `{options}` | failed: {row['failed']} | | | |")
+                continue
+            score = f"{100 * row['accuracy']:.1f} ± {100 * row['ci95']:.1f}"
+            beside = f"{100 * row['difference']:+.1f} ± {100 * row['difference_ci95']:.1f}"
+            reached = f"{100 * level:.1f}, {'reached' if row['accuracy'] >= level else 'missed'}"
+            lines.append(f"| `{method}` | `{options}` | {score} | {beside} | {reached} | {row['steps']:,} |")
+    return "\n".join(lines)
 
 
 def _made_with(content: dict[str, Any]) -> str:

@@ -16,6 +16,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from levels import levels_table
+
 from raymeta.engine.worker.vectorize import by_rule
 
 HOME = Path(__file__).parents[1]
@@ -23,7 +25,10 @@ RESULTS, EXAMPLES = HOME / "results" / "benchmarks", HOME / "examples"
 METHODS = RESULTS / "bench-methods.json"
 PAGES = [
     HOME / "README.md",
-    *(HOME / "docs" / f"{name}.md" for name in ("workers", "scaling", "speed", "tune", "dashboard", "optimizers")),
+    *(
+        HOME / "docs" / f"{name}.md"
+        for name in ("workers", "scaling", "speed", "tune", "dashboard", "optimizers", "classification")
+    ),
 ]
 
 
@@ -49,6 +54,7 @@ def updated(text: str) -> str:
     blocks |= {"traffic": traffic_table(), "cut": cut_text(), "short": short_text()}
     blocks |= {"model-check": check_table(), "model": model_table()}
     blocks |= {"learned-optimizers": learned_optimizers_text(), "outer": outer_text()}
+    blocks |= {"levels": levels_table()}
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
         lambda match: f"<!-- {match[1]} -->\n{blocks[match[1]]}\n<!-- /{match[1]} -->",

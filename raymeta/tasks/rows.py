@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,18 @@ def _of_parquet(data: bytes, path: Path) -> list[Row]:
 def _csv_rows(text: str, path: Path) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
+        _require_distinct(reader.fieldnames or (), path)
         for row in reader:
             if None in row or None in row.values():
                 raise DataError(f"{path} line {reader.line_num}: {_UNEVEN}")
             yield dict(row)
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num}: {error}") from error
+
+
+def _require_distinct(names: Sequence[str], path: Path) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{path} line 1: two columns are called {twice[0]!r}: rename or remove one")
 
 
 _UNEVEN = "it has not as many fields as the first line has names"
@@ -99,6 +106,7 @@ def _tsv_rows(text: str, path: Path) -> Iterator[Row]:
     """Every line is a row: a lone quotation mark is a sign like others, and would swallow all lines up to the next."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     names = [_unquoted(field) for field in lines[0].split("\t")]
+    _require_distinct(names, path)
     for number, line in enumerate(lines[1:], 2):
         if not line:
             continue

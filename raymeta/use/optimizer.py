@@ -33,6 +33,12 @@ class TrainedOptimizer(Optimizer):
         self.rule = rule.to(first.device, outer_type(first.dtype)).requires_grad_(False)
         self.dtype = outer_type(first.dtype)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Raises `ValueError` for a negative `lr`, as optimisers of torch do."""
+        if param_group.get("lr", 1.0) < 0:
+            raise ValueError(f"Invalid lr: {param_group['lr']}: it is a factor on updates, 0 or more")
+        super().add_param_group(param_group)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every parameter that has a gradient; returns what `closure` gives."""

@@ -314,6 +314,14 @@ def test_a_lone_quotation_mark_in_a_tsv_swallows_nothing(tmp_path: Path) -> None
         rows_of_file(path)
 
 
+@pytest.mark.parametrize(("name", "between"), [("two.csv", ","), ("two.tsv", "\t")])
+def test_two_columns_of_one_name_are_refused(name: str, between: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("\n".join(between.join(line) for line in (["size", "kind", "size"], ["1", "a", "2"])))
+    with pytest.raises(DataError, match=r"line 1: two columns are called 'size'"):
+        rows_of_file(path)
+
+
 def test_parquet_and_json_lines_give_the_same_episodes_as_csv(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")

@@ -138,6 +138,12 @@ def test_a_state_from_before_there_was_a_factor_goes_on_with_whole_updates() -> 
     assert optimizer.param_groups[0]["lr"] == 1
 
 
+def test_a_negative_factor_is_refused() -> None:
+    theta = torch.ones(2, requires_grad=True)
+    with pytest.raises(ValueError, match="Invalid lr: -1"):
+        TrainedOptimizer(L2L(hidden=3).rule(), [{"params": [theta], "lr": -1.0}])
+
+
 def test_the_page_about_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     trained(Path("results"), "l2l", "quadratics")
