@@ -37,6 +37,7 @@ def updated(text: str) -> str:
     blocks = {setting: setting_text(read(f"methods-{setting}")) for setting in SETTINGS}
     blocks |= {"lake": lake_text(read("lake")), "tables": tables_text(read("tables"))}
     blocks["tried"] = tried_text(read("methods-omniglot-5w1s"))
+    blocks["posterior"] = posterior_text(read("posterior"))
     blocks["mann"] = mann_text(read("mann-by-instance"))
     return re.sub(
         r"<!-- ([\w.-]+) -->\n.*?<!-- /\1 -->",
@@ -174,6 +175,25 @@ def _more(row: dict[str, Any], key: str, factor: float, digits: int) -> str:
         return f"{own} | "
     more, ci95 = factor * row[f"{key}_ours_more"], factor * row[f"{key}_ours_more_ci95"]
     return f"{own} | {more:+.{digits}f} ± {ci95:.{digits}f}"
+
+
+def posterior_text(content: dict[str, Any] | None) -> str:
+    """How many nats above the exact posterior each method is, by the number of context points."""
+    if content is None:
+        return "Not run."
+    points = list(content["posterior"])
+    lines = [f"| context points | {' | '.join(points)} | mean |", "|---" * (len(points) + 2) + "|"]
+    exact = (f"{content['posterior'][n]:.3f}" for n in points)
+    lines.append(f"| exact posterior | {' | '.join(exact)} | |")
+    trainings = []
+    for name, method in content["methods"].items():
+        gaps = (f"+{method['points'][n]['gap']:.3f} ± {method['points'][n]['gap_ci95']:.3f}" for n in points)
+        lines.append(f"| `{name}`, above it | {' | '.join(gaps)} | +{method['gap']:.3f} |")
+        trainings.append(f"`{name}` {method['steps']:,} steps in {method['seconds'] / 60:.0f} minutes on two workers")
+    level = f"{content['level']:g} nats in the mean, {'reached' if content['met'] else 'missed'}"
+    numbers = f"[numbers](../results/benchmarks/posterior.json), commit {content['commit'][:7]}"
+    told = f"{content['tasks']} test tasks; {'; '.join(trainings)} ({numbers}). Level for `pfn`: {level}."
+    return "\n".join([*lines, "", told])
 
 
 def lake_text(content: dict[str, Any] | None) -> str:

@@ -22,7 +22,8 @@ from raymeta.engine.worker.vectorize import by_rule
 
 HOME = Path(__file__).parents[1]
 RESULTS, EXAMPLES = HOME / "results" / "benchmarks", HOME / "examples"
-METHODS = RESULTS / "bench-methods.json"
+METHODS = [RESULTS / "bench-methods.json", RESULTS / "bench-methods-alone.json"]
+"""Cases that another path is known for, and those that have none beside them."""
 PAGES = [
     HOME / "README.md",
     *(
@@ -138,7 +139,7 @@ def bench_table() -> str:
         "| case | path | tasks/s | best other | × the best other | of the floor | MB |",
         "|---|---|---|---|---|---|---|",
     ]
-    found = [path for path in sorted(RESULTS.glob("bench-*.json")) if path != METHODS]
+    found = [path for path in sorted(RESULTS.glob("bench-*.json")) if path not in METHODS]
     files = [json.loads(path.read_text(encoding="utf-8")) for path in found]
     for case in (case for content in files for case in content["cases"]):
         rates = {row["path"]: row["tasks_per_s"]["median"] for row in case["rows"]}
@@ -155,14 +156,14 @@ def bench_table() -> str:
 
 def methods_table() -> str:
     """The fastest of our paths for each method and for other work, beside the best other path and the floor."""
-    if not METHODS.exists():
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in METHODS if path.exists()]
+    if not contents:
         return "Not run."
-    content = json.loads(METHODS.read_text(encoding="utf-8"))
     lines = [
         "| case | fastest path | tasks/s | best other | × the best other | of the floor | MB |",
         "|---|---|---|---|---|---|---|",
     ]
-    for case in content["cases"]:
+    for case in (case for content in contents for case in content["cases"]):
         rates = {row["path"]: row["tasks_per_s"]["median"] for row in case["rows"]}
         ours = [row for row in case["rows"] if row["path"].startswith("raymeta")]
         row = max(ours, key=lambda row: float(row["tasks_per_s"]["median"]))
@@ -172,7 +173,8 @@ def methods_table() -> str:
             f"| {'' if best is None else f'{best}, {rates[best]:,.1f}'} | {_range(row.get('over_best_peer'))} "
             f"| {_median(row.get('of_the_floor'))} | {'' if memory is None else format(memory, ',.0f')} |"
         )
-    return "\n".join([*lines, "", f"Commit {content['commit'][:7]}, {content['rounds']} rounds."])
+    made = [f"`{content['command']}`, commit {content['commit'][:7]}" for content in contents]
+    return "\n".join([*lines, "", *(f"- {line}" for line in made)])
 
 
 def _median(spread: dict[str, float] | None) -> str:
@@ -212,7 +214,9 @@ def cut_text() -> str:
 
 def fast_text() -> str:
     """The best compiled path beside the best other library, of the cases everyone knows."""
-    files = (json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("bench-*.json") if path != METHODS)
+    files = (
+        json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("bench-*.json") if path not in METHODS
+    )
     rows = {case["case"]: case["rows"] for content in files for case in content["cases"]}
 
     def rate(prefix: tuple[str, ...]) -> float:

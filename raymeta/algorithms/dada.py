@@ -18,6 +18,7 @@ from raymeta.adaptation.problem import Learned, Part, Phase, Problem
 from raymeta.adaptation.relax import OneOf, Surrogate, Switches, estimate
 from raymeta.adaptation.through_step import inner_product, slopes
 from raymeta.adaptation.weighted import losses_of
+from raymeta.algorithms.base import Compute, Outer
 from raymeta.algorithms.look_ahead import LookAhead, model_of
 from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.errors import ConfigError
@@ -29,6 +30,7 @@ from raymeta.options import STRICT
 from raymeta.tasks.base import TaskSet
 from raymeta.tasks.episodes import Episode, Examples, Noise
 from raymeta.tasks.inputs import only
+from raymeta.trackers.names import OPERATION_USES
 from raymeta.tree import Params
 
 SURROGATE = "surrogate"
@@ -138,6 +140,12 @@ class DADA(LookAhead):
             lines.append(f"{100 * shares[pair]:.1f} %: {' + '.join(named)}")
         return {"policy": ", ".join(lines)}
 
+    def step(self, outer: Outer, compute: Compute, phase: Phase) -> dict[str, float]:
+        metrics = super().step(outer, compute, phase)
+        if self.policy != "learned":
+            return metrics
+        return metrics | dict(zip(OPERATION_USES, uses(outer.params).tolist(), strict=True))
+
     def noise(self, problem: Problem, keys: Sequence[TaskKey], episodes: Episode, phase: Phase) -> Noise:
         if not phase.training:
             return {}
@@ -225,6 +233,13 @@ def weights_of(params: Params, draws: Draws) -> Tensor:
 def chosen_pair(params: Params, draws: Draws) -> Tensor:
     """The sub-policy of each image [n, P], 1 for one of them."""
     return ONE_OF.chosen(ONE_OF.relaxed(weights_of(params, draws), draws.pair))
+
+
+def uses(params: Params) -> Tensor:
+    """How likely a training image is changed by each operation [K]."""
+    weights, chances = params[WEIGHTS].softmax(0), params[CHANCES].sigmoid()
+    first, second = (weights * chances[:, place] @ operations_at(place).to(weights) for place in (0, 1))
+    return first + second
 
 
 def operations_at(place: int) -> Tensor:

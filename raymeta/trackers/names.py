@@ -26,6 +26,15 @@ OPERATION_SHARES: Final = tuple(
         *("sep_conv_3", "sep_conv_5", "dil_conv_3", "dil_conv_5"),
     )
 )
+AUGMENTATION: Final = "augmentation/"
+"""What names of operations' shares of changed images begin with."""
+OPERATION_USES: Final = tuple(
+    f"{AUGMENTATION}{operation}"
+    for operation in (
+        *("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
+        *("brightness", "contrast", "invert"),
+    )
+)
 
 METRICS: Final = (
     TRAIN_QUERY_LOSS,
@@ -42,6 +51,7 @@ METRICS: Final = (
     VAL_MSE,
     VAL_MSE_CI95,
     *OPERATION_SHARES,
+    *OPERATION_USES,
 )
 """Every metric there is; columns of `metrics.jsonl`, of data frames and of TensorBoard are these."""
 EVENT_KINDS: Final = (

@@ -26,6 +26,7 @@ from raymeta.algorithms.dada import (
     chosen_pair,
     draws_of,
     surrogate,
+    uses,
 )
 from raymeta.algorithms.look_ahead import model_of
 from raymeta.models.layers.beside import Beside
@@ -186,6 +187,18 @@ def test_what_is_found_are_the_heaviest_pairs_with_chance_and_magnitude() -> Non
     assert found.startswith(f"{100 * weights.softmax(0)[-1]:.1f} %: {last}, ")
     assert found.count(" %: ") == 5
     assert DADA(policy="uniform").found(problem, Learned(policy, {})) == {}
+
+
+def test_an_operation_is_used_as_often_as_its_pairs_and_their_switches_say() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = {WEIGHTS: (len(PAIRS),), CHANCES: (len(PAIRS), 2)}
+    policy = {name: torch.randn(shape, generator=generator).double() for name, shape in logits.items()}
+    shares, chances = policy[WEIGHTS].softmax(0), policy[CHANCES].sigmoid()
+    expected = torch.zeros(len(OPERATIONS)).double()
+    for pair, operations in enumerate(PAIRS):
+        for place, operation in enumerate(operations):
+            expected[operation] += shares[pair] * chances[pair, place]
+    torch.testing.assert_close(uses(policy), expected)
 
 
 def test_a_random_policy_is_that_of_the_seed() -> None:

@@ -505,7 +505,8 @@ def test_a_full_disk_costs_the_rows_but_not_the_run(tmp_path: Path) -> None:
 
 def test_metric_names_are_a_closed_list_without_repetition() -> None:
     constants = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
-    assert constants - {names.ARCHITECTURE} == set(names.METRICS) - set(names.OPERATION_SHARES)
+    of_operations = {*names.OPERATION_SHARES, *names.OPERATION_USES}
+    assert constants - {names.ARCHITECTURE, names.AUGMENTATION} == set(names.METRICS) - of_operations
     assert len(names.METRICS) == len(set(names.METRICS))
     assert set(SCORES.metrics()) | set(SCORES._replace(name="mse").metrics()) <= set(names.METRICS)
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 import raymeta
+from raymeta.adaptation.picture_operations import OPERATIONS as CHANGES
 from raymeta.api.checkpoints import best_checkpoint
 from raymeta.api.evaluate import paired_difference
 from raymeta.models.genotype import OPERATIONS
 from raymeta.system.files import json_text
 from raymeta.trackers.axes import AXES, AxisName
-from raymeta.trackers.names import ARCHITECTURE, OPERATION_SHARES
+from raymeta.trackers.names import ARCHITECTURE, AUGMENTATION, OPERATION_SHARES, OPERATION_USES
 from raymeta.trackers.scores import paired
 from raymeta.views.figures import adaptation, comparison, episodes, learning, sweep
 from raymeta.views.figures.adaptation import Course
@@ -94,6 +95,13 @@ def test_operations_are_drawn_as_they_are_called_in_architectures() -> None:
     chart = learning.architecture(rows)
     assert {trace["name"]: trace["y"] for trace in chart["data"]} == {"none": [0.5, 0.5], "skip": [0.1, 0.2]}
     assert [f"{ARCHITECTURE}{name}" for name in OPERATIONS] == list(OPERATION_SHARES)
+
+
+def test_changes_of_images_are_drawn_in_per_cent_by_operation() -> None:
+    rows = [{"step": step, "augmentation/rotate": 0.1 * step, "augmentation/invert": 0.5} for step in (1, 2)]
+    chart = learning.augmentation(rows)
+    assert {trace["name"]: trace["y"] for trace in chart["data"]} == {"rotate": [10, 20], "invert": [50, 50]}
+    assert [f"{AUGMENTATION}{name}" for name in CHANGES] == list(OPERATION_USES)
 
 
 def test_smoothing_keeps_a_constant_and_follows_a_jump() -> None:

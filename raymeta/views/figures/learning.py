@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from raymeta.trackers.axes import Axis
 from raymeta.trackers.names import (
     ARCHITECTURE,
+    AUGMENTATION,
     OPERATION_SHARES,
+    OPERATION_USES,
     TRAIN_QUERY_ACCURACY,
     TRAIN_QUERY_LOSS,
     TRAIN_SUPPORT_LOSS,
@@ -118,6 +120,16 @@ def architecture(rows: Sequence[Row]) -> Spec:
     )
     axis = {"rangemode": "tozero"}
     return figure("Architecture", about, traces, x="outer step", y="mean weight", yaxis=axis, showlegend=True)
+
+
+def augmentation(rows: Sequence[Row]) -> Spec:
+    """How many training images each operation changes, of a policy that is learned."""
+    traces: list[Trace] = []
+    for name, colour in zip(OPERATION_USES, COLOURS, strict=True):
+        traces += _smoothed(rows, name, name.removeprefix(AUGMENTATION), colour, "solid", scale=100)
+    about = "How likely a training image is changed by each operation, whatever its strength. Bold lines are smoothed."
+    axis = {"rangemode": "tozero"}
+    return figure("Policy", about, traces, x="outer step", y="images in %", yaxis=axis, showlegend=True)
 
 
 def speed(rows: Sequence[Row]) -> Spec:

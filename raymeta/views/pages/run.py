@@ -13,7 +13,7 @@ from raymeta.errors import DataError
 from raymeta.runs import layout
 from raymeta.system.their_code import trust_flag
 from raymeta.trackers.axes import Axis
-from raymeta.trackers.names import OPERATION_SHARES
+from raymeta.trackers.names import OPERATION_SHARES, OPERATION_USES
 from raymeta.trackers.over_classes import read_over_classes
 from raymeta.trackers.scores import over_text, score_named, value_text, values_of
 from raymeta.views.figures import adaptation, learning, optimizers, weights, workers
@@ -80,6 +80,8 @@ def run_figures(source: RunSource) -> dict[str, Spec]:
     figures["losses"] = learning.losses(rows, axis)
     if any(name in row for row in rows for name in OPERATION_SHARES):
         figures["architecture"] = learning.architecture(rows)
+    if any(name in row for row in rows for name in OPERATION_USES):
+        figures["augmentation"] = learning.augmentation(rows)
     if source.weights:
         figures["weight_by_loss"] = weights.weight_by_loss(source.weights)
     if source.optimizers:
@@ -121,7 +123,8 @@ def _sections(source: RunSource, picture: Picture) -> list[Section]:
         section("adaptation", "Adaptation" if source.axis else "Scores", subject),
         section("episodes", "Episodes", _viewer(items, damaged)),
         section("optimizers", "Tuned optimisers", [charts.get("optimizers")]),
-        section("architecture", "Architecture", [charts.get("architecture"), *_found(source)]),
+        section("architecture", "Architecture", [charts.get("architecture"), *_found(source, but=POLICY)]),
+        section("augmentation", "Changes of images", [charts.get("augmentation"), *_found(source, only=POLICY)]),
         section("weights", "Weights of training examples", [charts.get("weight_by_loss")]),
         section("learning", "Learning", [charts["losses"], charts["optimisation"], charts["speed"]]),
         section("workers", "Workers", [charts["worker_rates"], charts["worker_shares"], _worker_table(source)]),
@@ -150,10 +153,15 @@ def _ending(source: RunSource) -> list[Block]:
     return blocks
 
 
-def _found(source: RunSource) -> list[Block]:
-    """What a search found."""
+POLICY = "policy"
+"""What was found by a search of changes of images."""
+
+
+def _found(source: RunSource, *, only: str | None = None, but: str | None = None) -> list[Block]:
+    """What a search found, by name."""
     found = source.summary.get("found")
-    return [code(str(name), str(value)) for name, value in found.items()] if isinstance(found, dict) else []
+    named = found.items() if isinstance(found, dict) else ()
+    return [code(str(name), str(value)) for name, value in named if name != but and only in (None, name)]
 
 
 def _facts(source: RunSource) -> list[dict[str, str]]:
