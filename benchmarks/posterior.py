@@ -1,7 +1,7 @@
 """How near a process that was learned comes to the exact posterior: PFN, CNP and NP on a Gaussian process.
 
     python benchmarks/posterior.py --seconds 1800                  # of training of each, with two workers
-    python benchmarks/posterior.py --steps 45000 --compile         # as many as that time has room for
+    python benchmarks/posterior.py --steps 55000 --compile         # as many as that time has room for
 
 Each trains on functions of one fixed kernel. Then, with 1 to 20 context points, the negative log likelihood of new
 points is compared with that of the exact posterior of the same tasks, on average the least that is possible. Writes

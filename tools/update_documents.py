@@ -173,8 +173,9 @@ def methods_table() -> str:
             f"| {'' if best is None else f'{best}, {rates[best]:,.1f}'} | {_range(row.get('over_best_peer'))} "
             f"| {_median(row.get('of_the_floor'))} | {'' if memory is None else format(memory, ',.0f')} |"
         )
-    made = [f"`{content['command']}`, commit {content['commit'][:7]}" for content in contents]
-    return "\n".join([*lines, "", *(f"- {line}" for line in made)])
+    files = " and ".join(f"[{path.stem}](../results/benchmarks/{path.name})" for path in METHODS if path.exists())
+    commits = dict.fromkeys(content["commit"][:7] for content in contents)
+    return "\n".join([*lines, "", f"Numbers: {files}, commit {' and '.join(commits)}."])
 
 
 def _median(spread: dict[str, float] | None) -> str:
