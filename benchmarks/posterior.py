@@ -1,7 +1,6 @@
 """How near a process that was learned comes to the exact posterior: PFN, CNP and NP on a Gaussian process.
 
-    python benchmarks/posterior.py --seconds 1800                  # of training of each, with two workers
-    python benchmarks/posterior.py --steps 55000 --compile         # as many as that time has room for
+    python benchmarks/posterior.py --steps 28000      # over which rates fall; --seconds of training at most, two workers
 
 Each trains on functions of one fixed kernel. Then, with 1 to 20 context points, the negative log likelihood of new
 points is compared with that of the exact posterior of the same tasks, on average the least that is possible. Writes
@@ -38,7 +37,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1800, help="of training, for each method [1800]")
     parser.add_argument("--steps", type=int, help="outer steps in place of the preset's, over which rates fall")
-    parser.add_argument("--compile", action="store_true", help="compile training: a graph for each number of points")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=PRESETS, default=["pfn"])
     arguments = parser.parse_args()
@@ -73,7 +71,6 @@ def of_method(
         "preset": PRESETS[name],
         "tasks": tasks,
         "workers": arguments.workers,
-        "compile": arguments.compile,
         "validate_every": 0,
     }
     options |= {"time_limit": f"{arguments.seconds:g}s", "test_episodes": 8, "device": "cpu", "output": place}
@@ -82,7 +79,7 @@ def of_method(
     run = raymeta.meta_train(**options)
     seconds, points = time.perf_counter() - began, {}
     for number, exactly in least.items():
-        found = raymeta.meta_test(run, episodes=TASKS, compile=False, **{"tasks.shot": number}).scores.main[:, -1]
+        found = raymeta.meta_test(run, episodes=TASKS, **{"tasks.shot": number}).scores.main[:, -1]
         gap, half = paired(exactly, found)
         points[number] = {"nll": found.mean(), "ci95": half_width(found), "gap": gap, "gap_ci95": half}
     mean = float(np.mean([point["gap"] for point in points.values()]))
