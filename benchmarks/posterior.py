@@ -1,6 +1,6 @@
 """How near a process that was learned comes to the exact posterior: PFN, CNP and NP on a Gaussian process.
 
-    python benchmarks/posterior.py --steps 28000      # over which rates fall; --seconds of training at most, two workers
+    python benchmarks/posterior.py --steps 28000      # over which rates fall; at most --seconds of training
 
 Each trains on functions of one fixed kernel. Then, with 1 to 20 context points, the negative log likelihood of new
 points is compared with that of the exact posterior of the same tasks, on average the least that is possible. Writes
