@@ -559,6 +559,12 @@ CHANGES: dict[str, Sequence[Change]] = {
     ],
     "algorithms/dada.py": [
         (
+            "uses of second operations counted as first ones",
+            "@ operations_at(place).to(weights)",
+            "@ operations_at(0).to(weights)",
+            f"{DADA}an_operation_is_used_as_often_as_its_pairs_and_their_switches_say",
+        ),
+        (
             "the worst choices",
             '-found["u"], scale',
             'found["u"], scale',
@@ -1752,6 +1758,13 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
     ],
     "system/signals.py": [
+        (
+            "a compiler's error in place of an interrupt",
+            "    if _swallowed(signal.getsignal(signal.SIGTERM)):\n",
+            "    if _swallowed(None):\n",
+            "tests/commands/test_command_line.py::"
+            "test_a_termination_that_was_swallowed_ends_what_goes_on_after_an_error",
+        ),
         (
             "a swallowed SIGTERM forgotten",
             "        self.came = True\n",
