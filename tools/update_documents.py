@@ -320,8 +320,13 @@ def learned_optimizers_text() -> str:
             lines.append(f"| {kind} | {name} | {rate} | {row['loss']:.3f} | {beyond} |")
     pairs = [(kind, name, found["optimizers"][name]) for kind, found in kinds.items() for name in LEARNED]
     below = [f"{name} on {kind}" for kind, name, row in pairs if row["beyond_best"] + row["ci95"] < 0]
+    steps = {kind: found["optimizers"][LEARNED[0]]["outer_steps"] for kind, found in kinds.items()}
+    trained = " and ".join(
+        f"{count} outer steps on {', '.join(kind for kind in steps if steps[kind] == count)}"
+        for count in dict.fromkeys(steps.values())
+    )
     text = (
-        f"After {pairs[0][2]['outer_steps']} outer steps {len(below)} of {len(pairs)} learned optimisers "
+        f"After {trained} {len(below)} of {len(pairs)} learned optimisers "
         f"({', '.join(below) or 'none'}) end below the best tuned one by more than the paired interval; the others are "
         "a miss ([numbers](../results/benchmarks/learned-optimizers.json))."
     )
