@@ -32,11 +32,14 @@ from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.models.layers.hand_rules import HANDS
 from raymeta.models.layers.optimizer_rules import OptimizerRule
+from raymeta.runs.provenance import provenance
 from raymeta.tasks import from_function
 from raymeta.trackers.scores import paired
 from raymeta.use.optimizer import rule_of
 
 NETWORKS = {"preset": "glyphs-l2l"}
+OWN_PRESETS = {("glyphs", "learned_mlp"): "glyphs-learned-mlp"}
+"""Methods that have a preset for a kind, with another estimate of the gradient (persistent evolution strategies)."""
 PROBLEMS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "quadratics": lambda _: {"preset": "quadratics-l2l"},
     "glyphs": lambda _: NETWORKS,
@@ -61,13 +64,20 @@ def main() -> int:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     path = RESULTS / "learned-optimizers.json"
-    kept = json.loads(path.read_text(encoding="utf-8"))["problems"] if asked.only and path.exists() else {}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"problems": {}}
+    kept = {name: {"made": made(before), **found} for name, found in before["problems"].items()}
     for name in [asked.only] if asked.only else PROBLEMS:
-        kept[name] = compared(name, PROBLEMS[name](asked), asked.steps)
+        found = compared(name, PROBLEMS[name](asked), asked.steps)
+        kept[name] = {"made": made(provenance(f"--only {name} --steps {asked.steps}")), **found}
         record("learned-optimizers", {"unit": "loss at the end of an unroll", "problems": kept})
         print(table(name, kept[name]), flush=True)
     print(f"wrote {path}")
     return 0
+
+
+def made(content: Mapping[str, Any]) -> dict[str, str]:
+    """Where the numbers of a kind come from: a file holds those of several commands."""
+    return {key: content[key] for key in ("command", "date", "commit")}
 
 
 def table(name: str, found: Mapping[str, Any]) -> str:
@@ -89,7 +99,9 @@ def compared(name: str, problems: Mapping[str, Any], steps: int) -> dict[str, An
     rows: dict[str, Any] = {kind: {"rate": found.rate} for kind, found in hands.items()}
     unroll = {f"algorithm.{part}": getattr(blueprint.algorithm, part) for part in ("unroll", "windows", "batch_size")}
     for method in METHODS:
-        rule, seconds = trained({**problems, "algorithm": method, **unroll, **SMALLER, "steps": steps})
+        own = OWN_PRESETS.get((name, method))
+        options = {"preset": own} if own else {**problems, "algorithm": method, **unroll}
+        rule, seconds = trained({**options, **SMALLER, "steps": steps})
         rows[method] = {"outer_steps": steps, "seconds": seconds}
         curves[method] = losses_under(blueprint, rule, "test", TEST, TEST_SEED)
     for kind, curve in curves.items():

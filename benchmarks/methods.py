@@ -92,7 +92,7 @@ TRIED: dict[str, tuple[dict[str, Any], ...]] = {
     "reptile": ({"algorithm.inner_lr": 0.003},),
     "baseline": ({"outer.lr": 0.003},),
 }
-"""Other options for methods that missed their level: fewer computations for each task, or other rates."""
+"""Other options for methods that missed their level: other losses, sizes, rates, or numbers of queries."""
 IN_TURN = [name for pair in zip(BY_GRADIENTS, OTHERS, strict=False) for name in pair] + [*OTHERS[len(BY_GRADIENTS) :]]
 SECOND = 1
 """Where scores stand over instances of a class: the second one, of which one example was seen."""
@@ -276,11 +276,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     how = asked.setting, asked.root, asked.budget, asked.workers
     if asked.tried:
         for method in methods:
-            for options in TRIED.get(method, ()):
-                if not any(as_text(row["options"]) == as_text(options) for row in content["tried"].get(method, ())):
-                    row = {"options": options, **in_own_process(measured, method, *how, options)}
-                    content["tried"].setdefault(method, []).append(beside(content["methods"][method], row))
-                    print(method, as_text(options), row.get("accuracy", "failed"), flush=True)
+            own, tried = content["methods"].get(method, {}), content["tried"].setdefault(method, {})
+            for options in TRIED.get(method, ()) if "accuracy" in own else ():
+                if "accuracy" not in tried.get(name := as_text(options), {}):
+                    tried[name] = beside(own, in_own_process(measured, method, *how, options))
+                    print(method, name, tried[name].get("accuracy", "failed"), flush=True)
                     record(f"methods-{asked.setting}", content)
         return 0
     for method in in_order(methods):

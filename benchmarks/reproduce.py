@@ -22,10 +22,10 @@ from raymeta.api.resume import resumed_config
 from raymeta.api.train import Training
 from raymeta.config import yaml_lines
 from raymeta.config.load import load_config
+from raymeta.errors import RaymetaError
 from raymeta.runs import layout
 from raymeta.runs.read import Run
 from raymeta.runs.tables import evaluation
-from raymeta.system.command_line import add_verbose, run_command
 from raymeta.trackers.terminal import open_terminal
 
 RUNS = RESULTS.parent / "reproduce"
@@ -69,9 +69,11 @@ def main() -> int:
     parser.add_argument("--time-limit", help="training time of this piece, such as 30m")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="other options")
     parser.add_argument("--output", type=Path, default=RUNS, help="folder of the runs, which pieces go on with")
-    add_verbose(parser)
-    arguments = parser.parse_args()
-    return run_command("reproduce", lambda: reproduce(arguments), verbose=arguments.verbose)
+    try:
+        return reproduce(parser.parse_args())
+    except RaymetaError as error:
+        print(f"reproduce.py: {error}", file=sys.stderr)
+        return error.exit_code
 
 
 def reproduce(arguments: argparse.Namespace) -> int:

@@ -65,13 +65,12 @@ def setting_text(content: dict[str, Any] | None) -> str:
 
 def tried_text(content: dict[str, Any] | None) -> str:
     """Other options of methods that missed their level, beside their rows."""
-    if content is None or not content.get("tried"):
+    if content is None or not any(content.get("tried", {}).values()):
         return "Not run."
     lines = ["| method | with | accuracy | beside its row | level | steps |", "|---|---|---|---|---|---|"]
     for method, rows in content["tried"].items():
         level = content["methods"][method]["level"]
-        for row in rows:
-            options = " ".join(f"--{key} {json.dumps(value)}" for key, value in row["options"].items())
+        for options, row in rows.items():
             if "failed" in row:
                 lines.append(f"| `{method}` | `{options}` | failed: {row['failed']} | | | |")
                 continue
@@ -187,12 +186,13 @@ def posterior_text(content: dict[str, Any] | None) -> str:
     lines.append(f"| exact posterior | {' | '.join(exact)} | |")
     trainings = []
     for name, method in content["methods"].items():
-        gaps = (f"+{method['points'][n]['gap']:.3f} ± {method['points'][n]['gap_ci95']:.3f}" for n in points)
-        lines.append(f"| `{name}`, above it | {' | '.join(gaps)} | +{method['gap']:.3f} |")
-        trainings.append(f"`{name}` {method['steps']:,} steps in {method['seconds'] / 60:.0f} minutes on two workers")
-    level = f"{content['level']:g} nats in the mean, {'reached' if content['met'] else 'missed'}"
+        gaps = (f"{method['points'][n]['gap']:+.3f} ± {method['points'][n]['gap_ci95']:.3f}" for n in points)
+        lines.append(f"| `{name}`, above it | {' | '.join(gaps)} | {method['gap']:+.3f} |")
+        trainings.append(f"`{name}` {method['steps']:,} steps in {method['seconds'] / 60:.0f} minutes")
     numbers = f"[numbers](../results/benchmarks/posterior.json), commit {content['commit'][:7]}"
-    told = f"{content['tasks']} test tasks; {'; '.join(trainings)} ({numbers}). Level for `pfn`: {level}."
+    told = f"{content['tasks']} test tasks; {'; '.join(trainings)} ({numbers})."
+    if "pfn" in content["methods"]:
+        told += f" Level for `pfn`: {content['level']:g} nats in the mean, {'reached' if content['met'] else 'missed'}."
     return "\n".join([*lines, "", told])
 
 

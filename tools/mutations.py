@@ -1759,13 +1759,6 @@ CHANGES: dict[str, Sequence[Change]] = {
     ],
     "system/signals.py": [
         (
-            "a compiler's error in place of an interrupt",
-            "    if _swallowed(signal.getsignal(signal.SIGTERM)):\n",
-            "    if _swallowed(None):\n",
-            "tests/commands/test_command_line.py::"
-            "test_a_termination_that_was_swallowed_ends_what_goes_on_after_an_error",
-        ),
-        (
             "a swallowed SIGTERM forgotten",
             "        self.came = True\n",
             "        self.came = False\n",

@@ -38,14 +38,9 @@ def first_signal(ask: Callable[[], None]) -> Iterator[None]:
 
     before = signal.getsignal(signal.SIGTERM)
     with _handled((signal.SIGINT, signal.SIGTERM), handle):
-        if _swallowed(before):
+        if isinstance(before, _Interrupt) and before.came:
             ask()
         yield
-
-
-def _swallowed(handler: object) -> bool:
-    """Whether a handler has raised an interrupt that did not end what it interrupted."""
-    return isinstance(handler, _Interrupt) and handler.came
 
 
 @contextmanager
@@ -88,8 +83,6 @@ def unwrapped_interrupts() -> Iterator[None]:
 def raise_if_interrupt(error: Exception) -> None:
     """Raises `KeyboardInterrupt` where one is the cause of `error`; for who catches everything and goes on.
 
-    So it does where a SIGTERM came in `termination_interrupts` around this and was swallowed, as a compiler does.
-
     Before Python 3.12 one that falls into the making of a class (`__set_name__`), as imports do by the thousand, comes
     out as the cause of a `RuntimeError`.
     """
@@ -100,8 +93,6 @@ def raise_if_interrupt(error: Exception) -> None:
         cause = cause.__cause__
         if isinstance(cause, KeyboardInterrupt):
             raise KeyboardInterrupt from error
-    if _swallowed(signal.getsignal(signal.SIGTERM)):
-        raise KeyboardInterrupt from error
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def _csv_rows(text: str, path: Path) -> Iterator[Row]:
 
 
 def _require_distinct(names: Sequence[str], path: Path) -> None:
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
         raise DataError(f"{path} line 1: two columns are called {twice[0]!r}: rename or remove one")
 
 

@@ -34,10 +34,10 @@ class TrainedOptimizer(Optimizer):
         self.dtype = outer_type(first.dtype)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Raises `ValueError` for a negative `lr`, as optimisers of torch do."""
-        if param_group.get("lr", 1.0) < 0:
-            raise ValueError(f"Invalid lr: {param_group['lr']}: it is a factor on updates, 0 or more")
+        """Raises `ValueError` for a negative `lr`."""
         super().add_param_group(param_group)
+        if (lr := self.param_groups[-1]["lr"]) < 0:
+            raise ValueError(f"Invalid lr: {lr}: it is a factor on updates, 0 or more")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +13,6 @@ import pytest
 from raymeta.errors import DataError, RaymetaWarning
 from raymeta.runs.read import Run
 from raymeta.system.command_line import run_command
-from raymeta.system.signals import raise_if_interrupt
 from raymeta.trackers.base import Trackers
 from raymeta.trackers.python_warnings import PythonWarnings
 from raymeta.train import main as train
@@ -141,27 +136,6 @@ def test_an_interrupt_that_python_wraps_inside_a_tracker_is_one() -> None:
     for tell in (lambda trackers: trackers.event("note", "text"), lambda trackers: trackers.close()):
         with pytest.raises(KeyboardInterrupt):
             tell(Trackers([Importing()]))
-
-
-def test_a_termination_that_was_swallowed_ends_what_goes_on_after_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """A compiler catches everything, and gives an error of its own."""
-    went_on = []
-
-    def command() -> int:
-        for number in range(3):
-            try:
-                with suppress(KeyboardInterrupt):
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    time.sleep(5)
-                raise ValueError("cannot compile")
-            except ValueError as error:
-                raise_if_interrupt(error)
-            went_on.append(number)
-        return 0
-
-    assert run_command("try", command, verbose=False) == 130
-    assert capsys.readouterr().err.startswith("raymeta try: interrupted")
-    assert went_on == []
 
 
 def test_an_error_that_only_happened_beside_an_interrupt_is_told() -> None:

@@ -72,7 +72,7 @@ def test_scores_can_be_computed_again(file: Path, methods: Any) -> None:
             assert row["reached"] == (row["accuracy"] >= rows[row["reference"]]["accuracy"] - methods.MARGIN)
         assert content["budget_s"] <= row["seconds"] < 1.5 * content["budget_s"]
     for name, tried in content.get("tried", {}).items():
-        for row in (row for row in tried if "right" in row):
+        for row in (row for row in tried.values() if "right" in row):
             expected = paired(values[name], np.array(methods.values_of(row)))
             assert (row["difference"], row["difference_ci95"]) == pytest.approx(expected)
             assert content["budget_s"] <= row["seconds"] < 1.5 * content["budget_s"]

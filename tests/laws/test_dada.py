@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from one_step import one_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import raymeta
 from raymeta import DADA, Episode, Plain, TaskKey
 from raymeta.adaptation.picture_operations import OPERATIONS, hats, operated
 from raymeta.adaptation.problem import Learned, Phase, Problem
@@ -31,7 +33,10 @@ from raymeta.algorithms.dada import (
 from raymeta.algorithms.look_ahead import model_of
 from raymeta.models.layers.beside import Beside
 from raymeta.tasks.episodes import Examples, in_type, stack_episodes
+from raymeta.trackers.names import OPERATION_USES
 from raymeta.tree import Params
+from raymeta.views.pages.run import run_page
+from raymeta.views.sources.run import RunSource
 
 WAY, SIDE, RATE, COUNT = 3, 6, 0.3, 5
 KEYS = [TaskKey(0, "train", 0, index) for index in range(2)]
@@ -199,6 +204,28 @@ def test_an_operation_is_used_as_often_as_its_pairs_and_their_switches_say() -> 
         for place, operation in enumerate(operations):
             expected[operation] += shares[pair] * chances[pair, place]
     torch.testing.assert_close(uses(policy), expected)
+
+
+@pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
+def test_a_run_tells_how_likely_each_operation_is_and_draws_it(tmp_path: Path) -> None:
+    """At first every sub-policy is as likely, and its operations are on in half of the images: 1/8 of 2 times 1/2."""
+    small: dict[str, Any] = {
+        "tasks.classes": 3,
+        "tasks.drawers": 12,
+        "tasks.clean": 3,
+        "tasks.test": 2,
+        "tasks.batch": 6,
+    }
+    small |= {"tasks.clean_batch": 4, "model.width": 2, "meta_batch_size": 2, "validate_every": 0}
+    run = raymeta.meta_train("glyphs-dada", steps=2, output=str(tmp_path), **small)
+    rows = run.metrics()
+    for row in rows:
+        assert [row[name] for name in OPERATION_USES] == pytest.approx([1 / 8] * len(OPERATIONS), abs=0.02)
+    assert len({row[OPERATION_USES[0]] for row in rows}) == 2
+    assert "augmentation" in run.figures()
+    sections = {one["id"]: one for one in run_page(RunSource(run.path))["sections"]}
+    assert (run.summary or {})["found"]["policy"] in str(sections["augmentation"])
+    assert "architecture" not in sections
 
 
 def test_a_random_policy_is_that_of_the_seed() -> None:

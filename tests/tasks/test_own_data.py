@@ -320,6 +320,8 @@ def test_two_columns_of_one_name_are_refused(name: str, between: str, tmp_path: 
     path.write_text("\n".join(between.join(line) for line in (["size", "kind", "size"], ["1", "a", "2"])))
     with pytest.raises(DataError, match=r"line 1: two columns are called 'size'"):
         rows_of_file(path)
+    path.write_text("\n".join(between.join(line) for line in (["size", "", ""], ["1", "", ""])))
+    assert [row["size"] for row in rows_of_file(path)] == ["1"]
 
 
 def test_parquet_and_json_lines_give_the_same_episodes_as_csv(tmp_path: Path) -> None:

@@ -123,8 +123,8 @@ def _sections(source: RunSource, picture: Picture) -> list[Section]:
         section("adaptation", "Adaptation" if source.axis else "Scores", subject),
         section("episodes", "Episodes", _viewer(items, damaged)),
         section("optimizers", "Tuned optimisers", [charts.get("optimizers")]),
-        section("architecture", "Architecture", [charts.get("architecture"), *_found(source, but=POLICY)]),
-        section("augmentation", "Changes of images", [charts.get("augmentation"), *_found(source, only=POLICY)]),
+        section("architecture", "Architecture", [charts.get("architecture"), *_found(source, but="policy")]),
+        section("augmentation", "Changes of images", [charts.get("augmentation"), *_found(source, only="policy")]),
         section("weights", "Weights of training examples", [charts.get("weight_by_loss")]),
         section("learning", "Learning", [charts["losses"], charts["optimisation"], charts["speed"]]),
         section("workers", "Workers", [charts["worker_rates"], charts["worker_shares"], _worker_table(source)]),
@@ -151,10 +151,6 @@ def _ending(source: RunSource) -> list[Block]:
     elif run.status == "stopped":
         blocks += [note(f"The run was stopped ({reason or 'no reason is written'}); a checkpoint is saved."), resume]
     return blocks
-
-
-POLICY = "policy"
-"""What was found by a search of changes of images."""
 
 
 def _found(source: RunSource, *, only: str | None = None, but: str | None = None) -> list[Block]:
