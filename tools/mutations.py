@@ -559,6 +559,12 @@ CHANGES: dict[str, Sequence[Change]] = {
     ],
     "algorithms/dada.py": [
         (
+            "a policy that nobody is told of",
+            "return metrics | dict(zip(OPERATION_USES, uses(outer.params).tolist(), strict=True))",
+            "return metrics",
+            f"{DADA}a_run_tells_how_likely_each_operation_is_and_draws_it",
+        ),
+        (
             "uses of second operations counted as first ones",
             "@ operations_at(place).to(weights)",
             "@ operations_at(0).to(weights)",
