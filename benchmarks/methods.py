@@ -25,6 +25,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -154,7 +155,9 @@ def configuration(method: str, setting: Setting, root: Path, workers: int, outpu
     """The options of the method's preset, and `more`, for the tasks of the setting."""
     preset, switch = preset_of(method, setting)
     found = load_config(preset=preset).config
-    options: dict[str, Any] = {"tasks": setting.tasks(found.tasks, root), "workers": workers, "output": output}
+    of_tasks = {key.removeprefix("tasks."): more.pop(key) for key in [*more] if key.startswith("tasks.")}
+    tasks = replace(setting.tasks(found.tasks, root), **of_tasks)
+    options: dict[str, Any] = {"tasks": tasks, "workers": workers, "output": output}
     options |= {"validate_every": 0, "checkpoint_every": 10**6, "device": "cpu", **switch, **more}
     if isinstance(found.model, Conv4):
         options["model.width"] = WIDTH
@@ -276,8 +279,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     how = asked.setting, asked.root, asked.budget, asked.workers
     if asked.tried:
         for method in methods:
-            own, tried = content["methods"].get(method, {}), content["tried"].setdefault(method, {})
+            own = content["methods"].get(method, {})
             for options in TRIED.get(method, ()) if "accuracy" in own else ():
+                tried = content["tried"].setdefault(method, {})
                 if "accuracy" not in tried.get(name := as_text(options), {}):
                     tried[name] = beside(own, in_own_process(measured, method, *how, options))
                     print(method, name, tried[name].get("accuracy", "failed"), flush=True)
