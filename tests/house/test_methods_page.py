@@ -95,18 +95,25 @@ def test_every_registered_method_is_measured_or_left_out(methods: Any) -> None:
         assert methods.PUBLISHED[setting].keys() <= methods.REFERENCE.keys()
 
 
-def test_the_command_goes_on_with_what_is_missing(
-    methods: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done: list[str] = []
+@pytest.fixture
+def done(methods: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What would have been trained, by method and options; a row is written for each in a folder of the test."""
+    found: list[str] = []
 
-    def trained(function: Any, method: str, *_: Any) -> dict[str, Any]:
-        done.append(method)
-        return {"accuracy": 0.5, "ci95": 0.1, "right": "1 1 0 0", "queries": 1, "episodes_sha256": "same"}
+    def trained(function: Any, method: str, *how: Any) -> dict[str, Any]:
+        found.append(" ".join([method, methods.as_text(how[-1])]).strip())
+        if found.count(found[-1]) == 1 and "--outer.lr" in found[-1]:
+            return {"failed": "once"}
+        right = "1 1 1 0" if how[-1] else "1 1 0 0"
+        return {"accuracy": 0.5, "ci95": 0.1, "right": right, "queries": 1, "episodes_sha256": "same", "steps": 1}
 
     monkeypatch.setattr(methods, "in_own_process", trained)
     monkeypatch.setattr(methods, "RESULTS", tmp_path)
     monkeypatch.setattr(sys.modules["record"], "RESULTS", tmp_path)
+    return found
+
+
+def test_the_command_goes_on_with_what_is_missing(methods: Any, done: list[str], tmp_path: Path) -> None:
     asked = ["--setting", "omniglot-5w1s", "--root", "data", "--budget", "9"]
     assert methods.main([*asked, "--methods", "anil"]) == 0
     assert methods.main([*asked, "--methods", "anil,matching"]) == 0
@@ -115,3 +122,27 @@ def test_the_command_goes_on_with_what_is_missing(
     assert content["methods"]["anil"]["difference"] == 0
     with pytest.raises(SystemExit):
         methods.main([*asked[:-1], "8"])
+
+
+def test_what_is_tried_stands_beside_the_own_row_of_a_method_that_has_one(
+    methods: Any, done: list[str], tmp_path: Path
+) -> None:
+    asked = ["--setting", "omniglot-5w1s", "--root", "data", "--budget", "9"]
+    assert methods.main([*asked, "--methods", "siamese"]) == 0
+    trying = [*asked, "--tried", "--methods", "siamese,relation"]
+    assert methods.main(trying) == methods.main(trying) == 0
+    assert done[2:] == ['siamese --algorithm.pair_loss "contrastive"', 'siamese --algorithm.pair_loss "triplet"']
+    content = json.loads((tmp_path / "methods-omniglot-5w1s.json").read_text())
+    assert {name: row["difference"] for name, row in content["tried"]["siamese"].items()} == {
+        '--algorithm.pair_loss "contrastive"': 0.25,
+        '--algorithm.pair_loss "triplet"': 0.25,
+    }
+    assert "+25.0" in page().tried_text(content)
+
+
+def test_what_failed_is_tried_again(methods: Any, done: list[str], tmp_path: Path) -> None:
+    asked = ["--setting", "omniglot-5w1s", "--root", "data", "--budget", "9", "--methods", "pfn"]
+    assert methods.main(asked) == methods.main([*asked, "--tried"]) == methods.main([*asked, "--tried"]) == 0
+    assert done.count("pfn --outer.lr 0.002") == 2
+    assert methods.main([*asked, "--tried"]) == 0
+    assert done.count("pfn --outer.lr 0.002") == 2
