@@ -62,6 +62,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=400, help="outer steps of each training")
     parser.add_argument("--root", help="folder of Omniglot")
     asked = parser.parse_args()
+    if asked.root is None and asked.only in (None, "omniglot"):
+        parser.error("--root: the folder of Omniglot is needed; --only KIND measures another kind alone")
     torch.set_num_threads(1)
     path = RESULTS / "learned-optimizers.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"problems": {}}
