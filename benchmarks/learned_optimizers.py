@@ -1,8 +1,7 @@
 """Learned optimisers against tuned ones: the loss at the end of an unroll on held-out problems, with paired intervals.
 
-    python benchmarks/learned_optimizers.py --root FOLDER           # an hour on one core; FOLDER is that of Omniglot
-    python benchmarks/learned_optimizers.py --only digits           # one kind; the others of the file stay
-    python benchmarks/learned_optimizers.py --steps 10000           # outer steps of each training
+    python benchmarks/learned_optimizers.py --root FOLDER                 # all kinds; FOLDER is that of Omniglot
+    python benchmarks/learned_optimizers.py --only digits --steps 600     # one kind, five minutes; the others stay
 
 The optimisers learn on training problems: quadratics of ten dimensions, and perceptrons with 20 hidden units on drawn
 characters, on characters of Omniglot (classes of their own for the test) and on scikit-learn's digits (other images).
@@ -49,6 +48,7 @@ PROBLEMS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 """Each kind of problems as options: functions, and small networks on images of ten classes."""
 OMNIGLOT = {"tasks": "omniglot", "tasks.way": 10, "tasks.shot": 15, "tasks.query_shot": 1}
 METHODS = ("l2l", "learned_mlp")
+COMMAND = "python benchmarks/learned_optimizers.py"
 VALIDATION, TEST = 32, 128
 """Problems that rates are chosen on, and that all are compared on."""
 SMALLER: dict[str, Any] = {"meta_batch_size": 4, "shard_size": 4, "validate_every": 0}
@@ -70,7 +70,7 @@ def main() -> int:
     kept = {name: {"made": made(before), **found} for name, found in before["problems"].items()}
     for name in [asked.only] if asked.only else PROBLEMS:
         found = compared(name, PROBLEMS[name](asked), asked.steps)
-        kept[name] = {"made": made(provenance(f"--only {name} --steps {asked.steps}")), **found}
+        kept[name] = {"made": made(provenance(f"{COMMAND} --only {name} --steps {asked.steps}")), **found}
         record("learned-optimizers", {"unit": "loss at the end of an unroll", "problems": kept})
         print(table(name, kept[name]), flush=True)
     print(f"wrote {path}")
