@@ -75,6 +75,7 @@ class Chaos:
         root = [f"tasks.root={arguments.root}"] if arguments.root else []
         self._options = [
             *(preset, f"tasks={tasks}", *options, *root, "steps=1000000", "validate_every=0", "test_episodes=8"),
+            "compile=false",
             *(f"checkpoint_every={CHECKPOINT_EVERY}", f"workers={WORKERS}", "min_workers=1", "shard_timeout=15"),
             *("aggregate=node", "placement=spread", f"output={folder / 'runs'}"),
         ]

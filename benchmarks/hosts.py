@@ -233,7 +233,7 @@ def traffic(hosts: Hosts, options: list[str], mbits: list[float], rounds: int) -
             for aggregate in ("flat", "node"):
                 hosts.limit(mbit)
                 name = f"traffic-{turn}-{mbit}-{aggregate}"
-                training = hosts.train(name, *options, "steps=1000000", f"aggregate={aggregate}")
+                training = hosts.train(name, *options, "steps=1000000", "compile=false", f"aggregate={aggregate}")
                 hosts.wait_for_step(name, 5, training)
                 before, first = hosts.received(), hosts.run(name).metrics()[-1]["step"]
                 began = time.time()

@@ -72,6 +72,7 @@ def trained(name: str, folder: Path, seconds: float) -> Pretrained:
     options |= {"tasks.channels": 3, "tasks.way": WAY, "tasks.shot": SHOT, "tasks.query_shot": 4, "steps": 100_000}
     options |= {"model": "conv4", "model.width": 16, "meta_batch_size": 4, "shard_size": 4, "validate_every": 0}
     options |= {"test_episodes": 20, "device": "cpu", "output": str(folder / "runs"), "time_limit": f"{seconds:g}s"}
+    options |= {"compile": False}
     return open_model(str(raymeta.meta_train(algorithm=name, **(options | METHODS[name])).path))
 
 

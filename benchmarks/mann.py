@@ -47,10 +47,10 @@ def main() -> int:
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory(prefix="raymeta-mann-") as place, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        body = trained(load_config(overrides=SEEING | {"output": place}).config, seconds / 10)
+        body = trained(load_config(overrides=SEEING | {"output": place, "compile": False}).config, seconds / 10)
         seen = meta_test(body.run, episodes=EPISODES).scores.main[:, -1]
         print(f"protonet {seen.mean():.3f} after {body.state.step} steps", flush=True)
-        options = BINDING | {"output": place, "start": str(body.run.path)}
+        options = BINDING | {"output": place, "compile": False, "start": str(body.run.path)}
         done = trained(load_config(overrides=options).config, seconds - body.seconds)
         scores = meta_test(done.run, episodes=EPISODES).scores.main
     means = scores.mean(0)

@@ -158,7 +158,7 @@ def configuration(method: str, setting: Setting, root: Path, workers: int, outpu
     of_tasks = {key.removeprefix("tasks."): more.pop(key) for key in [*more] if key.startswith("tasks.")}
     tasks = replace(setting.tasks(found.tasks, root), **of_tasks)
     options: dict[str, Any] = {"tasks": tasks, "workers": workers, "output": output}
-    options |= {"validate_every": 0, "checkpoint_every": 10**6, "device": "cpu", **switch, **more}
+    options |= {"validate_every": 0, "checkpoint_every": 10**6, "device": "cpu", "compile": False, **switch, **more}
     if isinstance(found.model, Conv4):
         options["model.width"] = WIDTH
     return load_config(preset=preset, overrides=options).config

@@ -42,6 +42,7 @@ TRAINING |= {"model.width": 32, "model.downsample": "pool", "model.pooling": "fl
 TRAINING |= {"tasks.train_flip": True, "tasks.train_crop": 3, "tasks.train_colour": 0.4}
 TRAINING |= {"tasks.way": WAY, "tasks.shot": 1, "tasks.query_shot": 4, "tasks.train_way": 30, "meta_batch_size": 4}
 TRAINING |= {"shard_size": 2, "steps": 100_000, "validate_every": 0, "test_episodes": 100, "device": "cpu"}
+TRAINING |= {"compile": False}
 
 
 class Emoji(NamedTuple):

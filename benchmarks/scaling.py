@@ -40,7 +40,7 @@ class Loop:
     """The driver's loop over some executor, without files."""
 
     def __init__(self, preset: str, options: dict[str, Any], workers: int) -> None:
-        self.config = load_config(preset=preset, overrides={"steps": 10**6, **options}).config
+        self.config = load_config(preset=preset, overrides={"steps": 10**6, "compile": False, **options}).config
         built = build(self.config)
         self.blueprint = built.blueprint
         self.state = built.state()

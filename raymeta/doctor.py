@@ -85,13 +85,13 @@ def _torch(output: Path) -> Finding:
 
 def _compiler(output: Path) -> Finding:
     try:
-        from raymeta.engine.worker.compile_rule import compiler_problem
+        from raymeta.engine.worker.compile_rule import compile_a_sum
     except ImportError:
         return Finding("compiler", True, "not looked for without torch", False)
-    problem = compiler_problem()
+    problem = compile_a_sum()
     if problem is not None:
-        return Finding("compiler", True, f"none that works ({problem}): compile: auto computes as it is", False)
-    return Finding("compiler", True, "a small computation was compiled: compile: auto compiles long runs")
+        return Finding("compiler", True, f"none that works ({problem}): long runs are not compiled", False)
+    return Finding("compiler", True, "a small computation was compiled: long runs are compiled, see `compile`")
 
 
 def _torchvision(output: Path) -> Finding:

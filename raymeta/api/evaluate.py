@@ -23,6 +23,7 @@ from raymeta.config.variants import name_of
 from raymeta.engine.driver.memory import Chunks
 from raymeta.engine.driver.scoring import EpisodeScores, begin_scoring
 from raymeta.engine.executors.base import Executor, Tell, silent
+from raymeta.engine.worker.compile_rule import compiler_problem
 from raymeta.errors import ConfigError, RaymetaWarning
 from raymeta.keys import Split
 from raymeta.runs.read import Run, resolve_run
@@ -196,6 +197,10 @@ def meta_test(
     chosen = {"min_workers": None, "max_workers": None, **overrides, "workers": workers}
     config = run_config(opened, chosen, trust=trust)
     config = _on_held_out_data(opened, config, overrides, split, changed_data)
+    if config.compile is True and "compile" not in overrides and (problem := compiler_problem()) is not None:
+        text = f"the run was compiled, and no compiler works here ({problem}): last digits of scores may differ"
+        warnings.warn(text, RaymetaWarning, stacklevel=2)
+        config = config.model_copy(update={"compile": False})
     built = build(config, [split])
     checkpoint = best_checkpoint(opened)
     take_fixed_tensors(built, checkpoint)

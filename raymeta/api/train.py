@@ -26,6 +26,7 @@ from raymeta.engine.driver.driver import Driver
 from raymeta.engine.driver.loop import StopReason, train_loop
 from raymeta.engine.driver.profile import Profile
 from raymeta.engine.worker.blueprint import choose_device
+from raymeta.engine.worker.compile_rule import COMPILING
 from raymeta.errors import EnvironmentProblem, RaymetaError, RunFailed, shortened
 from raymeta.runs import layout
 from raymeta.runs.lock import RunLock, require_no_writer
@@ -214,6 +215,8 @@ class Training:
         if self._profiled_steps is not None:
             num_workers = len(executor.workers()) if self.config.workers else 0
             self.profile = Profile(writer.directory, traced_steps=self._profiled_steps, num_workers=num_workers)
+        if self.built.compiled.compile:
+            tracker.event("compile", COMPILING)
         began = time.perf_counter()
         try:
             if not self._train(driver, store):

@@ -13,7 +13,10 @@ from raymeta.adaptation.problem import Learned, Problem, Vectorize
 from raymeta.algorithms.anil import ANIL
 from raymeta.algorithms.base import TrainedModel
 from raymeta.algorithms.maml import MAML
+from raymeta.algorithms.matching import MatchingNet
+from raymeta.algorithms.meta_sgd import MetaSGD
 from raymeta.algorithms.protonet import ProtoNet
+from raymeta.algorithms.r2d2 import R2D2
 from raymeta.algorithms.reptile import Reptile
 from raymeta.autodiff.failures import LOOP
 from raymeta.config.build_mixing import build_mixing
@@ -184,6 +187,7 @@ def _compiles(config: RunConfig) -> Compiles:
     steps = (getattr(algorithm, name, None) or 0 for name in ("inner_steps", "test_inner_steps"))
     return choose_compile(
         num_tasks=config.steps * config.meta_batch_size,
+        time_limit_s=config.time_limit,
         inner_steps=max(steps),
         measured=type(algorithm) in _MEASURED and is_known(config) and config.mixing is None,
         recomputed=config.checkpoint_inner_steps,
@@ -191,7 +195,7 @@ def _compiles(config: RunConfig) -> Compiles:
     )
 
 
-_MEASURED = (MAML, ANIL, ProtoNet, Reptile)
+_MEASURED = (MAML, MetaSGD, ANIL, Reptile, ProtoNet, MatchingNet, R2D2)
 """Methods that are measured compiled, see docs/speed.md."""
 
 

@@ -127,6 +127,6 @@ def _habits(config: RunConfig, model: nn.Module) -> Habits:
         what = habits.writes[0] if habits.writes else "Python's or numpy's random numbers"
         verb = "writes" if habits.writes else "draws"
         raise ConfigError(
-            f"compile: the model's forward {verb} {what}, which a compiled graph would do once: leave it out"
+            f"compile: the model's forward {verb} {what}, which a compiled graph would do once: set it to false"
         )
     return habits

@@ -102,8 +102,8 @@ class RunOptions(BaseModel):
     vectorize: Vectorize | Literal["auto"] = "auto"
     """tasks of a shard side by side (`vmap`) or one after another (`loop`: less memory, any model); `auto` chooses by a
     rule over model, examples, device and `compile`, and the run records what"""
-    compile: bool | Literal["auto"] = False
-    """compile the computation of a shard (half a minute or more once, cached on disk; then several times as fast for
+    compile: bool | Literal["auto"] = "auto"
+    """compile the computation of a shard (half a minute or so once, cached on disk; then two or more times as fast for
     small models); `auto` compiles long runs of measured methods, by a rule over the configuration, and the run records
     what"""
     checkpoint_inner_steps: Annotated[bool, FREE_ON_RESUME] = False

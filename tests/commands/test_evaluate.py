@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from recorded import rewrite
 
 import raymeta
 from raymeta import evaluate
+from raymeta.api import evaluate as evaluating
 from raymeta.config.build import Built
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
@@ -139,3 +141,23 @@ def test_what_a_cluster_run_could_do_with_does_not_bind_its_test(
     assert main([str(run.path), "--episodes", "2", "--workers", "2", "--address", "auto"]) == 0
     assert asked[-1][0].address == "auto"
     assert main([str(run.path), "--device", "tpu"]) == 2
+
+
+def test_a_compiled_run_is_tested_where_no_compiler_works(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluating, "compiler_problem", lambda: "no g++")
+    compiled: list[bool] = []
+
+    def note(built: Built) -> LocalExecutor:
+        compiled.append(built.blueprint.compiled)
+        return LocalExecutor(replace(built.blueprint, compiled=False))
+
+    monkeypatch.setattr(Built, "executor", note)
+    assert main([str(run.path), "--episodes", "2"]) == 0
+    assert "no g++" not in capsys.readouterr().err, "a run that was not compiled needs none"
+    run = rewrite(run, compile=True)
+    assert main([str(run.path), "--episodes", "2"]) == 0
+    assert "no compiler works here (no g++): last digits of scores may differ" in capsys.readouterr().err
+    raymeta.meta_test(run, episodes=2, compile=True)
+    assert compiled == [False, False, True]

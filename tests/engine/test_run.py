@@ -230,7 +230,9 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
 
 
 def test_stopped_by_a_signal_saves_and_exits_130(tmp_path: Path) -> None:
-    process = subprocess.Popen(command(tmp_path, "--steps", "100000"), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        command(tmp_path, "--steps", "100000", "--compile", "false"), stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list(tmp_path.glob("*/metrics.jsonl")):
         time.sleep(0.05)

@@ -59,7 +59,7 @@ def children(pid: int) -> dict[str, int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 1.0, 2.5, 4.0])
 def test_sigterm_while_workers_start_is_a_stop(tmp_path: Path, delay: float) -> None:
-    process = started(tmp_path, "--steps", "100000")
+    process = started(tmp_path, "--steps", "100000", "--compile", "false")
     wait_for(lambda: list(tmp_path.glob("2*/events.jsonl")))
     time.sleep(delay)
     process.send_signal(signal.SIGTERM)
@@ -92,7 +92,7 @@ def test_a_killed_raylet_ends_the_run_with_what_happened(tmp_path: Path) -> None
 
     It does where parameters are on their way to Ray's store just then, so steps are long here.
     """
-    long = ("--meta_batch_size", "1024", "--shard_size", "512", "--algorithm.inner_steps", "5")
+    long = ("--meta_batch_size", "1024", "--shard_size", "512", "--algorithm.inner_steps", "5", "--compile", "false")
     process = started(tmp_path, "--steps", "1000000", "--checkpoint_every", "2", "--validate_every", "0", *long)
     wait_for(lambda: list(tmp_path.glob("2*/checkpoints/index.json")))
     os.kill(children(process.pid)["raylet"], signal.SIGKILL)

@@ -264,5 +264,5 @@ class Branching(Algorithm):
 
 def test_what_cannot_be_compiled_says_what_to_do() -> None:
     options = {**TINY, "algorithm": Branching(), "vectorize": "loop"}
-    with pytest.raises(ConfigError, match=r"cannot be compiled .*leave compile out"):
+    with pytest.raises(ConfigError, match=r"cannot be compiled .*set compile to false"):
         gradient("sinusoid-maml", {**options, "compile": True})

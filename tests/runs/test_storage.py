@@ -454,7 +454,7 @@ def test_a_server_that_stays_away_ends_the_run_with_what_is_missing(tmp_path: Pa
     server.start()
     server.make_bucket()
     process = subprocess.Popen(
-        command("--output", server.uri("away"), *OPTIONS, "steps=100000"),
+        command("--output", server.uri("away"), *OPTIONS, "steps=100000", "compile=false"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -117,6 +117,13 @@ def test_a_bad_sweep_file_gives_one_clear_error(name: str, tmp_path: Path) -> No
     assert len(message.splitlines()) == 1, message
 
 
+def test_trials_are_compiled_where_that_is_asked_for_only(tmp_path: Path) -> None:
+    long = GOOD.replace("steps: 40", "steps: 10000000")
+    for text, compiled in ((long, False), (long.replace("steps:", "compile: true, steps:"), True)):
+        sweep = sweep_of(tmp_path, text, check=False)
+        assert sweep.config({"algorithm.inner_lr": 0.1}).compile is compiled
+
+
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     text = GOOD.replace("[0.01, 1]", "[1]") + "  # more\n"
     text = text.replace("report_every", "  model.width: {randint: [4]}\n  seed: 3\nreport_every")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FunctionType, MethodType
@@ -13,7 +14,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from raymeta.engine.worker.kernels import built_together
+from raymeta.engine.worker.kernels import built_together, instruction_sets
 from raymeta.system.cycles import unsearched
 
 Graph = Callable[..., Sequence[Any]]
@@ -42,10 +43,10 @@ def compiled(method: Callable[..., Tensor], tensors: Sequence[Tensor], *args: ob
 
     Raises what the compiler raises where the method cannot be compiled.
     """
-    observer = _Observer()
-    function = torch.compile(_with_own_code(method), fullgraph=True, dynamic=False, backend=observer)
-    together = built_together() if all(tensor.is_cpu for tensor in tensors) else nullcontext()
-    with _one_at_a_time(about), together, unsearched():
+    on_cpu = all(tensor.is_cpu for tensor in tensors)
+    with _one_at_a_time(about), built_together() if on_cpu else nullcontext(), unsearched():
+        observer = _Observer([instruction_sets()] if on_cpu else [])
+        function = torch.compile(_with_own_code(method), fullgraph=True, dynamic=False, backend=observer)
         result: Tensor = function(*args)
     direct = _direct(observer.stop(), tensors, result)
     return Compiled(result, direct or (lambda tensors, *args: function(*args)))
@@ -63,10 +64,13 @@ def _one_at_a_time(about: str) -> AbstractContextManager[object]:
 class _Observer:
     """torch's own compiler as a backend that notes the calls of its graphs. The compiler keeps it for ever."""
 
-    def __init__(self) -> None:
+    def __init__(self, needed: Sequence[Future[object]]) -> None:
+        """`needed` must be there before a graph is compiled."""
         self._calls: list[_Call] | None = []
+        self._needed = needed
 
     def __call__(self, module: torch.fx.GraphModule, examples: list[Any]) -> Graph:
+        wait(self._needed)
         graph: Graph = torch._dynamo.lookup_backend("inductor")(module, examples)  # importing it takes a second
 
         def call(*given: Any) -> Sequence[Any]:

@@ -6,11 +6,12 @@ graph of four convolutions with gradients of gradients has fifty.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ LEAST_CHARACTERS = 50_000
 def built_together() -> Iterator[None]:
     """Within this, torch's compiler gets all CPU kernels of a graph at once; a version that has no place for it does as
     it always does."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
     from torch._inductor import config
     from torch._inductor.async_compile import AsyncCompile
 
@@ -56,6 +58,24 @@ def built_together() -> Iterator[None]:
             yield
         finally:
             owner.cpp_pybinding, owner.wait = kernel, wait
+
+
+def instruction_sets() -> Future[object]:
+    """Finds out beside what is done meanwhile which instructions of the processor torch's compiler may use.
+
+    torch builds and runs small programs for that, which takes seconds for the first graph on a machine, and needs the
+    answer only where kernels are written.
+    """
+
+    def found() -> object:
+        from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+        return pick_vec_isa()  # torch keeps it, and asks again itself where this fails
+
+    pool = ThreadPoolExecutor(1)
+    future: Future[object] = pool.submit(found)
+    pool.shutdown(wait=False)
+    return future
 
 
 class _Source(NamedTuple):

@@ -156,9 +156,7 @@ class ShardFunction:
             if is_memory_error(error):
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ConfigError(
-                f"this model or method cannot be compiled ({reason}): leave compile out, or set it to false"
-            ) from error
+            raise ConfigError(f"this model or method cannot be compiled ({reason}): set compile to false") from error
         self.compile_s += time.perf_counter() - began
         drawn = drawn or are_other(before, random_states(own[0].device))  # at this step, or by the graph at any
         self._known[kind] = _Kind(call, outline, drawn)

@@ -40,7 +40,10 @@ class Sweep:
         ]
         forced = [Override(key, value, "sweep") for key, value in ours.items()]
         listed = [*self.overrides, *chosen, *forced]
-        return load_config(preset=preset, files=files, overrides=listed, foreign=self.foreign, trust=self.trust).config
+        loaded = load_config(preset=preset, files=files, overrides=listed, foreign=self.foreign, trust=self.trust)
+        # A trial is short, or may be stopped early, and what it varies is often part of a graph.
+        by_rule = loaded.config.compile == "auto"
+        return loaded.config.model_copy(update={"compile": False}) if by_rule else loaded.config
 
     @property
     def metric(self) -> str:
