@@ -181,7 +181,7 @@ def _kill(pid: int) -> None:
 
 def cut(hosts: Hosts, options: list[str], steps: int) -> dict[str, Any]:
     """Cut links while training runs; compare its bits with those of one process."""
-    training = hosts.train("cut", *options, f"steps={steps}", "min_workers=1")
+    training = hosts.train("cut", *options, "compile=false", f"steps={steps}", "min_workers=1")
     hosts.wait_for_step("cut", 5, training)
     rows: dict[str, float] = {}
     last = _last(hosts)
@@ -220,7 +220,16 @@ def _last(hosts: Hosts) -> int:
 
 def _alone(hosts: Hosts, options: list[str], steps: int) -> str:
     output = hosts.folder / "alone"
-    command = [sys.executable, "-m", "raymeta.train", "-q", *options, f"steps={steps}", f"output={output}"]
+    command = [
+        sys.executable,
+        "-m",
+        "raymeta.train",
+        "-q",
+        *options,
+        "compile=false",
+        f"steps={steps}",
+        f"output={output}",
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT})
     return str((hosts.run("alone").summary or {})["params_sha256"])
 

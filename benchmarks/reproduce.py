@@ -1,6 +1,6 @@
 """Train a preset on Ray workers, test it, and compare with its published number; in pieces, where that takes long.
 
-    python benchmarks/reproduce.py omniglot-5w1s-maml --root FOLDER --compile --time-limit 30m
+    python benchmarks/reproduce.py omniglot-5w1s-maml --root FOLDER --time-limit 30m
 
 After its time limit a run is tested and its result file written. The same command goes on with it, until its steps are
 done. The file says how many of the paper's outer steps those were. It holds the validation curve, and the score of
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="outer steps, in place of the preset's")
-    parser.add_argument("--compile", action="store_true", help="compile the computation of a shard")
+    parser.add_argument("--compile", action="store_true", help="compile whatever the rule of `compile: auto` says")
     parser.add_argument("--time-limit", help="training time of this piece, such as 30m")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="other options")
     parser.add_argument("--output", type=Path, default=RUNS, help="folder of the runs, which pieces go on with")
@@ -124,6 +124,7 @@ def content(run: Run, preset: str, extra: dict[str, object]) -> dict[str, Any]:
     return {
         "preset": preset,
         "changed_options": extra,
+        "paths": {name: run.config[name] for name in ("vectorize", "compile")},
         "seed": run.config["seed"],
         "workers": run.config["workers"],
         "pieces": run.info["attempt"],

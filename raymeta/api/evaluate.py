@@ -197,9 +197,7 @@ def meta_test(
     chosen = {"min_workers": None, "max_workers": None, **overrides, "workers": workers}
     config = run_config(opened, chosen, trust=trust)
     config = _on_held_out_data(opened, config, overrides, split, changed_data)
-    if config.compile is True and "compile" not in overrides and (problem := compiler_problem()) is not None:
-        text = f"the run was compiled, and no compiler works here ({problem}): last digits of scores may differ"
-        warnings.warn(text, RaymetaWarning, stacklevel=2)
+    if not _computes_its_graphs(config, overrides, inner_steps):
         config = config.model_copy(update={"compile": False})
     built = build(config, [split])
     checkpoint = best_checkpoint(opened)
@@ -218,6 +216,19 @@ def meta_test(
         return scored(episodes, tell or PythonWarnings().event)
     finally:
         executor.close()
+
+
+def _computes_its_graphs(config: RunConfig, overrides: Mapping[str, Any], inner_steps: int | None) -> bool:
+    """Whether to compile: the run was compiled, its own graphs are asked for, and a compiler works here."""
+    if "compile" in overrides:
+        return config.compile is True
+    if config.compile is not True or inner_steps is not None or not overrides.keys() <= {"address", "tasks.root"}:
+        return False
+    problem = compiler_problem()
+    if problem is not None:
+        text = f"the run was compiled, and no compiler works here ({problem}): last digits of scores may differ"
+        warnings.warn(text, RaymetaWarning, stacklevel=3)
+    return problem is None
 
 
 _SIZES = ("tasks.way", "tasks.shot", "tasks.query_shot")

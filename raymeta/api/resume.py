@@ -55,9 +55,10 @@ def resumed_config(
     own = run.path / layout.CONFIG
     loaded = load_config(files=[own, *files], overrides=options, trust=trust)
     before = load_config(files=[own], trust=trust).config
+    before = before.model_copy(update=_recorded_choices(before, before))
     after = loaded.config.model_copy(update=_recorded_choices(before, loaded.config))
     changed = [key for key in type(after).model_fields if getattr(before, key) != getattr(after, key)]
-    free = marked(RunConfig, FREE_ON_RESUME)
+    free = {*marked(RunConfig, FREE_ON_RESUME), *(("compile",) if before.compile is True else ())}
     if refused := [key for key in changed if key not in free]:
         raise ConfigError(
             f"--resume {run.id} cannot change {', '.join(refused)}, which would change the result: leave it out, or "
@@ -71,8 +72,9 @@ def resumed_config(
 
 
 def _recorded_choices(before: RunConfig, asked: RunConfig) -> dict[str, Any]:
-    """What the rules chose at the start, in place of `auto` that is given again."""
-    return {name: getattr(before, name) for name in ("vectorize", "compile") if getattr(asked, name) == "auto"}
+    """What the rules chose at the start, in place of `auto` that is given again. Runs of old were not compiled."""
+    chosen = {"vectorize": before.vectorize, "compile": before.compile is True}
+    return {name: value for name, value in chosen.items() if getattr(asked, name) == "auto"}
 
 
 def _require_same_rates(run: Run, before: RunConfig, after: RunConfig) -> None:

@@ -262,6 +262,9 @@ class Training:
             take_fixed_tensors(self.built, checkpoint)
             self.state.restore(checkpoint)
         self._spent_s = spent_s(run)
+        if run.config.get("compile") is True and not self.config.compile:
+            text = f"not compiled from step {self.state.step} on: last digits are no longer those of a compiled run"
+            self._notes = [*self._notes, text]
 
     def _claim(self, run: Run) -> RunLock:
         """The right to go on with `run`, which nobody else may have done since its checkpoint was read."""

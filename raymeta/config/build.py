@@ -38,6 +38,9 @@ from raymeta.engine.worker.numerics import Numerics
 from raymeta.engine.worker.vectorize import Choice, any_convolution, choose_vectorize
 from raymeta.errors import ConfigError, RaymetaError
 from raymeta.keys import Split
+from raymeta.models.conv4 import Conv4
+from raymeta.models.mlp import MLP
+from raymeta.tasks.base import TaskSet
 from raymeta.tasks.border import require_declared, require_sound
 from raymeta.tasks.mixing import Mixing
 from raymeta.tree import Layout, Params, outer_type
@@ -187,16 +190,34 @@ def _compiles(config: RunConfig) -> Compiles:
     steps = (getattr(algorithm, name, None) or 0 for name in ("inner_steps", "test_inner_steps"))
     return choose_compile(
         num_tasks=config.steps * config.meta_batch_size,
-        time_limit_s=config.time_limit,
+        limits_s={"time_limit": config.time_limit, "shard_timeout": config.shard_timeout},
         inner_steps=max(steps),
-        measured=type(algorithm) in _MEASURED and is_known(config) and config.mixing is None,
+        measured=_is_measured(config),
         recomputed=config.checkpoint_inner_steps,
-        device=_device(config),
+        device=None if _joins_unknown_devices(config) else _device(config),
     )
 
 
 _MEASURED = (MAML, MetaSGD, ANIL, Reptile, ProtoNet, MatchingNet, R2D2)
 """Methods that are measured compiled, see docs/speed.md."""
+
+
+def _is_measured(config: RunConfig) -> bool:
+    """Whether the rule for compiling was measured with what this configuration computes."""
+    return (
+        type(config.algorithm) in _MEASURED
+        and isinstance(config.model, MLP | Conv4)
+        and is_known(config)
+        and config.mixing is None
+        and config.precision == "float32"
+        and type(config.tasks).size_at is TaskSet.size_at  # each size is a graph of its own
+    )
+
+
+def _joins_unknown_devices(config: RunConfig) -> bool:
+    """Whether workers of another cluster may have GPUs or not, which nobody here knows."""
+    asked = config.gpus_per_worker is not None or config.device != "auto"
+    return bool(config.workers) and config.address is not None and not asked
 
 
 def _device(config: RunConfig) -> Literal["cpu", "cuda"]:

@@ -104,8 +104,8 @@ class RunOptions(BaseModel):
     rule over model, examples, device and `compile`, and the run records what"""
     compile: bool | Literal["auto"] = "auto"
     """compile the computation of a shard (half a minute or so once, cached on disk; then two or more times as fast for
-    small models); `auto` compiles long runs of measured methods, by a rule over the configuration, and the run records
-    what"""
+    small models); `auto` compiles long runs of measured methods, by a rule over configuration and machine, and the run
+    records what"""
     checkpoint_inner_steps: Annotated[bool, FREE_ON_RESUME] = False
     """keep only the parameters between second-order inner steps and compute the rest again: the same result, a fraction
     of the memory, more time"""

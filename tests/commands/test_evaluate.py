@@ -160,4 +160,8 @@ def test_a_compiled_run_is_tested_where_no_compiler_works(
     assert main([str(run.path), "--episodes", "2"]) == 0
     assert "no compiler works here (no g++): last digits of scores may differ" in capsys.readouterr().err
     raymeta.meta_test(run, episodes=2, compile=True)
-    assert compiled == [False, False, True]
+    monkeypatch.setattr(evaluating, "compiler_problem", lambda: None)
+    raymeta.meta_test(run, episodes=2)
+    raymeta.meta_test(run, episodes=2, inner_steps=3)
+    raymeta.meta_test(run, episodes=2, **{"tasks.shot": 3})
+    assert compiled == [False, False, True, True, False, False]

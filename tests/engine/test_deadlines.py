@@ -58,6 +58,14 @@ def test_a_shard_behind_another_has_twice_the_time() -> None:
     assert deadlines.usual_s("gradient") == 10.0
 
 
+def test_a_worker_that_may_be_compiling_has_the_time_of_a_first_shard() -> None:
+    deadlines = after(1.0)
+    options = {"copies": 0, "waiting": 1}
+    assert deadlines.decide("gradient", HUNG_FIRST_S, 1, **options) == "give_up"
+    assert deadlines.decide("gradient", HUNG_FIRST_S, 1, **options, compiling=True) == "wait"
+    assert deadlines.decide("gradient", HUNG_FIRST_S + 0.1, 1, **options, compiling=True) == "give_up"
+
+
 def test_a_timeout_of_the_persons_own_counts_alone() -> None:
     for deadlines in (after(timeout_s=5.0), after(100.0, timeout_s=5.0)):
         assert deadlines.hung_after_s("gradient", 2) == 10.0

@@ -30,6 +30,7 @@ from raymeta.keys import Shard, TaskKey
 from raymeta.tree import FloatArray, Layout
 
 TINY: dict[str, Any] = {"model.hidden": [6], "meta_batch_size": 4, "shard_size": 4, "validate_every": 0}
+TINY["compile"] = False
 IMAGES: dict[str, Any] = {"model.width": 4, "tasks.way": 3, "meta_batch_size": 2, "shard_size": 2, "validate_every": 0}
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from recorded import rewrite
 
 import raymeta
+from raymeta.api.resume import resumed_config
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.worker import compile_rule
 from raymeta.engine.worker.compile_rule import LEAST_TASKS, LEAST_TIME_S, MOST_INNER_STEPS, choose_compile
+from raymeta.errors import ConfigError, RaymetaWarning
 
 PAYS: dict[str, Any] = {
     "num_tasks": LEAST_TASKS,
-    "time_limit_s": LEAST_TIME_S,
+    "limits_s": {"time_limit": LEAST_TIME_S, "shard_timeout": None},
     "inner_steps": MOST_INNER_STEPS,
     "measured": True,
     "recomputed": False,
@@ -32,11 +37,12 @@ def test_each_reason_against_compiling_is_enough(compiler: None) -> None:
     assert choose_compile(**PAYS).compile
     for name, value, reason in (
         ("num_tasks", LEAST_TASKS - 1, "fewer than 100,000"),
-        ("time_limit_s", LEAST_TIME_S - 1, "a time limit of 299 s"),
+        ("limits_s", {"shard_timeout": LEAST_TIME_S - 1}, "shard_timeout is 299 s"),
         ("inner_steps", MOST_INNER_STEPS + 1, "too large a graph"),
         ("measured", False, "not measured with this method"),
         ("recomputed", True, "checkpoint_inner_steps"),
         ("device", "cuda", "not measured on a GPU"),
+        ("device", None, "not known yet"),
     ):
         choice = choose_compile(**{**PAYS, name: value})
         assert not choice.compile
@@ -48,35 +54,50 @@ def test_a_machine_without_a_compiler_computes_as_it_is(monkeypatch: pytest.Monk
     assert choose_compile(**PAYS).text() == "false by rule: no compiler works here: no g++"
 
 
-def test_that_a_compiler_works_is_found_out_once_and_that_none_does_every_time(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked: list[str | None] = []
+@pytest.fixture
+def problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], str | None]]:
+    """`compiler_problem` as another process would ask it, with compilers and notes in `tmp_path`."""
+    for name in ("one", "other"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
 
-    def answer() -> str | None:
-        asked.append(next(answers))
-        return asked[-1]
-
-    def problem() -> str | None:
+    def asked() -> str | None:
         compile_rule.compiler_problem.cache_clear()
         return compile_rule.compiler_problem()
 
-    answers = iter(["no g++", None, None, None])
-    monkeypatch.setattr(compile_rule, "compile_a_sum", answer)
+    monkeypatch.setenv("CXX", str(tmp_path / "one"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    assert [problem() for _ in range(4)] == ["no g++", None, None, None]
-    assert len(asked) == 2
-    monkeypatch.setenv("CXX", "another")
-    assert problem() is None
-    assert len(asked) == 3, "another compiler is another question"
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc/nowhere")
-    assert problem() is None, "without a place to write, it is asked again"
-    assert len(asked) == 4
+    yield asked
     compile_rule.compiler_problem.cache_clear()
 
 
-def test_a_sum_is_compiled() -> None:
+def test_that_a_compiler_works_is_found_out_once(
+    problem: Callable[[], str | None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers = iter(["it fails", None, None, None])
+    monkeypatch.setattr(compile_rule, "compile_a_sum", lambda: next(answers))
+    assert [problem() for _ in range(4)] == ["it fails", None, None, None]
+    assert len(list(answers)) == 2, "a failure is not written down, a success is"
+    answers = iter(["another compiler is another question", "a place that cannot be written"])
+    monkeypatch.setenv("CXX", str(tmp_path / "other"))
+    assert problem() == "another compiler is another question"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc/nowhere")
+    assert problem() == "a place that cannot be written"
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    assert problem() == f"{tmp_path / 'none'} is not installed"
+
+
+def test_a_sum_is_compiled_each_time() -> None:
+    from torch._inductor import config
+
     assert compile_rule.compile_a_sum() is None
+    with config.patch({"cpp.cxx": ("/bin/false",)}):
+        assert compile_rule.compile_a_sum() is not None
+
+
+def test_a_compiler_that_is_switched_off_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    assert compile_rule.compile_a_sum() == "torch.compile is switched off"
 
 
 def test_papers_runs_are_compiled_and_short_ones_are_not(compiler: None) -> None:
@@ -91,6 +112,15 @@ def test_papers_runs_are_compiled_and_short_ones_are_not(compiler: None) -> None
     assert not compiled("sinusoid-maml", steps=10**6, mixing="mlti")
     assert not compiled("sinusoid-maml", steps=10**6, **{"algorithm.test_inner_steps": 50})
     assert not compiled("gp-cnp", steps=10**6)
+    assert not compiled("sinusoid-maml", tasks="gaussian_process"), "each size would be a graph"
+    assert not compiled("sinusoid-maml", precision="bfloat16")
+    assert not compiled("sinusoid-maml", device="auto", workers=2, address="auto"), "GPUs would be found by workers"
+    for algorithm in ("maml", "anil", "meta_sgd", "protonet", "matching", "r2d2"):
+        assert compiled("glyphs-5w1s-maml", steps=10**5, algorithm=algorithm)
+    short = {"algorithm.inner_steps": 5, "algorithm.test_inner_steps": 5}
+    assert compiled("glyphs-5w1s-maml", steps=10**5, algorithm="reptile", **short)
+    assert not compiled("glyphs-5w1s-maml", steps=10**5, algorithm="imaml")
+    assert not compiled("glyphs-5w1s-maml", steps=10**5, model="resnet12")
 
 
 def test_the_choice_is_recorded_and_kept(compiler: None, tmp_path: Path) -> None:
@@ -101,3 +131,17 @@ def test_the_choice_is_recorded_and_kept(compiler: None, tmp_path: Path) -> None
     assert "fewer than 100,000" in event["message"]
     longer = raymeta.meta_train(resume=run.path, steps=3, compile="auto", vectorize="auto")  # given again
     assert longer.config["compile"] is False
+
+
+def test_a_compiled_run_stays_compiled_unless_that_is_ended_by_hand(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"validate_every": 0, "test_episodes": 2, "output": str(tmp_path), "model.hidden": [4]}
+    plain = raymeta.meta_train("sinusoid-maml", steps=2, **options)
+    with pytest.raises(ConfigError, match="cannot change compile"):
+        resumed_config(plain, {"compile": True})
+    run = rewrite(plain, compile=True)
+    for given in ({}, {"compile": "auto"}, {"compile": True}):
+        assert resumed_config(run, given).config.compile is True
+    with pytest.warns(RaymetaWarning, match="not compiled from step 2 on"):
+        ended = raymeta.meta_train(resume=run.path, steps=3, compile=False)
+    assert ended.config["compile"] is False
+    assert any("not compiled from step 2 on" in event["message"] for event in ended.events())

@@ -93,5 +93,5 @@ def test_a_run_draws_its_optimiser_beside_tuned_ones(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::raymeta.errors.RaymetaWarning")
 def test_a_method_that_learns_no_optimiser_has_no_such_curves() -> None:
-    here = build(load_config(preset="sinusoid-maml").config, ()).blueprint
+    here = build(load_config(preset="sinusoid-maml", overrides={"steps": 10}).config, ()).blueprint
     assert optimizer_curves(here, np.ones((2, 2)), seed=0) is None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import os
 import shutil
 import sys
 import tempfile
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -25,10 +28,12 @@ cancel: what is compiled for half a minute is worth it after some ten thousand t
 and scores are compiled as well. The rule asks for several times as many, as networks without convolutions save less.
 """
 LEAST_TIME_S = 300
-"""Seconds of a time limit from which on compiling pays: several times what one or two graphs take."""
+"""Seconds of a limit from which on compiling pays: several times what the graphs of a run take."""
 MOST_INNER_STEPS = 10
 """Inner steps in training or test up to which a graph, which holds them all, is compiled; more were not measured."""
-COMPILING = "the first shard is compiled: half a minute or so, or seconds where the same was compiled here before"
+COMPILING = (
+    "the first shard of each kind is compiled: up to a minute, or seconds where the same was compiled here before"
+)
 """What is said before the first shard of a run."""
 
 
@@ -45,29 +50,33 @@ class Compiles(NamedTuple):
 def choose_compile(
     *,
     num_tasks: int,
-    time_limit_s: float | None,
+    limits_s: Mapping[str, float | None],
     inner_steps: int,
     measured: bool,
     recomputed: bool,
-    device: Literal["cpu", "cuda"],
+    device: Literal["cpu", "cuda"] | None,
 ) -> Compiles:
     """By configuration and machine, never by the clock; a compiler is looked for last.
 
-    `num_tasks` are all tasks of training, `inner_steps` the most in a graph. `measured` says whether method and network
-    are among those that the rule was measured with, `recomputed` whether inner steps are computed again.
+    `num_tasks` are all tasks of training, `limits_s` the seconds that a person allows by option, `inner_steps` the most
+    in a graph. `measured` says whether what is computed is what the rule was measured with, `recomputed` whether inner
+    steps are computed again. A `device` of None is not known before workers are there.
     """
+    if device is None:
+        return Compiles(False, "which device the workers have is not known yet, as it would be with --device cpu")
     if device == "cuda":
         return Compiles(False, "the rule was not measured on a GPU")
     if not measured:
-        return Compiles(False, "the rule was not measured with this method or network")
+        return Compiles(False, "the rule was not measured with this method, network, loss, precision or kind of tasks")
     if recomputed:
         return Compiles(False, "checkpoint_inner_steps is set")
     if inner_steps > MOST_INNER_STEPS:
         return Compiles(False, f"{inner_steps} inner steps, more than {MOST_INNER_STEPS}, are too large a graph")
     if num_tasks < LEAST_TASKS:
         return Compiles(False, f"{num_tasks:,} training tasks, fewer than {LEAST_TASKS:,}, do not pay for it")
-    if time_limit_s is not None and time_limit_s < LEAST_TIME_S:
-        return Compiles(False, f"a time limit of {time_limit_s:.0f} s, less than {LEAST_TIME_S} s, does not pay for it")
+    for name, limit_s in limits_s.items():
+        if limit_s is not None and limit_s < LEAST_TIME_S:
+            return Compiles(False, f"{name} is {limit_s:g} s, less than {LEAST_TIME_S} s, which is short for it")
     problem = compiler_problem()
     if problem is not None:
         return Compiles(False, f"no compiler works here: {problem}")
@@ -77,38 +86,49 @@ def choose_compile(
 @cache
 def compiler_problem() -> str | None:
     """Why torch cannot compile for the CPU of this machine; None where it can, which is asked once and written down."""
-    note = _note()
-    if note.exists():
+    name = os.environ.get("CXX", "g++")
+    if shutil.which(name) is None:
+        return f"{name} is not installed"  # known without waiting for torch's compiler
+    note = _note(name)
+    if note is not None and os.path.exists(note):
         return None
     problem = compile_a_sum()
-    if problem is None:
+    if problem is None and note is not None:
         with suppress(OSError):  # asked again the next time
-            note.parent.mkdir(parents=True, exist_ok=True)
+            note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             note.write_text(f"torch {torch.__version__} compiled a sum for {sys.executable}\n", encoding="utf-8")
     return problem
 
 
 def compile_a_sum() -> str | None:
     """What keeps torch from compiling a sum for the CPU of this machine; None where nothing does. Takes seconds."""
+    addend = float(time.time_ns() % 10**9)  # a sum that no cache holds
+    given: list[object] = []
+
+    def backend(module: torch.fx.GraphModule, examples: list[Any]) -> Any:
+        given.append(module)
+        return torch._dynamo.lookup_backend("inductor")(module, examples)
+
     try:
         with built_together():
-            result = torch.compile(_doubled, fullgraph=True, dynamic=False)(torch.ones(3))
-        return None if result.tolist() == [2.0] * 3 else "a compiled sum is wrong"
+            compiled = torch.compile(lambda x: x + addend, fullgraph=True, dynamic=False, backend=backend)
+            result = compiled(torch.ones(3, dtype=torch.float64, device="cpu"))
+        if not given:
+            return "torch.compile is switched off"
+        return None if result.tolist() == [1 + addend] * 3 else "a compiled sum is wrong"
     except Exception as error:  # a compiler that is missing or broken raises anything
         raise_if_interrupt(error)
         return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _note() -> Path:
+def _note(compiler: str) -> Path | None:
     """The file that is there where a compiler worked; another torch, Python or compiler has another one."""
     place = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    folder = Path(place) if place else Path(tempfile.gettempdir()) / f"raymeta-compiler-{os.getuid()}"
-    name = os.environ.get("CXX", "g++")
-    found = shutil.which(name)
-    changed = os.stat(found).st_mtime_ns if found else None
-    described = repr((torch.__version__, torch.__file__, sys.executable, name, found, changed))
+    found = shutil.which(compiler)
+    try:
+        folder = Path(place) if place else Path(tempfile.gettempdir()) / f"raymeta-compiler-{getpass.getuser()}"
+        changed = os.stat(found or compiler).st_mtime_ns
+    except (OSError, KeyError):  # no folder for temporary files; a user without a name; a compiler that went
+        return None
+    described = repr((torch.__version__, torch.__file__, sys.executable, found, changed))
     return folder / f"works-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
-
-
-def _doubled(x: torch.Tensor) -> torch.Tensor:
-    return x + x

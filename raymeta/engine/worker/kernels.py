@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -73,7 +74,7 @@ def instruction_sets() -> Future[object]:
         return pick_vec_isa()  # torch keeps it, and asks again itself where this fails
 
     pool = ThreadPoolExecutor(1)
-    future: Future[object] = pool.submit(found)
+    future: Future[object] = pool.submit(copy_context().run, found)  # torch's options are those of a context
     pool.shutdown(wait=False)
     return future
 

@@ -7,7 +7,7 @@ Three rules, each in terms of the usual time, which is the median of the last sh
 - A worker hangs when its shard takes longer than `HUNG_FACTOR` times the usual time, but never before `HUNG_LEAST_S`
   seconds. The worker is then given up, and its shards are computed again.
 - Until the first shard has finished there is no usual time: no shard is late, and a worker hangs after `HUNG_FIRST_S`
-  seconds.
+  seconds. So does a worker that may be compiling, whatever time a shard takes others.
 
 A person's `shard_timeout` replaces the second and the third rule.
 """
@@ -49,11 +49,11 @@ class Deadlines:
         times = self._took_s[kind]
         return statistics.median(times) if times else None
 
-    def hung_after_s(self, kind: str, depth: int = 1) -> float:
-        """The age at which a shard's worker counts as hung."""
+    def hung_after_s(self, kind: str, depth: int = 1, *, compiling: bool = False) -> float:
+        """The age at which a shard's worker counts as hung; `compiling`: whether it may be, for this or another."""
         if self._shard_timeout_s is not None:
             return self._shard_timeout_s * depth
-        usual_s = self.usual_s(kind)
+        usual_s = None if compiling else self.usual_s(kind)
         return HUNG_FIRST_S if usual_s is None else max(HUNG_LEAST_S, HUNG_FACTOR * usual_s * depth)
 
     def is_late(self, kind: str, age_s: float, depth: int) -> bool:
@@ -61,12 +61,14 @@ class Deadlines:
         usual_s = self.usual_s(kind)
         return usual_s is not None and age_s >= LATE_FACTOR * usual_s * depth + LATE_S
 
-    def decide(self, kind: str, age_s: float, depth: int, *, copies: int, waiting: int) -> Decision:
+    def decide(
+        self, kind: str, age_s: float, depth: int, *, copies: int, waiting: int, compiling: bool = False
+    ) -> Decision:
         """What to do about a shard that has not come back.
 
         `copies` counts the workers that compute the shard for somebody who waits: 0 where its result is not needed any
         more. `waiting` counts the shards that no worker has yet; they go before copies.
         """
-        if age_s > self.hung_after_s(kind, depth):
+        if age_s > self.hung_after_s(kind, depth, compiling=compiling):
             return "give_up"
         return "copy" if copies == 1 and not waiting and self.is_late(kind, age_s, depth) else "wait"

@@ -243,6 +243,7 @@ class RayExecutor:
         request, seat, now = call.request, call.seat, time.monotonic()
         seat.pid, seat.rss_bytes = result.pid, result.rss_bytes
         seat.seconds += result.seconds
+        seat.answered.add(call.kind)
         if call.obsolete:
             return
         seat.tasks += request.shards[call.position].num_tasks
@@ -301,14 +302,20 @@ class RayExecutor:
     def _look_at_the_clock(self, now: float) -> None:
         for seat in self.pool.on_leaving_nodes(now):
             self._lose(seat, seat.actor, "is on a node that will be taken away", kind="worker_preempted")
+        compiling = {call.seat.name for call in self._calls.values() if self._may_compile(call)}
         for call in list(self._calls.values()):
-            self._look_at(call, now)
+            self._look_at(call, now, compiling=call.seat.name in compiling)
         self._sums.give_up_late(now, self._deadlines.hung_after_s)
 
-    def _look_at(self, call: Call, now: float) -> None:
+    def _may_compile(self, call: Call) -> bool:
+        """Whether its worker has not answered a call of this kind, which may be a graph of its own."""
+        return self.pool.blueprint.compiled and call.kind not in call.seat.answered
+
+    def _look_at(self, call: Call, now: float, *, compiling: bool) -> None:
         request, age_s = call.request, call.age(now)
         copies = 0 if call.obsolete else len(request.given.get(call.position, []))
-        match self._deadlines.decide(request.job.name, age_s, call.depth, copies=copies, waiting=len(request.todo)):
+        about = {"copies": copies, "waiting": len(request.todo)}
+        match self._deadlines.decide(request.job.name, age_s, call.depth, **about, compiling=compiling):
             case "give_up":
                 self._lose(call.seat, call.actor, f"has not answered for {age_s:.0f} s", kind="worker_hung")
             case "copy":

@@ -95,6 +95,8 @@ class Seat:
     seconds: float = 0.0
     restarts: int = 0
     rss_bytes: int = 0
+    answered: set[tuple[str, int]] = field(default_factory=set)
+    """kinds of calls that the actor has answered"""
 
     def row(self) -> WorkerRow:
         rate = self.tasks / self.seconds if self.seconds else 0.0
@@ -246,7 +248,7 @@ class Pool:
     def _fill(self, seat: Seat) -> None:
         """Ask for an actor. While it is pending, it is the demand that an autoscaler sees."""
         seat.actor = self.cluster.ray.remote(ActorWorker).options(**self._actor_options).remote(*self._parts)
-        seat.live, seat.in_flight = False, 0
+        seat.live, seat.in_flight, seat.answered = False, 0, set()
         self.joining[seat.actor.ready.remote()] = seat, seat.actor
 
     def _busy(self) -> bool:

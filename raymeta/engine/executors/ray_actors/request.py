@@ -31,6 +31,11 @@ class Call:
     def age(self, now: float) -> float:
         return now - self.submitted
 
+    @property
+    def kind(self) -> tuple[str, int]:
+        """What calls of one graph have in common."""
+        return self.request.job.name, self.request.shards[self.position].num_tasks
+
 
 class Todo:
     """Positions to give away. Each has a preferred owner: who prepared it, or the node that will sum it.
