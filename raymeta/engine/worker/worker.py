@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -20,11 +21,12 @@ from raymeta.autodiff.failures import exact_attention
 from raymeta.engine.job import Job, Payload, Result, Rows
 from raymeta.engine.stopwatch import EPISODES, GRADIENT, REST, TRANSFER, Stopwatch
 from raymeta.engine.worker.blueprint import Blueprint, choose_device
+from raymeta.engine.worker.compile_rule import compiler_problem
 from raymeta.engine.worker.memory_errors import is_memory_error
 from raymeta.engine.worker.prefetch import Prefetch
 from raymeta.engine.worker.randomness import Randomness
 from raymeta.engine.worker.shard_function import Asked, Outline, ShardFunction, ShardSums
-from raymeta.errors import OutOfMemory
+from raymeta.errors import EnvironmentProblem, OutOfMemory
 from raymeta.keys import Shard, TaskKey
 from raymeta.models.shapes import type_of
 from raymeta.tasks.episodes import Episode, Noise, each, in_chunks, one_task
@@ -103,8 +105,14 @@ class Worker:
         )
 
     def ready(self) -> int:
-        """Load the data; answers with the process id."""
+        """Load the data; answers with the process id. Raises `EnvironmentProblem` where a compiler is needed and none
+        works."""
         self.blueprint.tasks.require(())  # the driver has checked the splits that it uses
+        if self.blueprint.compiled and self.device.type == "cpu" and (problem := compiler_problem()) is not None:
+            raise EnvironmentProblem(
+                f"no compiler works on {socket.gethostname()}: {problem}. Install one, or give --compile false, with "
+                "which a compiled run may go on, too"
+            )
         return os.getpid()
 
     def run(self, job: Job, payload: Payload, shard: Shard, rows: Rows | None = None) -> Result:

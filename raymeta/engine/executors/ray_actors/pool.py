@@ -174,7 +174,11 @@ class Pool:
         return [seat for seat in self.seats if seat.live]
 
     def joined(self, reference: Any) -> None:
-        """An actor answered, or will never: a mistake of the user's ends the run, another loss is tried again."""
+        """An actor answered, or will never.
+
+        What is wrong with a worker ends the run before its first step. Later, one on a machine that lacks something is
+        tried again, as one that died is, and the others go on.
+        """
         seat, actor = self.joining.pop(reference)
         if seat.actor is not actor:
             return
@@ -182,15 +186,22 @@ class Pool:
         try:
             seat.pid, seat.node = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
-            raise cause_of(error) from None
+            cause = cause_of(error)
+            if not (self._ready and isinstance(cause, EnvironmentProblem)):
+                raise cause from None
+            self._not_started(seat, str(cause), error)
+            return
         except ray.exceptions.RayError as error:
-            self._failed_starts += 1  # told once: what keeps one from starting keeps all
-            self.lose(seat, f"could not start: {first_lines(error)}", error, quiet=self._failed_starts > 1)
+            self._not_started(seat, first_lines(error), error)
             return
         seat.live, self._failed_starts = True, 0
         seat.host = self.cluster.addresses().get(seat.node, "")
         if self._ready:
             self.tell("worker_joined", f"{seat.name} joined on {seat.host}", worker=seat.name, node=seat.host)
+
+    def _not_started(self, seat: Seat, reason: str, error: BaseException) -> None:
+        self._failed_starts += 1  # told once: what keeps one from starting keeps all
+        self.lose(seat, f"could not start: {reason}", error, quiet=self._failed_starts > 1)
 
     def lose(
         self,
