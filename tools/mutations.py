@@ -1771,6 +1771,31 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/engine/test_stops.py::test_a_swallowed_interrupt_is_a_stop",
         ),
     ],
+    "engine/executors/ray_actors/deadlines.py": [
+        (
+            "compiling counted as hanging",
+            "None if compiling else self.usual_s(kind)",
+            "self.usual_s(kind)",
+            "tests/engine/test_deadlines.py::test_a_worker_that_may_be_compiling_has_the_time_of_a_first_shard",
+        ),
+    ],
+    "engine/executors/ray_actors/pool.py": [
+        (
+            "a node that joins ending a run",
+            "if not (self._ready and isinstance(cause, EnvironmentProblem)):",
+            "if not isinstance(cause, Pool):",
+            "tests/ray/test_failed_starts.py::"
+            "test_a_machine_that_lacks_something_ends_a_run_that_begins_and_none_that_goes_on",
+        ),
+    ],
+    "sweeps/file/sweep.py": [
+        (
+            "trials compiled by rule",
+            'model_copy(update={"compile": False}) if by_rule',
+            "model_copy(update={}) if by_rule",
+            "tests/sweeps/test_sweep_files.py::test_trials_are_compiled_where_that_is_asked_for_only",
+        ),
+    ],
     "engine/worker/compile_rule.py": [
         (
             "too large graphs compiled",
@@ -1778,12 +1803,24 @@ CHANGES: dict[str, Sequence[Change]] = {
             "if inner_steps > 10 * MOST_INNER_STEPS:",
             "tests/laws/test_compile_rule.py::test_each_reason_against_compiling_is_enough",
         ),
+        (
+            "a note of a compiler not read",
+            "if note is not None and os.path.exists(note):",
+            "if note is None:",
+            "tests/laws/test_compile_rule.py::test_that_a_compiler_works_is_found_out_once",
+        ),
+        (
+            "a compiler that is switched off taken for one that works",
+            "if not given:",
+            "if given is None:",
+            "tests/laws/test_compile_rule.py::test_a_compiler_that_is_switched_off_is_none",
+        ),
     ],
     "api/resume.py": [
         (
             "a rule asked again",
-            'for name in ("vectorize", "compile") if getattr(asked, name) == "auto"',
-            'for name in ("vectorize", "compile") if getattr(asked, name) == ""',
+            'in chosen.items() if getattr(asked, name) == "auto"',
+            'in chosen.items() if getattr(asked, name) == ""',
             "tests/laws/test_compile_rule.py::test_the_choice_is_recorded_and_kept",
         ),
     ],
