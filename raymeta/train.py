@@ -78,6 +78,7 @@ def _train(argv: Sequence[str]) -> int:
         command=["raymeta", "train", *argv],
         trackers=lambda title: [_terminal(flags, title, config.steps)],
         profiled_steps=profiled_steps,
+        say=lambda text: _announce(flags, text),
     )
     if flags.get("dry_run"):
         _tell([] if flags.get("quiet") else notes, training.warnings)
@@ -126,10 +127,14 @@ def _configuration(arguments: Arguments) -> tuple[Loaded, Run | None]:
 
 def _tell_first(flags: Mapping[str, Any], text: str) -> None:
     """One line before torch is imported and the data are read, which may take long."""
+    if "torch" not in sys.modules:
+        _announce(flags, text)
+
+
+def _announce(flags: Mapping[str, Any], text: str) -> None:
     silent = ("quiet", "dry_run", "print_config")
-    if any(flags.get(flag) for flag in silent) or flags.get("log_format") == "json" or "torch" in sys.modules:
-        return
-    print(clean(f"raymeta train: {text}"), file=sys.stderr, flush=True)
+    if not any(flags.get(flag) for flag in silent) and flags.get("log_format") != "json":
+        print(clean(f"raymeta train: {text}"), file=sys.stderr, flush=True)
 
 
 def _profiled_steps(flags: Mapping[str, Any]) -> int | None:

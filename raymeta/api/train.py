@@ -91,10 +91,11 @@ class Training:
         directory: Path | None = None,
         stop: Callable[[], str | None] = lambda: None,
         profiled_steps: int | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`directory` receives the run, instead of a new folder in `config.output`. `stop` may ask for a stop after
         the current step, as a signal does: it answers with the reason. `profiled_steps` are traced, and where the time
-        of all steps went is written beside the trace."""
+        of all steps went is written beside the trace. `say` hears what takes long before there is a run."""
         self.warnings = without_effect(config)
         self.reason: StopReason = "steps"
         self._resume = resume
@@ -113,7 +114,7 @@ class Training:
         if config.device == "cuda" and config.address is None:  # workers are started on this machine
             choose_device("cuda")
         self.store = None if config.mirror is None else Remote.open(config.mirror)
-        self.built: Built = build(config)
+        self.built: Built = build(config, say=say)
         self.manifest = config.tasks.manifest(splits_in_use(config))
         doubts = config.algorithm.doubts(config.steps, started=config.start is not None)
         self.warnings += [*twins(self.manifest), *doubts]

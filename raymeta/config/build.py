@@ -83,11 +83,13 @@ def splits_in_use(config: RunConfig) -> tuple[Split, ...]:
     return ("train", "val", "test") if config.validate_every else ("train", "test")
 
 
-def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
+def build(
+    config: RunConfig, splits: Sequence[Split] | None = None, *, say: Callable[[str], None] = lambda text: None
+) -> Built:
     """Check the data and build model, algorithm and initial parameters, all from `config.seed`.
 
     Data and first episodes are checked of `splits`, by default of those that a run of `config` uses. Small tasks of
-    each are computed where anything but raymeta's own networks and methods takes part.
+    each are computed where anything but raymeta's own networks and methods takes part. `say` hears what takes long.
 
     Raises `DataError`, `ConfigError` and `NotTwiceDifferentiable` before anything is started.
     """
@@ -102,7 +104,7 @@ def build(config: RunConfig, splits: Sequence[Split] | None = None) -> Built:
             return
         rehearse(config.algorithm, problem, initial, config.tasks, seed=config.seed, splits=splits)
 
-    compiled = _compiles(config)
+    compiled = _compiles(config, say)
     choice = _vectorize(config, problem.model, rehearsal, compiled=compiled.compile)
     owned = Learned(*({n: v.to(outer_type(v.dtype)) for n, v in part.items()} for part in initial))
     mixing = build_mixing(config, problem.model)
@@ -183,7 +185,7 @@ def _blueprint(
     )
 
 
-def _compiles(config: RunConfig) -> Compiles:
+def _compiles(config: RunConfig, say: Callable[[str], None]) -> Compiles:
     if config.compile != "auto":
         return Compiles(config.compile, "as configured")
     algorithm = config.algorithm
@@ -195,6 +197,7 @@ def _compiles(config: RunConfig) -> Compiles:
         measured=_is_measured(config),
         recomputed=config.checkpoint_inner_steps,
         device=None if _joins_unknown_devices(config) else _device(config),
+        say=say,
     )
 
 

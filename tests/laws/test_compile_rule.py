@@ -87,6 +87,17 @@ def test_that_a_compiler_works_is_found_out_once(
     assert problem() == f"{tmp_path / 'none'} is not installed"
 
 
+def test_a_compiler_that_is_tried_is_told(
+    problem: Callable[[], str | None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(compile_rule, "compile_a_sum", lambda: None)
+    compile_rule.compiler_problem.cache_clear()
+    for _ in range(2):
+        assert choose_compile(**PAYS, say=heard.append).compile
+    assert heard == ["trying torch's compiler, which takes some seconds once on a machine"]
+
+
 def test_a_sum_is_compiled_each_time() -> None:
     from torch._inductor import config
 

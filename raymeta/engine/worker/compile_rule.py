@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -55,8 +55,10 @@ def choose_compile(
     measured: bool,
     recomputed: bool,
     device: Literal["cpu", "cuda"] | None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Compiles:
-    """By configuration and machine, never by the clock; a compiler is looked for last.
+    """By configuration and machine, never by the clock; a compiler is looked for last, and `say` hears where that takes
+    long.
 
     `num_tasks` are all tasks of training, `limits_s` the seconds that a person allows by option, `inner_steps` the most
     in a graph. `measured` says whether what is computed is what the rule was measured with, `recomputed` whether inner
@@ -77,6 +79,8 @@ def choose_compile(
     for name, limit_s in limits_s.items():
         if limit_s is not None and limit_s < LEAST_TIME_S:
             return Compiles(False, f"{name} is {limit_s:g} s, less than {LEAST_TIME_S} s, which is short for it")
+    if not _answers_at_once():
+        say("trying torch's compiler, which takes some seconds once on a machine")
     problem = compiler_problem()
     if problem is not None:
         return Compiles(False, f"no compiler works here: {problem}")
@@ -86,10 +90,9 @@ def choose_compile(
 @cache
 def compiler_problem() -> str | None:
     """Why torch cannot compile for the CPU of this machine; None where it can, which is asked once and written down."""
-    name = os.environ.get("CXX", "g++")
+    name, note = _compiler(), _note()
     if shutil.which(name) is None:
         return f"{name} is not installed"  # known without waiting for torch's compiler
-    note = _note(name)
     if note is not None and os.path.exists(note):
         return None
     problem = compile_a_sum()
@@ -98,6 +101,11 @@ def compiler_problem() -> str | None:
             note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             note.write_text(f"torch {torch.__version__} compiled a sum for {sys.executable}\n", encoding="utf-8")
     return problem
+
+
+def _answers_at_once() -> bool:
+    note = _note()
+    return shutil.which(_compiler()) is None or (note is not None and os.path.exists(note))
 
 
 def compile_a_sum() -> str | None:
@@ -121,13 +129,18 @@ def compile_a_sum() -> str | None:
         return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _note(compiler: str) -> Path | None:
+def _compiler() -> str:
+    """What torch's compiler calls on Linux."""
+    return os.environ.get("CXX", "g++")
+
+
+def _note() -> Path | None:
     """The file that is there where a compiler worked; another torch, Python or compiler has another one."""
     place = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    found = shutil.which(compiler)
+    found = shutil.which(_compiler())
     try:
         folder = Path(place) if place else Path(tempfile.gettempdir()) / f"raymeta-compiler-{getpass.getuser()}"
-        changed = os.stat(found or compiler).st_mtime_ns
+        changed = os.stat(found or _compiler()).st_mtime_ns
     except (OSError, KeyError):  # no folder for temporary files; a user without a name; a compiler that went
         return None
     described = repr((torch.__version__, torch.__file__, sys.executable, found, changed))
