@@ -51,7 +51,7 @@ def test_python_callers_are_told_and_the_run_remembers(tmp_path: Path) -> None:
     options: dict[str, Any] = {"model.width": 4, "meta_batch_size": 2, "test_episodes": 2, "validate_every": 0}
     with pytest.warns(RaymetaWarning, match=NOTE):
         run = raymeta.meta_train("glyphs-5w1s-maml", output=str(tmp_path), algorithm="protonet", steps=1, **options)
-    assert [event["kind"] for event in Run.open(run.path).events()][:3] == ["note", "vectorize", "started"]
+    assert [event["kind"] for event in Run.open(run.path).events()][:4] == ["note", "vectorize", "compile", "started"]
 
 
 def test_an_interrupt_while_a_command_is_loaded_is_calm(
