@@ -77,17 +77,20 @@ def short_text() -> str:
     """How much of the published training the recorded runs had, and whether validation was rising at their end."""
     contents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
     runs = [content for content in contents if "preset" in content]
+    whole = [run for run in runs if run["summary"]["steps"] == run["published"]["steps"]]
+    short = [run for run in runs if run not in whole]
     shares = [
         f"{100 * run['summary']['steps'] / run['published']['steps']:.0f} % ({run['preset']})"
-        for run in runs
+        for run in short
         if run["published"]["steps"] is not None
     ]
-    better = [run["preset"] for run in runs if _ended_at_its_best(run)]
-    flat = [run["preset"] for run in runs if not _ended_at_its_best(run)]
+    better = [run["preset"] for run in short if _ended_at_its_best(run)]
+    flat = [run["preset"] for run in short if not _ended_at_its_best(run)]
+    text = f"All published outer steps were taken of {' and '.join(run['preset'] for run in whole)}. " if whole else ""
     return textwrap.fill(
-        f"The runs are short on purpose: {', '.join(shares)} of the published outer steps, where their number is "
-        f"published. Validation was still getting better at the end of {' and '.join(better)}; it was best before the "
-        f"end of {' and '.join(flat)}, so there it is not only the steps that are missing.",
+        f"{text}The other runs are short on purpose: {', '.join(shares)} of the published outer steps, where their "
+        f"number is published. Validation was still getting better at the end of {' and '.join(better)}; it was best "
+        f"before the end of {' and '.join(flat)}, so there it is not only the steps that are missing.",
         120,
         break_on_hyphens=False,
     )
