@@ -24,7 +24,8 @@ LEAST_TASKS = 100_000
 """Training tasks from which on compiling pays.
 
 A layer's passes cost seconds to compile and save up to a millisecond of each task, so that layers and inner steps
-cancel: what is compiled for half a minute is worth it after some ten thousand tasks (`results/benchmarks/paths.json`, `compile-times.json`),
+cancel: what is compiled for half a minute is worth it after some ten thousand tasks
+(`results/benchmarks/paths.json`, `compile-times.json`),
 and scores are compiled as well. The rule asks for several times as many, as networks without convolutions save less.
 """
 LEAST_TIME_S = 300
