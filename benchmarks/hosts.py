@@ -220,16 +220,8 @@ def _last(hosts: Hosts) -> int:
 
 def _alone(hosts: Hosts, options: list[str], steps: int) -> str:
     output = hosts.folder / "alone"
-    command = [
-        sys.executable,
-        "-m",
-        "raymeta.train",
-        "-q",
-        *options,
-        "compile=false",
-        f"steps={steps}",
-        f"output={output}",
-    ]
+    options = [*options, "compile=false", f"steps={steps}", f"output={output}"]
+    command = [sys.executable, "-m", "raymeta.train", "-q", *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT})
     return str((hosts.run("alone").summary or {})["params_sha256"])
 

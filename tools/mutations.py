@@ -1779,10 +1779,18 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/engine/test_deadlines.py::test_a_worker_that_may_be_compiling_has_the_time_of_a_first_shard",
         ),
     ],
+    "engine/executors/ray_actors/executor.py": [
+        (
+            "no worker compiles",
+            "call.kind not in call.seat.answered",
+            "call.kind in call.seat.answered",
+            "tests/laws/test_compile.py::test_a_worker_that_compiles_does_not_hang",
+        ),
+    ],
     "engine/executors/ray_actors/pool.py": [
         (
             "a node that joins ending a run",
-            "if not (self._ready and isinstance(cause, EnvironmentProblem)):",
+            "if not (self._ready and isinstance(cause, DataError | EnvironmentProblem)):",
             "if not isinstance(cause, Pool):",
             "tests/ray/test_failed_starts.py::"
             "test_a_machine_that_lacks_something_ends_a_run_that_begins_and_none_that_goes_on",
@@ -1794,6 +1802,14 @@ CHANGES: dict[str, Sequence[Change]] = {
             'model_copy(update={"compile": False}) if by_rule',
             "model_copy(update={}) if by_rule",
             "tests/sweeps/test_sweep_files.py::test_trials_are_compiled_where_that_is_asked_for_only",
+        ),
+    ],
+    "engine/worker/kernels.py": [
+        (
+            "instruction sets by torch's defaults",
+            "pool.submit(copy_context().run, found)",
+            "pool.submit(found)",
+            "tests/laws/test_compile_rule.py::test_instruction_sets_are_those_of_the_options_at_hand",
         ),
     ],
     "engine/worker/compile_rule.py": [

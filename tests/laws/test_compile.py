@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +23,8 @@ from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.executors.local import LocalExecutor
 from raymeta.engine.executors.placement import PoolOptions
-from raymeta.engine.executors.ray_actors import RayExecutor
+from raymeta.engine.executors.ray_actors import RayExecutor, deadlines
+from raymeta.engine.executors.ray_actors.deadlines import Deadlines
 from raymeta.engine.job import Job
 from raymeta.engine.worker.compiled import compiled
 from raymeta.engine.worker.worker import Worker
@@ -63,6 +66,26 @@ def test_compiled_second_order_gradients_are_right_and_compiled_once(local_ray: 
     finally:
         pool.close()
     assert np.array_equal(result.vector, compiled), "the same bits in another process"
+
+
+def test_a_worker_that_compiles_does_not_hang(local_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short shards of its kind are elsewhere; once it has answered, they are short here as well."""
+    monkeypatch.setattr(deadlines, "HUNG_LEAST_S", 0.01)
+    monkeypatch.setattr(Deadlines, "usual_s", lambda *_: 0.01)
+    told: list[str] = []
+    built = build(load_config(preset="sinusoid-maml", overrides={**TINY, "compile": True}).config)
+    pool = RayExecutor(built.blueprint, PoolOptions(workers=1), lambda kind, *_, **__: told.append(kind))
+    payload = built.blueprint.payload(built.initial)
+    try:
+        assert len(list(pool.map(Job("gradient"), payload, [Shard(0, "train", 7, 0, 4)]))) == 1
+        assert "compiled" in told
+        assert "worker_hung" not in told
+        (row,) = pool.workers()
+        os.kill(row.pid, signal.SIGSTOP)
+        assert len(list(pool.map(Job("gradient"), payload, [Shard(1, "train", 7, 0, 4)]))) == 1
+        assert "worker_hung" in told
+    finally:
+        pool.close()
 
 
 @pytest.mark.slow

@@ -15,8 +15,10 @@ from raymeta.api.resume import resumed_config
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.worker import compile_rule
+from raymeta.engine.worker import worker as workers
 from raymeta.engine.worker.compile_rule import LEAST_TASKS, LEAST_TIME_S, MOST_INNER_STEPS, choose_compile
-from raymeta.errors import ConfigError, RaymetaWarning
+from raymeta.engine.worker.kernels import instruction_sets
+from raymeta.errors import ConfigError, EnvironmentProblem, RaymetaWarning
 
 PAYS: dict[str, Any] = {
     "num_tasks": LEAST_TASKS,
@@ -30,7 +32,7 @@ PAYS: dict[str, Any] = {
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compile_rule, "compiler_problem", lambda: None)
+    monkeypatch.setattr(compile_rule, "compiler_problem", lambda *_: None)
 
 
 def test_each_reason_against_compiling_is_enough(compiler: None) -> None:
@@ -50,7 +52,7 @@ def test_each_reason_against_compiling_is_enough(compiler: None) -> None:
 
 
 def test_a_machine_without_a_compiler_computes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compile_rule, "compiler_problem", lambda: "no g++")
+    monkeypatch.setattr(compile_rule, "compiler_problem", lambda *_: "no g++")
     assert choose_compile(**PAYS).text() == "false by rule: no compiler works here: no g++"
 
 
@@ -62,13 +64,13 @@ def problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
         (tmp_path / name).chmod(0o755)
 
     def asked() -> str | None:
-        compile_rule.compiler_problem.cache_clear()
+        compile_rule._tried.cache_clear()
         return compile_rule.compiler_problem()
 
     monkeypatch.setenv("CXX", str(tmp_path / "one"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     yield asked
-    compile_rule.compiler_problem.cache_clear()
+    compile_rule._tried.cache_clear()
 
 
 def test_that_a_compiler_works_is_found_out_once(
@@ -92,7 +94,6 @@ def test_a_compiler_that_is_tried_is_told(
 ) -> None:
     heard: list[str] = []
     monkeypatch.setattr(compile_rule, "compile_a_sum", lambda: None)
-    compile_rule.compiler_problem.cache_clear()
     for _ in range(2):
         assert choose_compile(**PAYS, say=heard.append).compile
     assert heard == ["trying torch's compiler, which takes some seconds once on a machine"]
@@ -109,6 +110,29 @@ def test_a_sum_is_compiled_each_time() -> None:
 def test_a_compiler_that_is_switched_off_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     assert compile_rule.compile_a_sum() == "torch.compile is switched off"
+
+
+def test_a_worker_without_a_compiler_says_so_before_its_first_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = iter([None, "no g++"])
+    monkeypatch.setattr(workers, "compiler_problem", lambda: next(problems))
+    options: dict[str, Any] = {"device": "cpu", "compile": True}
+    worker = workers.Worker(build(load_config(preset="sinusoid-maml", overrides=options).config).blueprint)
+    assert worker.ready() > 0
+    with pytest.raises(EnvironmentProblem, match=r"no compiler works on .*: no g\+\+\. .*--compile false"):
+        worker.ready()
+    plain = build(load_config(preset="sinusoid-maml", overrides={**options, "compile": False}).config).blueprint
+    assert workers.Worker(plain).ready() > 0, "it is not asked"
+
+
+def test_instruction_sets_are_those_of_the_options_at_hand() -> None:
+    """They are looked for in another thread, where torch's options are its defaults."""
+    from torch._inductor import config
+    from torch._inductor.cpu_vec_isa import invalid_vec_isa, pick_vec_isa
+
+    assert instruction_sets().result() == pick_vec_isa()
+    with config.patch({"cpp.simdlen": 7}):  # which no processor has
+        assert instruction_sets().result() == invalid_vec_isa
+    assert pick_vec_isa() != invalid_vec_isa
 
 
 def test_papers_runs_are_compiled_and_short_ones_are_not(compiler: None) -> None:

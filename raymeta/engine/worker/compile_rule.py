@@ -24,9 +24,9 @@ LEAST_TASKS = 100_000
 """Training tasks from which on compiling pays.
 
 A layer's passes cost seconds to compile and save up to a millisecond of each task, so that layers and inner steps
-cancel: what is compiled for half a minute is worth it after some ten thousand tasks
-(`results/benchmarks/paths.json`, `compile-times.json`),
-and scores are compiled as well. The rule asks for several times as many, as networks without convolutions save less.
+cancel: what is compiled for half a minute (`results/benchmarks/compile-times.json`) is worth it after some ten thousand
+tasks (`paths.json`), and scores are compiled as well. The rule asks for several times as many, as networks without
+convolutions save less.
 """
 LEAST_TIME_S = 300
 """Seconds of a limit from which on compiling pays: several times what the graphs of a run take."""
@@ -80,33 +80,34 @@ def choose_compile(
     for name, limit_s in limits_s.items():
         if limit_s is not None and limit_s < LEAST_TIME_S:
             return Compiles(False, f"{name} is {limit_s:g} s, less than {LEAST_TIME_S} s, which is short for it")
-    if not _answers_at_once():
-        say("trying torch's compiler, which takes some seconds once on a machine")
-    problem = compiler_problem()
+    problem = compiler_problem(say)
     if problem is not None:
         return Compiles(False, f"no compiler works here: {problem}")
     return Compiles(True, f"{num_tasks:,} training tasks, at least {LEAST_TASKS:,}, pay for half a minute or more")
 
 
-@cache
-def compiler_problem() -> str | None:
-    """Why torch cannot compile for the CPU of this machine; None where it can, which is asked once and written down."""
+def compiler_problem(say: Callable[[str], None] = lambda text: None) -> str | None:
+    """Why torch cannot compile for the CPU of this machine; None where it can, which is asked once and written down.
+
+    `say` hears where it has to be asked, which takes seconds.
+    """
     name, note = _compiler(), _note()
     if shutil.which(name) is None:
         return f"{name} is not installed"  # known without waiting for torch's compiler
     if note is not None and os.path.exists(note):
         return None
+    say("trying torch's compiler, which takes some seconds once on a machine")
+    return _tried(note)
+
+
+@cache
+def _tried(note: Path | None) -> str | None:
     problem = compile_a_sum()
     if problem is None and note is not None:
-        with suppress(OSError):  # asked again the next time
+        with suppress(OSError):  # asked again by the next process
             note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             note.write_text(f"torch {torch.__version__} compiled a sum for {sys.executable}\n", encoding="utf-8")
     return problem
-
-
-def _answers_at_once() -> bool:
-    note = _note()
-    return shutil.which(_compiler()) is None or (note is not None and os.path.exists(note))
 
 
 def compile_a_sum() -> str | None:

@@ -16,7 +16,7 @@ from raymeta.engine.executors.ray_actors.folding import nothing
 from raymeta.engine.job import Job, Payload, Result, Rows
 from raymeta.engine.worker.blueprint import Blueprint
 from raymeta.engine.worker.worker import Worker, resident_bytes
-from raymeta.errors import EnvironmentProblem, RunFailed, WorkerFailed
+from raymeta.errors import DataError, EnvironmentProblem, RunFailed, WorkerFailed
 from raymeta.keys import Shard
 from raymeta.system.their_code import described, with_place
 from raymeta.trackers.base import WorkerRow
@@ -187,7 +187,7 @@ class Pool:
             seat.pid, seat.node = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             cause = cause_of(error)
-            if not (self._ready and isinstance(cause, EnvironmentProblem)):
+            if not (self._ready and isinstance(cause, DataError | EnvironmentProblem)):
                 raise cause from None
             self._not_started(seat, str(cause), error)
             return
