@@ -26,8 +26,8 @@ from record import record, spread
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.maml import MAML
 from raymeta.bench.case import Case
-from raymeta.engine.executors.ray_actors.pool import keep_memory
 from raymeta.models.conv4 import Conv4
+from raymeta.system.kept_memory import kept_memory
 from raymeta.tree import Params
 
 MEMORY_RATIO, TIME_RATIO = 1 / 3, 1.7  # required of 20 steps, with checkpoints over without
@@ -44,12 +44,13 @@ def main() -> int:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    keep_memory()  # as workers do
     if arguments.one:
-        print(json.dumps(measure(*json.loads(arguments.one))))
+        with kept_memory():  # as workers do
+            print(json.dumps(measure(*json.loads(arguments.one))))
         return 0
     cases = [in_a_process(*case) for case in CASES]
-    times = timed(*TIMED, rounds=arguments.rounds)
+    with kept_memory():
+        times = timed(*TIMED, rounds=arguments.rounds)
     content = {"cases": cases, "time": times, **judged(cases, times)}
     print(json.dumps({name: content[name] for name in ("time", "required", "found", "met")}, indent=2))
     if not arguments.no_record:

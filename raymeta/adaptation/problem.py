@@ -123,7 +123,7 @@ class Problem:
         self.vectorize: Vectorize = vectorize
         self.checkpoint_inner_steps = checkpoint_inner_steps
         self.habits = habits
-        self._known: dict[int, frozenset[str]] = {}
+        self._known: dict[int, tuple[frozenset[str], bool]] = {}
         self._training: bool | None = None
         self._own_states = list(filter(None, [OwnState(model)]))
 
@@ -211,7 +211,7 @@ class Problem:
         values = {
             n.removeprefix(prefix): v for n, v in (learned.params | learned.state).items() if n.startswith(prefix)
         }
-        return functional_call(self.model.get_submodule(name), values, inputs, options)
+        return self._functional(self.model.get_submodule(name), values, inputs, options)
 
     @property
     def head_prefix(self) -> str:
@@ -222,7 +222,7 @@ class Problem:
         """All outputs of the head for features z [n, d], with the head's parameters under their full names."""
         prefix = self.head_prefix
         own = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix) and n in self.param_names}
-        result: Tensor = functional_call(self.model.get_submodule(self.head_name), own, (z,))
+        result: Tensor = self._functional(self.model.get_submodule(self.head_name), own, (z,))
         return result
 
     def _apply(self, module: nn.Module, learned: Learned, x: Inputs, phase: Phase, support_x: Inputs | None) -> Tensor:
@@ -248,8 +248,12 @@ class Problem:
         if is_mixed(x):
             return mixed_call(lambda own: self._call(module, values, own), cast(dict[str, Tensor], x))
         with unwritten(values) if self._own_states else nullcontext():
-            outputs: Tensor = functional_call(module, values, *arguments_of(x))
+            outputs: Tensor = self._functional(module, values, *arguments_of(x))
         return outputs
+
+    def _functional(self, module: nn.Module, values: Params, args: Any, kwargs: Any = None) -> Any:
+        """`functional_call`, which finds out on every call which tensors have several names unless it is told."""
+        return functional_call(module, values, args, kwargs, tie_weights=self._about(module)[1])
 
     def set_training(self, training: bool) -> None:
         """Switch dropout on or off; batch norm follows its policy, and what came in eval mode stays in it."""
@@ -272,8 +276,13 @@ class Problem:
 
     def _names(self, module: nn.Module) -> frozenset[str]:
         """Names a module knows: methods add parameters of their own, and the body lacks the head's."""
+        return self._about(module)[0]
+
+    def _about(self, module: nn.Module) -> tuple[frozenset[str], bool]:
+        """The names of a module's tensors, and whether one of these has several."""
         if id(module) not in self._known:
-            self._known[id(module)] = frozenset(n for n, _ in (*module.named_parameters(), *module.named_buffers()))
+            names, all_names = (_names_of(module, remove_duplicate=once) for once in (True, False))
+            self._known[id(module)] = names, names != all_names
         return self._known[id(module)]
 
     @cached_property
@@ -364,6 +373,12 @@ class Problem:
             return function(*args)
         with self.undisturbed():
             return function(*args)
+
+
+def _names_of(module: nn.Module, *, remove_duplicate: bool) -> frozenset[str]:
+    """Names of a module's parameters and buffers; of one that has several, the first or all."""
+    kinds = module.named_parameters, module.named_buffers
+    return frozenset(name for kind in kinds for name, _ in kind(remove_duplicate=remove_duplicate))
 
 
 def _wide(leaf: Tensor) -> torch.dtype:

@@ -22,6 +22,7 @@ from raymeta.bench.cases import CASES
 from raymeta.bench.floor import floor, flops, has_floor, peak_flops, synchronize
 from raymeta.bench.ours import PATHS, ours
 from raymeta.bench.peers import available
+from raymeta.system.kept_memory import kept_memory
 from raymeta.system.signals import raise_if_interrupt
 from raymeta.tree import Params
 
@@ -38,7 +39,17 @@ Maker = Callable[[Case], Callable[[], Params]]
 def measure(
     case: Case, device: torch.device, *, rounds: int, paths: list[str] | None = None, memory: bool = True
 ) -> dict[str, Any]:
-    """Tasks a second of every path, with ratios round by round, and with `memory` the peak of each."""
+    """Tasks a second of every path, with ratios round by round, and with `memory` the peak of each.
+
+    Memory is kept as in a worker, for everyone.
+    """
+    with kept_memory():
+        return _measured(case, device, rounds=rounds, paths=paths, memory=memory)
+
+
+def _measured(
+    case: Case, device: torch.device, *, rounds: int, paths: list[str] | None, memory: bool
+) -> dict[str, Any]:
     runs, problems, first_s = prepare(case, device, paths)
     if has_floor(case):
         floors = {at_once: floor(case, device, at_once=at_once) for at_once in (True, False)}
@@ -150,14 +161,16 @@ def report_memory(case_name: str, name: str, device_type: str) -> None:
     peers = {other: peer for other, peer in available(case).items() if other == name}
     path = name.removeprefix("raymeta ")
     run = peers[name](case, device) if peers else ours(case, path, device)
-    before = torch.cuda.memory_allocated() if device.type == "cuda" else _resident_peak()
-    for _ in range(2):
-        run()
-    after = torch.cuda.max_memory_allocated() if device.type == "cuda" else _resident_peak()
+    before = torch.cuda.memory_allocated() if device.type == "cuda" else resident_peak()
+    with kept_memory():
+        for _ in range(2):
+            run()
+    after = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident_peak()
     print(json.dumps((after - before) / 1e6))
 
 
-def _resident_peak() -> float:
+def resident_peak() -> float:
+    """Most bytes of memory that this process has had."""
     # Linux counts the parent's memory in ru_maxrss of a process that it started; VmHWM is of this program alone.
     status = Path("/proc/self/status")
     if status.exists():

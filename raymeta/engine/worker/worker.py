@@ -29,6 +29,7 @@ from raymeta.engine.worker.shard_function import Asked, Outline, ShardFunction, 
 from raymeta.errors import EnvironmentProblem, OutOfMemory
 from raymeta.keys import Shard, TaskKey
 from raymeta.models.shapes import type_of
+from raymeta.system.kept_memory import kept_memory
 from raymeta.tasks.episodes import Episode, Noise, each, in_chunks, one_task
 from raymeta.tree import Array, FloatArray, Layout, Params, outer_type
 
@@ -71,6 +72,7 @@ class Worker:
             blueprint.tasks.receive(data)
         self._settings = ExitStack()  # of the whole process, until `close`
         self._settings.callback(blueprint.numerics.apply())
+        self._settings.enter_context(kept_memory())
         self._settings.enter_context(exact_attention())
         self.device = choose_device(blueprint.device)
         self.problem = blueprint.problem()

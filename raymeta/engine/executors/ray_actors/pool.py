@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import time
 from collections.abc import Iterator
@@ -29,14 +28,12 @@ PATIENCE_S = 15.0
 GRACE_S = 10.0
 """With enough workers to start, how long to wait for the others."""
 DRAIN_CHECK_S = 2.0
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 class ActorWorker:
     """A worker as an actor: the result's vector travels apart from its description, and parameters are kept."""
 
     def __init__(self, blueprint: Blueprint, data: object) -> None:
-        keep_memory()
         self._worker = Worker(blueprint, data)
         self._payload: tuple[int, Payload] | None = None
 
@@ -68,16 +65,6 @@ class ActorWorker:
         if upcoming is not None:
             self._worker.prepare(upcoming)
         return result._replace(vector=nothing(), rss_bytes=resident_bytes()), result.vector
-
-
-def keep_memory() -> None:
-    """Keep what is freed, where the C library can: each shard needs as much again, and new pages cost a tenth of it."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc takes
 
 
 @dataclass(eq=False)
