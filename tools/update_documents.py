@@ -141,14 +141,17 @@ def scaling_table() -> str:
 def kept_memory_table() -> str:
     """Shards with memory given back and kept."""
     content = json.loads((RESULTS / "kept-memory.json").read_text(encoding="utf-8"))
-    lines = ["| case | path | tasks/s, given back | kept | × | new pages a task | MB |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| case | path | tasks/s, given back | kept | × | new pages a task | MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in content["rows"]:
         told = [
             " → ".join(f"{row[way][name]['median']:,.0f}" for way in ("given_back", "kept"))
             for name in ("page_faults_per_task", "peak_memory_mb")
         ]
         rates = " | ".join(f"{row[way]['tasks_per_s']['median']:,.1f}" for way in ("given_back", "kept"))
-        lines.append(f"| {row['case']} | {row['path']} | {rates} | {_ranged(row['rate_ratio'])} | {' | '.join(told)} |")
+        lines.append(f"| {row['case']} | {row['path']} | {rates} | {_range(row['rate_ratio'])} | {' | '.join(told)} |")
     return "\n".join(lines)
 
 

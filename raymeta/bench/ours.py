@@ -19,8 +19,11 @@ PATHS = ("vmap", "loop", "vmap, compiled", "loop, compiled")
 
 
 def start(case: Case, problem: Problem) -> Learned:
-    """What is learned before the first step, always the same."""
-    return case.algorithm.init(problem, problem.initial_params(), torch.Generator().manual_seed(0))
+    """What is learned before the first step, always the same: other types would draw other random numbers."""
+    params = {name: value.float() for name, value in problem.initial_params().items()}
+    learned = case.algorithm.init(problem, params, torch.Generator().manual_seed(0))
+    params, state = ({name: v.to(case.dtype) for name, v in part.items()} for part in (learned.params, learned.state))
+    return learned._replace(params=params, state=state)
 
 
 def begun(case: Case, path: str, device: torch.device) -> tuple[Problem, Learned]:
