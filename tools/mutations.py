@@ -1457,6 +1457,12 @@ CHANGES: dict[str, Sequence[Change]] = {
     ],
     "adaptation/problem.py": [
         (
+            "tensors of several names forgotten",
+            "len(set(every)) < len(every)",
+            "False",
+            "tests/laws/test_wild_models.py::test_gradients_are_the_right_ones",
+        ),
+        (
             "running statistics not used at test",
             'running_statistics() if self.batch_norm == "running" and not phase.training else nullcontext()',
             "nullcontext()",
@@ -1841,6 +1847,12 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
     ],
     "engine/worker/worker.py": [
+        (
+            "freed memory given back",
+            "self._settings.enter_context(kept_memory())",
+            "pass",
+            "tests/engine/test_kept_memory.py::test_a_block_that_a_worker_frees_is_used_again",
+        ),
         (
             "test in training mode",
             "self.problem.set_training(training)",

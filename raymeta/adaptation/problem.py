@@ -281,8 +281,10 @@ class Problem:
     def _about(self, module: nn.Module) -> tuple[frozenset[str], bool]:
         """The names of a module's tensors, and whether one of these has several."""
         if id(module) not in self._known:
-            names, all_names = (_names_of(module, remove_duplicate=once) for once in (True, False))
-            self._known[id(module)] = names, names != all_names
+            names = frozenset(name for name, _ in (*module.named_parameters(), *module.named_buffers()))
+            kinds = module.named_parameters, module.named_buffers
+            every = [tensor for kind in kinds for _, tensor in kind(remove_duplicate=False)]
+            self._known[id(module)] = names, len(set(every)) < len(every)  # tensors are equal where they are one
         return self._known[id(module)]
 
     @cached_property
@@ -373,12 +375,6 @@ class Problem:
             return function(*args)
         with self.undisturbed():
             return function(*args)
-
-
-def _names_of(module: nn.Module, *, remove_duplicate: bool) -> frozenset[str]:
-    """Names of a module's parameters and buffers; of one that has several, the first or all."""
-    kinds = module.named_parameters, module.named_buffers
-    return frozenset(name for kind in kinds for name, _ in kind(remove_duplicate=remove_duplicate))
 
 
 def _wide(leaf: Tensor) -> torch.dtype:

@@ -314,6 +314,18 @@ class Tied(nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
+class Aliased(nn.Module):
+    """A weight that is a buffer, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+        self.register_buffer("alias", self.linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.linear(x)) @ self.alias
+
+
 class Listed(nn.Module):
     """A layer in a plain list, which nn.Module does not see, or which it sees under another name."""
 
@@ -646,6 +658,7 @@ MODELS = [
         SEQUENCE,
     ),
     Wild("one weight under two names", within(Tied)),
+    Wild("a weight that is a buffer, too", within(Aliased)),
     Wild(
         "a frozen layer",
         lambda: Body(nn.Sequential(nn.Linear(6, 4).requires_grad_(False), nn.Tanh(), nn.Linear(4, 4)), VECTOR),
