@@ -70,8 +70,8 @@ def in_a_process(case: str, path: str, kept: bool) -> dict[str, float]:
 def measured(name: str, path: str, kept: bool) -> dict[str, float]:
     torch.set_num_threads(1)
     with kept_memory() if kept else nullcontext():
-        before = resident_peak()
         run = ours(CASES[name], path, torch.device("cpu"))
+        before = resident_peak()
         for _ in range(2):
             run()
         calls, faults, began = 0, page_faults(), time.perf_counter()

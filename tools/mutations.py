@@ -1846,12 +1846,40 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/laws/test_compile_rule.py::test_the_choice_is_recorded_and_kept",
         ),
     ],
+    "bench/ours.py": [
+        (
+            "other first weights in float64",
+            "value.float() for",
+            "value for",
+            "tests/commands/test_bench.py::test_a_gradient_in_float64_begins_where_the_one_in_float32_does",
+        ),
+    ],
+    "system/kept_memory.py": [
+        (
+            "one that is closed ends it for all",
+            "elif _holders == 0:",
+            "else:",
+            "tests/engine/test_kept_memory.py::test_a_block_that_a_worker_frees_is_used_again_until_the_last_worker_is_closed",
+        ),
+        (
+            "nothing given back",
+            "            library.malloc_trim(0)",
+            "            pass",
+            "tests/engine/test_kept_memory.py::test_a_block_that_a_worker_frees_is_used_again_until_the_last_worker_is_closed",
+        ),
+        (
+            "a person's limits overwritten",
+            "any(name in os.environ for name in SET_BY_HAND)",
+            "False",
+            "tests/engine/test_kept_memory.py::test_limits_that_a_person_set_are_left_alone",
+        ),
+    ],
     "engine/worker/worker.py": [
         (
             "freed memory given back",
             "self._settings.enter_context(kept_memory())",
             "pass",
-            "tests/engine/test_kept_memory.py::test_a_block_that_a_worker_frees_is_used_again",
+            "tests/engine/test_kept_memory.py::test_a_block_that_a_worker_frees_is_used_again_until_the_last_worker_is_closed",
         ),
         (
             "test in training mode",

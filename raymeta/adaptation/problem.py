@@ -279,7 +279,7 @@ class Problem:
         return self._about(module)[0]
 
     def _about(self, module: nn.Module) -> tuple[frozenset[str], bool]:
-        """The names of a module's tensors, and whether one of these has several."""
+        """The names of a module's tensors, and whether one of these has several, as at the first call."""
         if id(module) not in self._known:
             names = frozenset(name for name, _ in (*module.named_parameters(), *module.named_buffers()))
             kinds = module.named_parameters, module.named_buffers

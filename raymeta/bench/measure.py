@@ -160,9 +160,9 @@ def report_memory(case_name: str, name: str, device_type: str) -> None:
     case, device = CASES[case_name], torch.device(device_type)
     peers = {other: peer for other, peer in available(case).items() if other == name}
     path = name.removeprefix("raymeta ")
-    run = peers[name](case, device) if peers else ours(case, path, device)
-    before = torch.cuda.memory_allocated() if device.type == "cuda" else resident_peak()
     with kept_memory():
+        run = peers[name](case, device) if peers else ours(case, path, device)
+        before = torch.cuda.memory_allocated() if device.type == "cuda" else resident_peak()
         for _ in range(2):
             run()
     after = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident_peak()

@@ -212,7 +212,7 @@ def test_every_case_can_be_built() -> None:
         assert list(case.module().parameters())
 
 
-@pytest.mark.parametrize("algorithm", [MetaSGD(), LEO(), MetaCurvature()], ids=lambda one: type(one).__name__)
-def test_a_gradient_in_float64_begins_where_the_one_in_float32_does(algorithm: Algorithm) -> None:
-    single, double = small(algorithm), replace(small(algorithm), dtype=torch.float64)
+def test_a_gradient_in_float64_begins_where_the_one_in_float32_does() -> None:
+    single = small(MetaSGD())  # whose rates are drawn
+    double = replace(single, dtype=torch.float64)
     assert _distance(ours(single, "loop", CPU)(), ours(double, "loop", CPU)()) < 1e-4
