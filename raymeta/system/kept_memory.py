@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 LARGEST_BLOCK = 2**27
-"""Bytes of the largest block that is kept: 128 MiB, as a heap of larger ones may grow to several times what is used."""
+"""Bytes of the largest block that is kept: 128 MiB.
+
+A heap may grow to several times a block before that is used again, which this bounds.
+"""
 SET_BY_HAND = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 """Environment variables by which a person decides this; where one is set, nothing is changed."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
