@@ -1817,6 +1817,12 @@ CHANGES: dict[str, Sequence[Change]] = {
             "pool.submit(found)",
             "tests/laws/test_compile_rule.py::test_instruction_sets_are_those_of_the_options_at_hand",
         ),
+        (
+            "setuptools imported in another thread",
+            "    import torch.utils.cpp_extension  # noqa: F401\n",
+            "",
+            "tests/laws/test_compile_rule.py::test_nothing_changes_the_search_for_modules_beside_what_imports_them",
+        ),
     ],
     "engine/worker/compile_rule.py": [
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,28 @@ def test_instruction_sets_are_those_of_the_options_at_hand() -> None:
     with config.patch({"cpp.simdlen": 7}):  # which no processor has
         assert instruction_sets().result() == invalid_vec_isa
     assert pick_vec_isa() != invalid_vec_isa
+
+
+WATCHED = """
+import sys, threading
+from raymeta.engine.worker.kernels import instruction_sets
+
+class Watched(list):
+    def insert(self, *args):
+        changed_by.append(threading.current_thread())
+        super().insert(*args)
+
+changed_by = []
+sys.meta_path = Watched(sys.meta_path)
+instruction_sets().result()
+assert "setuptools" in sys.modules, "it never was the case"
+assert changed_by == [threading.main_thread()], changed_by
+"""
+
+
+def test_nothing_changes_the_search_for_modules_beside_what_imports_them() -> None:
+    """An import in another thread, which goes through the finders meanwhile, misses one and finds no module then."""
+    subprocess.run([sys.executable, "-c", WATCHED], check=True)
 
 
 def test_papers_runs_are_compiled_and_short_ones_are_not(compiler: None) -> None:

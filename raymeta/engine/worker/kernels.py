@@ -67,6 +67,9 @@ def instruction_sets() -> Future[object]:
     torch builds and runs small programs for that, which takes seconds for the first graph on a machine, and needs the
     answer only where kernels are written.
     """
+    # This imports setuptools, which takes a finder of modules in and out of Python's list. In a thread, it would make
+    # an import beside it fail.
+    import torch.utils.cpp_extension  # noqa: F401
 
     def found() -> object:
         from torch._inductor.cpu_vec_isa import pick_vec_isa
