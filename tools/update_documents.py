@@ -67,34 +67,42 @@ def updated(text: str) -> str:
 
 
 def results_table() -> str:
-    """One row for each trained preset that was recorded."""
-    contents = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    rows = [_row(path, content) for path, content in contents.items() if "preset" in content]
+    """One row for each preset and length of training that was recorded."""
     head = ["| preset | before adapting | after | published | outer steps, ours / theirs |", "|---|---|---|---|---|"]
-    return "\n".join(head + rows)
+    return "\n".join([*head, *map(_row, _trained().values())])
+
+
+def _trained() -> dict[str, dict[Path, dict[str, Any]]]:
+    """The recorded runs of each preset and length, one for each seed."""
+    runs: dict[str, dict[Path, dict[str, Any]]] = {}
+    for path in sorted(RESULTS.glob("*-seed*.json")):
+        runs.setdefault(path.stem.rpartition("-seed")[0], {})[path] = json.loads(path.read_text(encoding="utf-8"))
+    return runs
 
 
 def short_text() -> str:
-    """How much of the published training the recorded runs had, and whether validation was rising at their end."""
-    contents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-    runs = [content for content in contents if "preset" in content]
-    whole = [run for run in runs if run["summary"]["steps"] == run["published"]["steps"]]
-    short = [run for run in runs if run not in whole]
-    shares = [
-        f"{100 * run['summary']['steps'] / run['published']['steps']:.0f} % ({run['preset']})"
-        for run in short
-        if run["published"]["steps"] is not None
-    ]
-    better = [run["preset"] for run in short if _ended_at_its_best(run)]
-    flat = [run["preset"] for run in short if not _ended_at_its_best(run)]
-    text = f"All published outer steps were taken of {' and '.join(run['preset'] for run in whole)}. " if whole else ""
-    return textwrap.fill(
-        f"{text}The other runs are short on purpose: {', '.join(shares)} of the published outer steps, where their "
-        f"number is published. Validation was still getting better at the end of {' and '.join(better)}; it was best "
-        f"before the end of {' and '.join(flat)}, so there it is not only the steps that are missing.",
-        120,
-        break_on_hyphens=False,
-    )
+    """Which presets were trained to their end, how far the others came, and whether validation still was rising."""
+    whole, parts, better, flat = [], [], [], []
+    for name, runs in _trained().items():
+        (*_, run) = runs.values()
+        if name == run["preset"] and all(run["summary"]["stopped_by"] == "steps" for run in runs.values()):
+            whole.append(name)
+            continue
+        (better if _ended_at_its_best(run) else flat).append(name)
+        if run["published"]["steps"] is not None:
+            parts.append(f"{name} {100 * run['summary']['steps'] / run['published']['steps']:.0f} %")
+    sentences = [f"{_listed(whole)} took all outer steps of {'its preset' if len(whole) == 1 else 'their presets'}."]
+    if parts:
+        sentences.append(f"Of the steps that are published, {_listed(parts)} were taken.")
+    if better:
+        sentences.append(f"Validation was still getting better at the end of {_listed(better)}.")
+    if flat:
+        sentences.append(f"It was best before the end of {_listed(flat)}: not only steps are missing there.")
+    return textwrap.fill(" ".join(sentences), 120, break_on_hyphens=False, break_long_words=False)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _ended_at_its_best(run: dict[str, Any]) -> bool:
@@ -380,18 +388,31 @@ def model_table() -> str:
     return "\n".join(lines)
 
 
-def _row(path: Path, content: dict[str, Any]) -> str:
-    summary, published = content["summary"], content["published"]
-    headline = summary["headline"]
-    ours, steps = _score(headline["name"], headline["value"], headline["ci95"]), summary["by_inner_step"]
-    before = _score(headline["name"], steps[0]) if len(steps) > 1 else "no inner loop"
-    after = f", {len(steps) - 1} inner steps" if len(steps) > 1 else ""
-    value = "a curve" if published["value"] is None else _score(headline["name"], published["value"])
+def _row(runs: dict[Path, dict[str, Any]]) -> str:
+    (first, *others), summaries = runs.items(), [content["summary"] for content in runs.values()]
+    published, headlines = first[1]["published"], [summary["headline"] for summary in summaries]
+    name, values = headlines[0]["name"], [headline["value"] for headline in headlines]
+    score = _score(name, statistics.mean(values), None if others else headlines[0]["ci95"])
+    if others:
+        score += f" ({_score(name, min(values))} to {_score(name, max(values))})"
+    inner_steps = len(summaries[0]["by_inner_step"]) - 1
+    before = statistics.mean(summary["by_inner_step"][0] for summary in summaries)
+    value = "" if published["value"] is None else f"{_score(name, published['value'])}: "
     theirs = "not stated" if published["steps"] is None else f"{published['steps']:,}"
-    return (
-        f"| [{content['preset']}]({path.relative_to(HOME).as_posix()}) | {before} | {ours}{after} "
-        f"| {value} ({published['source'].partition(' plot ')[0]}) | {summary['steps']:,} / {theirs} |"
-    )
+    cells = [
+        ", ".join(
+            [_seed(first[1]["preset"], first[0]), *(_seed(path.stem.rpartition("-")[2], path) for path, _ in others)]
+        ),
+        _score(name, before) if inner_steps else "no inner loop",
+        score + (f", {inner_steps} inner steps" if inner_steps else ""),
+        value + published["source"],
+        f"{summaries[0]['steps']:,} / {theirs}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _seed(text: str, path: Path) -> str:
+    return f"[{text}]({path.relative_to(HOME).as_posix()})"
 
 
 def _score(name: str, value: float, ci95: float | None = None) -> str:
