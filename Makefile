@@ -5,28 +5,37 @@ BIN := .venv/bin
 READY := .venv/.installed
 S3 := .venv/s3-server/.installed
 
-# Slow tests that start clusters, services and sweeps run beside all other slow tests: each half leaves a core idle.
-CLUSTERS := tests/ray tests/serve tests/sweeps
+# Tests run in two halves beside each other, since each leaves a core idle: here are the first half's folders.
+HALF := tests/engine tests/models tests/ray tests/runs tests/serve tests/sweeps tests/use
+SLOW_HALF := tests/ray tests/serve tests/sweeps
+HALVES := $(MAKE) --jobs=2 --keep-going --output-sync=line
+PYTEST := $(BIN)/pytest -p no:cacheprovider
 
-.PHONY: train test test-all test-slow slow-clusters slow-others check format clean
+.PHONY: train test first-half second-half test-all test-slow slow-first-half slow-second-half check format clean
 
 train: $(READY)
 	$(BIN)/raymeta train --workers 2
 
 test: $(READY) $(S3)
-	$(BIN)/pytest
+	$(HALVES) first-half second-half
+
+first-half:
+	$(PYTEST) $(HALF)
+
+second-half:
+	$(PYTEST) $(HALF:%=--ignore=%)
 
 test-all: test
 	$(MAKE) test-slow
 
 test-slow: $(READY) $(S3)
-	$(MAKE) --jobs=2 --keep-going --output-sync=line slow-clusters slow-others
+	$(HALVES) slow-first-half slow-second-half
 
-slow-clusters:
-	$(BIN)/pytest -m slow -p no:cacheprovider $(CLUSTERS)
+slow-first-half:
+	$(PYTEST) -m slow $(SLOW_HALF)
 
-slow-others:
-	$(BIN)/pytest -m slow -p no:cacheprovider $(CLUSTERS:%=--ignore=%)
+slow-second-half:
+	$(PYTEST) -m slow $(SLOW_HALF:%=--ignore=%)
 
 check: $(READY)
 	$(BIN)/ruff check .
