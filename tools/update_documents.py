@@ -88,9 +88,10 @@ def short_text() -> str:
         if name == run["preset"] and all(run["summary"]["stopped_by"] == "steps" for run in runs.values()):
             whole.append(name)
             continue
-        (better if _ended_at_its_best(run) else flat).append(name)
+        label = f"{run['preset']} ({run['summary']['steps']:,} steps)"
+        (better if _ended_at_its_best(run) else flat).append(label)
         if run["published"]["steps"] is not None:
-            parts.append(f"{name} {100 * run['summary']['steps'] / run['published']['steps']:.0f} %")
+            parts.append(f"{label} {100 * run['summary']['steps'] / run['published']['steps']:.0f} %")
     sentences = [f"{_listed(whole)} took all outer steps of {'its preset' if len(whole) == 1 else 'their presets'}."]
     if parts:
         sentences.append(f"Of the steps that are published, {_listed(parts)} were taken.")

@@ -14,7 +14,7 @@ from raymeta.errors import ConfigError
 from raymeta.models.base import ModelSpec
 from raymeta.models.layers.convolution import Conv2d
 from raymeta.models.layers.norm import NormKind, make_norm, name_norms
-from raymeta.models.layers.pooling import MaxPool2x2
+from raymeta.models.layers.pooling import MaxPool2x2, MeanPool
 from raymeta.models.shapes import require_images
 from raymeta.options import STRICT
 from raymeta.tasks.inputs import Shape
@@ -60,7 +60,7 @@ class Conv4(ModelSpec):
             channels = self.width
             height, width = (height // 2, width // 2) if pooled else (-(-height // 2), -(-width // 2))
         if self.pooling == "mean":
-            layers["mean"] = nn.AdaptiveAvgPool2d(1)
+            layers["mean"] = MeanPool()
             height = width = 1
         layers["flatten"] = nn.Flatten()
         layers["head"] = self._head(self.width * height * width, num_outputs)

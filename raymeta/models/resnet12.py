@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from raymeta.models.base import ModelSpec
 from raymeta.models.layers.convolution import Conv2d
 from raymeta.models.layers.norm import BatchNorm, name_norms
-from raymeta.models.layers.pooling import max_pool
+from raymeta.models.layers.pooling import MeanPool, max_pool
 from raymeta.models.shapes import require_images
 from raymeta.options import STRICT
 from raymeta.tasks.inputs import Shape
@@ -38,7 +38,7 @@ class ResNet12(ModelSpec):
             layers[f"block{i}"] = Block(channels, size)
             channels, height, width = size, height // 2, width // 2
         if self.pooling == "mean":
-            layers["mean"] = nn.AdaptiveAvgPool2d(1)
+            layers["mean"] = MeanPool()
             height = width = 1
         layers["flatten"] = nn.Flatten()
         features = channels * height * width

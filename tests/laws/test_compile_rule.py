@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from recorded import rewrite
 
 import raymeta
@@ -110,8 +109,10 @@ def test_a_sum_is_compiled_each_time() -> None:
 
 
 def test_a_compiler_that_is_switched_off_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    assert compile_rule.compile_a_sum() == "torch.compile is switched off"
+    monkeypatch.setattr(compile_rule, "compile_a_sum", lambda: None)
+    assert compile_rule.compiler_problem() is None
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
+    assert compile_rule.compiler_problem() == "TORCH_COMPILE_DISABLE=1 switches it off"
 
 
 def test_a_worker_without_a_compiler_says_so_before_its_first_shard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
-from raymeta.engine.worker.kernels import built_together
+from raymeta.engine.worker.compiled import compiled
 from raymeta.system.signals import raise_if_interrupt
 
 LEAST_TASKS = 100_000
@@ -91,6 +91,8 @@ def compiler_problem(say: Callable[[str], None] = lambda text: None) -> str | No
 
     `say` hears where it has to be asked, which takes seconds.
     """
+    if os.environ.get("TORCH_COMPILE_DISABLE") == "1":
+        return "TORCH_COMPILE_DISABLE=1 switches it off"
     name, note = _compiler(), _note()
     if shutil.which(name) is None:
         return f"{name} is not installed"  # known without waiting for torch's compiler
@@ -113,18 +115,9 @@ def _tried(note: Path | None) -> str | None:
 def compile_a_sum() -> str | None:
     """What keeps torch from compiling a sum for the CPU of this machine; None where nothing does. Takes seconds."""
     addend = float(time.time_ns() % 10**9)  # a sum that no cache holds
-    given: list[object] = []
-
-    def backend(module: torch.fx.GraphModule, examples: list[Any]) -> Any:
-        given.append(module)
-        return torch._dynamo.lookup_backend("inductor")(module, examples)
-
+    ones = torch.ones(3, dtype=torch.float64, device="cpu")
     try:
-        with built_together():
-            compiled = torch.compile(lambda x: x + addend, fullgraph=True, dynamic=False, backend=backend)
-            result = compiled(torch.ones(3, dtype=torch.float64, device="cpu"))
-        if not given:
-            return "torch.compile is switched off"
+        result = compiled(lambda x: x + addend, [ones], ones).result
         return None if result.tolist() == [1 + addend] * 3 else "a compiled sum is wrong"
     except Exception as error:  # a compiler that is missing or broken raises anything
         raise_if_interrupt(error)

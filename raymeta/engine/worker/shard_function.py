@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -133,14 +133,14 @@ class ShardFunction:
         tensors = own + given
         modes = self._problem.model.training, torch.is_autocast_enabled(own[0].device.type), torch.is_grad_enabled()
         options = asked.function, phase.training, phase.inner_steps, phase.way
-        kind = number, modes, options, *asked.noise, *(asked.rows or ()), *map(_described, given)
+        kind = number, modes, options, *asked.noise, *(asked.rows or ()), *map(_described, given), *_repeated(tensors)
         # A step that is a number would be part of the graph, which would be compiled for every step.
         timeless = asked._replace(phase=phase._replace(step=cast(Any, None)))
         known = self._known.get(kind)
         if known is not None:
             if known.draws:
                 draws()
-            return ShardSums(known.call(tensors, learned, timeless), known.outline)
+            return ShardSums(known.call(tensors), known.outline)
         draws()
         # As it is first: its errors are clearer, and it fills caches that a compiler cannot fill. What it draws at
         # random, such as dropout's masks, is drawn again by the graph.
@@ -196,6 +196,12 @@ class ShardFunction:
         pieces += [row.detach().reshape(-1).double() for row in part.rows.values()]
         rows = tuple((name, tuple(row.shape[1:]), row.dtype) for name, row in part.rows.items())
         return ShardSums(torch.cat(pieces), Outline(layout, num_sums, tuple(part.metrics), rows))
+
+
+def _repeated(tensors: Sequence[Tensor]) -> Sequence[int]:
+    """Which of `tensors` are the same, by the last place of each; empty where none are."""
+    places = {id(tensor): place for place, tensor in enumerate(tensors)}
+    return () if len(places) == len(tensors) else [places[id(tensor)] for tensor in tensors]
 
 
 def _described(tensor: Tensor) -> object:

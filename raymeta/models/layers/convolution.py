@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raymeta.autodiff.graphs import is_read
+
 FEW_VALUES = 750_000
 """Values of a task's patches, output pixels times a pixel's patch, up to which a product beats a convolution on a CPU:
 more than that leave its cache."""
@@ -22,7 +24,7 @@ class Conv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        compiled = is_read() and not torch.compiler.is_exporting()
         if compiled and x.device.type == "cpu" and x.dim() == 4 and self._is_plain():
             height, width = self.output_size(x)
             if x.shape[0] * height * width * self.weight[0].numel() <= FEW_VALUES:
@@ -54,7 +56,7 @@ class Conv2d(nn.Conv2d):
         padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom))
         phases = [row.unbind(3) for row in padded.reshape(x.shape[0], tall, down, wide, across, -1).unbind(2)]
         patches = [
-            phases[i % down][j % across][:, i // down :, j // across :][:, :height, :width]
+            phases[i % down][j % across][:, i // down : i // down + height, j // across : j // across + width]
             for i, j in product(range(rows), range(columns))
         ]
         flat = torch.cat(patches, -1).reshape(x.shape[0] * height * width, -1)

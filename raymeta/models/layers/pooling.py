@@ -1,10 +1,12 @@
-"""Max-pooling that a compiler can fuse with its neighbours."""
+"""Pooling that a compiler can fuse with its neighbours."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from raymeta.autodiff.graphs import is_read
 
 
 class MaxPool2x2(nn.Module):
@@ -20,12 +22,25 @@ class MaxPool2x2(nn.Module):
 
 def max_pool(x: Tensor) -> Tensor:
     """`MaxPool2x2` as a function."""
-    if not torch.compiler.is_compiling():
+    if not is_read():
         return F.max_pool2d(x, 2)
     height, width = x.shape[-2] // 2, x.shape[-1] // 2
     x = x[..., : 2 * height, : 2 * width]
     first, second = _larger(x[..., ::2, ::2], x[..., ::2, 1::2]), _larger(x[..., 1::2, ::2], x[..., 1::2, 1::2])
     return _larger(first, second)
+
+
+class MeanPool(nn.AdaptiveAvgPool2d):
+    """Mean over the pixels of x [n, C, H, W], as [n, C, 1, 1].
+
+    It is what torch's own computes, which for some layouts of x makes a view in place, one task at a time under `vmap`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((-1, -2), keepdim=True)
 
 
 def _larger(a: Tensor, b: Tensor) -> Tensor:

@@ -1,0 +1,114 @@
+"""A function of tensors read into a graph of operations, which a compiler gets.
+
+The function runs once, on tensors without values, and the operations that reach the backend are written down: those of
+derivatives and of `vmap` too, so that the graph holds none of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch.utils._pytree import tree_map_only
+
+_READING: ContextVar[bool] = ContextVar("reading into a graph", default=False)
+
+
+class Graph(NamedTuple):
+    """`module(*examples)` is a list with one tensor."""
+
+    module: fx.GraphModule
+    examples: list[Tensor]
+    """what it takes, without values: the tensors that were given, then `others`"""
+    others: list[Tensor]
+    """what the function read besides, as itself: a change of its values is seen"""
+
+
+def is_read() -> bool:
+    """Whether the code that runs is read into a graph, by `read` or by torch.compile."""
+    return torch.compiler.is_compiling() or _READING.get()
+
+
+def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: object) -> Graph:
+    """The graph of `function(*args)`, in which `tensors`, all of `args` and maybe others, are what varies.
+
+    Of a tensor that stands twice among `tensors`, the last one is read.
+
+    Raises:
+        ValueError: What it does depends on values of tensors, or it changes one in place that it was not given.
+
+    """
+    from torch._inductor.decomposition import select_decomp_table
+    from torch._subclasses import FakeTensorMode
+    from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    places = {id(tensor): place for place, tensor in enumerate(tensors)}
+
+    def flat(*given: Tensor) -> list[Tensor]:
+        def found(tensor: Tensor) -> Tensor:
+            place = places.get(id(tensor))
+            return tensor if place is None else given[place]
+
+        return [function(*tree_map_only(Tensor, found, args))]
+
+    sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)  # without it, nothing is cached
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes)
+    examples: list[Tensor] = [mode.from_tensor(tensor, static_shapes=True) for tensor in tensors]
+    pure = torch.func.functionalize(flat, remove="mutations")  # a compiler wants no operation in place
+    token = _READING.set(True)
+    try:
+        with mode:
+            module = make_fx(pure, decomposition_table=select_decomp_table())(*examples)
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise ValueError("what it does depends on the values of tensors, as `if` and `.item()` do") from error
+    except RuntimeError as error:
+        if "mutating a non-functional tensor" in str(error):
+            raise ValueError("it changes a tensor in place that it was not given") from error
+        raise
+    finally:
+        _READING.reset(token)
+    others = _lifted(module, places)
+    examples += [mode.from_tensor(tensor, static_shapes=True) for tensor in others]
+    module.graph.eliminate_dead_code()
+    _require_purity(module.graph)
+    module.recompile()
+    return Graph(module, examples, others)
+
+
+def _lifted(module: fx.GraphModule, places: dict[int, int]) -> list[Tensor]:
+    """Makes tensors that the graph holds inputs of it, those that are given the ones that stand for them; the others.
+
+    Held, a tensor of one value would be a number in the code that is made, whatever became of it.
+    """
+    inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
+    others: list[Tensor] = []
+    readers = [node for node in module.graph.nodes if node.op == "get_attr"]
+    named = {node.target: getattr(module, node.target) for node in readers}
+    tensors = {name: held for name, held in named.items() if isinstance(held, Tensor)}  # others are graphs within it
+    for node in [node for node in readers if node.target in tensors]:
+        held = tensors[node.target]
+        if id(held) not in places:
+            places[id(held)] = len(inputs)
+            others.append(held)
+            with module.graph.inserting_after(inputs[-1]):
+                inputs.append(module.graph.placeholder(f"other_{len(others)}"))
+            inputs[-1].meta = dict(node.meta)
+        node.replace_all_uses_with(inputs[places[id(held)]])
+        module.graph.erase_node(node)
+    for name in tensors:
+        delattr(module, name)
+    return others
+
+
+def _require_purity(graph: fx.Graph) -> None:
+    inputs = {node for node in graph.nodes if node.op == "placeholder"}
+    for node in graph.nodes:
+        schema: Any = getattr(node.target, "_schema", None)
+        written = schema is not None and schema.is_mutable
+        if written and not (node.target is torch.ops.aten.copy_.default and node.args[0] in inputs):
+            raise ValueError(f"it changes a tensor in place that it was not given, by {node.target}")
