@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from raymeta.autodiff.graphs import Graph, read
-from raymeta.engine.worker.kernels import built_together, instruction_sets
+from raymeta.engine.worker.kernels import built_together
 from raymeta.system.cycles import unsearched
 
 Call = Callable[[Sequence[Tensor]], Tensor]
@@ -40,9 +39,7 @@ def compiled(method: Callable[..., Tensor], tensors: Sequence[Tensor], *args: ob
     """
     on_cpu = all(tensor.is_cpu for tensor in tensors)
     with _one_at_a_time(about), built_together() if on_cpu else nullcontext(), unsearched():
-        needed = [instruction_sets()] if on_cpu else []
         graph = read(method, tensors, *args)
-        wait(needed)
         function = _built(graph)
 
     def call(tensors: Sequence[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -28,15 +29,19 @@ LEAST_CHARACTERS = 50_000
 
 @contextmanager
 def built_together() -> Iterator[None]:
-    """Within this, torch's compiler gets all CPU kernels of a graph at once; a version that has no place for it does as
-    it always does."""
+    """Within this, torch's compiler gets all CPU kernels of a graph at once, and what the processor can is found out
+    while the graph is made; a version that has no place for it does as it always does."""
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
+    found = instruction_sets()
     from torch._inductor import config
     from torch._inductor.async_compile import AsyncCompile
+    from torch._inductor.graph import GraphLowering
 
     owner: Any = AsyncCompile
+    graphs: Any = GraphLowering
     kernel, wait = getattr(owner, "cpp_pybinding", None), getattr(owner, "wait", None)
-    if kernel is None or wait is None:
+    codegen = getattr(graphs, "codegen", None)
+    if kernel is None or wait is None or codegen is None:
         yield
         return
 
@@ -51,14 +56,18 @@ def built_together() -> Iterator[None]:
                 scope[name] = value.kernel()
         wait(self, scope)
 
+    def written(self: Any) -> Any:
+        wait_for([found])
+        return codegen(self)
+
     # Headers that are compiled before pay from five libraries on; processes that wait for kernels of GPUs, never here.
     ours = {"cpp_cache_precompile_headers": False, "compile_threads": 1}
     with config.patch(ours):
-        owner.cpp_pybinding, owner.wait = ordered, delivered
+        owner.cpp_pybinding, owner.wait, graphs.codegen = ordered, delivered, written
         try:
             yield
         finally:
-            owner.cpp_pybinding, owner.wait = kernel, wait
+            owner.cpp_pybinding, owner.wait, graphs.codegen = kernel, wait, codegen
 
 
 def instruction_sets() -> Future[object]:
