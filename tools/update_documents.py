@@ -395,15 +395,14 @@ def _row(runs: dict[Path, dict[str, Any]]) -> str:
     name, values = headlines[0]["name"], [headline["value"] for headline in headlines]
     score = _score(name, statistics.mean(values), None if others else headlines[0]["ci95"])
     if others:
-        score += f" ({_score(name, min(values))} to {_score(name, max(values))})"
+        least, most = (_score(name, value).removeprefix("error ") for value in (min(values), max(values)))
+        score += f" ({least} to {most})"
     inner_steps = len(summaries[0]["by_inner_step"]) - 1
     before = statistics.mean(summary["by_inner_step"][0] for summary in summaries)
     value = "" if published["value"] is None else f"{_score(name, published['value'])}: "
     theirs = "not stated" if published["steps"] is None else f"{published['steps']:,}"
     cells = [
-        ", ".join(
-            [_seed(first[1]["preset"], first[0]), *(_seed(path.stem.rpartition("-")[2], path) for path, _ in others)]
-        ),
+        ", ".join([_link(first[1]["preset"], first[0]), *(_link(f"seed {run['seed']}", path) for path, run in others)]),
         _score(name, before) if inner_steps else "no inner loop",
         score + (f", {inner_steps} inner steps" if inner_steps else ""),
         value + published["source"],
@@ -412,7 +411,7 @@ def _row(runs: dict[Path, dict[str, Any]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _seed(text: str, path: Path) -> str:
+def _link(text: str, path: Path) -> str:
     return f"[{text}]({path.relative_to(HOME).as_posix()})"
 
 

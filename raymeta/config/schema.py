@@ -103,7 +103,7 @@ class RunOptions(BaseModel):
     """tasks of a shard side by side (`vmap`) or one after another (`loop`: less memory, any model); `auto` chooses by a
     rule over model, examples, device and `compile`, and the run records what"""
     compile: bool | Literal["auto"] = "auto"
-    """compile the computation of a shard (half a minute or so once, cached on disk; then two or more times as fast for
+    """compile the computation of a shard (20 seconds or so once, cached on disk; then two or more times as fast for
     small models); `auto` compiles long runs of measured methods, by a rule over configuration and machine, and the run
     records what"""
     checkpoint_inner_steps: Annotated[bool, FREE_ON_RESUME] = False
