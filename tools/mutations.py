@@ -1850,10 +1850,36 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/laws/test_compile.py::test_what_cannot_be_compiled_says_what_to_do",
         ),
         (
+            "values of tensors that are not given seen",
+            "if func is torch.ops.aten._local_scalar_dense.default and",
+            "if func is None and",
+            "tests/laws/test_compile.py::test_what_a_graph_cannot_hold_is_refused_and_leaves_no_trace",
+        ),
+        (
+            "tensors that are not given changed",
+            "if written and isinstance(value, Tensor) and not",
+            "if False and written and isinstance(value, Tensor) and not",
+            "tests/laws/test_compile.py::test_what_a_graph_cannot_hold_is_refused_and_leaves_no_trace",
+        ),
+        (
             "layers not told that they are read",
             "return torch.compiler.is_compiling() or _READING.get()",
             "return torch.compiler.is_compiling()",
             "tests/laws/test_compile.py::test_layers_are_written_for_a_compiler_where_they_are_read",
+        ),
+    ],
+    "engine/worker/compiled.py": [
+        (
+            "random numbers of the compiler's own",
+            "config.patch(fallback_random=True)",
+            "config.patch(fallback_random=False)",
+            "tests/laws/test_compile.py::test_a_graph_draws_what_is_drawn_uncompiled",
+        ),
+        (
+            "tensors that require gradients read as they are",
+            "[tensor.detach() for tensor in graph.others]",
+            "graph.others",
+            "tests/laws/test_compile.py::test_a_graph_may_read_a_teacher_that_could_learn",
         ),
     ],
     "engine/worker/shard_function.py": [

@@ -91,14 +91,19 @@ def short_text() -> str:
         label = f"{run['preset']} ({run['summary']['steps']:,} steps)"
         (better if _ended_at_its_best(run) else flat).append(label)
         if run["published"]["steps"] is not None:
-            parts.append(f"{label} {100 * run['summary']['steps'] / run['published']['steps']:.0f} %")
-    sentences = [f"{_listed(whole)} took all outer steps of {'its preset' if len(whole) == 1 else 'their presets'}."]
-    if parts:
-        sentences.append(f"Of the steps that are published, {_listed(parts)} were taken.")
+            parts.append(f"{label} took {100 * run['summary']['steps'] / run['published']['steps']:.0f} %")
+    sentences = []
+    if whole:
+        sentences.append(
+            f"{_listed(whole)} took all outer steps of {'its preset' if len(whole) == 1 else 'their presets'}."
+        )
+    sentences += [f"{part} of the published steps." for part in parts]
     if better:
         sentences.append(f"Validation was still getting better at the end of {_listed(better)}.")
     if flat:
-        sentences.append(f"It was best before the end of {_listed(flat)}: not only steps are missing there.")
+        sentences.append(
+            f"Validation was best before the end of {_listed(flat)}, so more steps are not all that is missing."
+        )
     return textwrap.fill(" ".join(sentences), 120, break_on_hyphens=False, break_long_words=False)
 
 

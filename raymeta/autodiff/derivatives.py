@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch.autograd import forward_ad
 
-from raymeta.autodiff.graphs import is_read
+from raymeta.autodiff.graphs import is_traced
 from raymeta.tree import Params
 
 _PLAIN: ContextVar[int] = ContextVar("plain derivatives", default=0)
@@ -26,7 +26,7 @@ def gradient_and_value(
     mathematics by two routes: inside `torch.vmap`, `torch.func.grad` or a compiler by torch.func; elsewhere by
     torch.autograd, which spends less time on each operation.
     """
-    if is_read() or _levels():
+    if is_traced() or _levels():
         result: tuple[Params, Any] = torch.func.grad_and_value(function, has_aux=has_aux)(params)
         return result
     recorded = torch.is_grad_enabled() and (_PLAIN.get() > 0 or any(value.requires_grad for value in params.values()))
@@ -60,7 +60,7 @@ def whole_graphs() -> AbstractContextManager[None]:
 
 def plain() -> bool:
     """Whether operations run now as torch's autograd sees them: no transform of torch.func, no compiler."""
-    return not is_read() and not _levels()
+    return not is_traced() and not _levels()
 
 
 def order() -> int:

@@ -1,7 +1,7 @@
 """A function of tensors read into a graph of operations, which a compiler gets.
 
-The function runs once, on tensors without values, and the operations that reach the backend are written down: those of
-derivatives and of `vmap` too, so that the graph holds none of either.
+The function runs once, with tensors without values in place of those that it is given, and the operations that reach
+the backend are written down: those of derivatives and of `vmap` too, so that the graph holds none of either.
 """
 
 from __future__ import annotations
@@ -12,9 +12,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 _READING: ContextVar[bool] = ContextVar("reading into a graph", default=False)
+
+
+_BY_VALUE = "what it does depends on the values of tensors, as `if` and `.item()` do"
+_IN_PLACE = "it changes a tensor in place that it did not make"
+_REASONS = {
+    "mutating a non-functional tensor": _IN_PLACE,
+    "custom_function_call": "it has a torch.autograd.Function of its own",
+}
+"""What torch says of functions that cannot be read, and what that means."""
 
 
 class Graph(NamedTuple):
@@ -27,7 +37,7 @@ class Graph(NamedTuple):
     """what the function read besides, as itself: a change of its values is seen"""
 
 
-def is_read() -> bool:
+def is_traced() -> bool:
     """Whether the code that runs is read into a graph, by `read` or by torch.compile."""
     return torch.compiler.is_compiling() or _READING.get()
 
@@ -38,7 +48,7 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
     Of a tensor that stands twice among `tensors`, the last one is read.
 
     Raises:
-        ValueError: What it does depends on values of tensors, or it changes one in place that it was not given.
+        ValueError: What it does depends on values of tensors, or it changes one in place that it did not make.
 
     """
     from torch._inductor.decomposition import select_decomp_table
@@ -54,7 +64,8 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
             place = places.get(id(tensor))
             return tensor if place is None else given[place]
 
-        return [function(*tree_map_only(Tensor, found, args))]
+        with _Untouched():  # type: ignore[no-untyped-call]
+            return [function(*tree_map_only(Tensor, found, args))]
 
     sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)  # without it, nothing is cached
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes)
@@ -65,10 +76,11 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
         with mode:
             module = make_fx(pure, decomposition_table=select_decomp_table())(*examples)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise ValueError("what it does depends on the values of tensors, as `if` and `.item()` do") from error
+        raise ValueError(_BY_VALUE) from error
     except RuntimeError as error:
-        if "mutating a non-functional tensor" in str(error):
-            raise ValueError("it changes a tensor in place that it was not given") from error
+        for part, reason in _REASONS.items():
+            if part in str(error):
+                raise ValueError(reason) from error
         raise
     finally:
         _READING.reset(token)
@@ -78,6 +90,26 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
     _require_purity(module.graph)
     module.recompile()
     return Graph(module, examples, others)
+
+
+class _Untouched(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps tensors that have values, which a function reads besides those that it is given, from being looked into or
+    changed: a graph would hold what was seen for good."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from torch._subclasses import FakeTensor
+
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._local_scalar_dense.default and not isinstance(args[0], FakeTensor):
+            raise ValueError(_BY_VALUE)
+        if func._schema.is_mutable:
+            named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+            for argument in func._schema.arguments:
+                value = named.get(argument.name)
+                written = argument.alias_info is not None and argument.alias_info.is_write
+                if written and isinstance(value, Tensor) and not isinstance(value, FakeTensor):
+                    raise ValueError(_IN_PLACE)
+        return func(*args, **kwargs)
 
 
 def _lifted(module: fx.GraphModule, places: dict[int, int]) -> list[Tensor]:
@@ -106,9 +138,7 @@ def _lifted(module: fx.GraphModule, places: dict[int, int]) -> list[Tensor]:
 
 
 def _require_purity(graph: fx.Graph) -> None:
-    inputs = {node for node in graph.nodes if node.op == "placeholder"}
     for node in graph.nodes:
         schema: Any = getattr(node.target, "_schema", None)
-        written = schema is not None and schema.is_mutable
-        if written and not (node.target is torch.ops.aten.copy_.default and node.args[0] in inputs):
-            raise ValueError(f"it changes a tensor in place that it was not given, by {node.target}")
+        if schema is not None and schema.is_mutable:
+            raise ValueError(f"{_IN_PLACE}, by {node.target}")

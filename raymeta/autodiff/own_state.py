@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raymeta.autodiff.graphs import is_read
+from raymeta.autodiff.graphs import is_traced
 from raymeta.errors import ConfigError
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -84,7 +84,7 @@ def unwritten(params: Mapping[str, Tensor]) -> Iterator[None]:
 
     A write through `.data` leaves no trace but the values themselves, and may wait for a condition on them.
     """
-    if is_read():  # which refuses conditions on values
+    if is_traced():  # which refuses conditions on values
         yield
         return
     before = {name: _plain(value).clone() for name, value in params.items()}

@@ -9,7 +9,7 @@ import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from raymeta.adaptation.outcome import Adaptation
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.maml import MAML
-from raymeta.autodiff.graphs import read
+from raymeta.autodiff.graphs import is_traced, read
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.executors.local import LocalExecutor
@@ -161,20 +161,61 @@ def test_changes_in_place_stay_within_a_graph() -> None:
         total.mul_(2)
         return total
 
-    def adding(x: Tensor) -> Tensor:
-        return held.add_(x)
-
-    def counting(x: Tensor) -> Tensor:
-        held.add_(1)
-        return x + held
-
-    x, held = torch.tensor([1.0, 2.0]), torch.zeros(2)
+    x = torch.tensor([1.0, 2.0])
     found = compiled(changing, [x], x)
     assert found.result.tolist() == [0, 2, 4]
     assert found.call([x + 1]).tolist() == [0, 4, 6]
-    for writing in (adding, counting):
-        with pytest.raises(ValueError, match="changes a tensor in place that it was not given"):
-            compiled(writing, [x], x)
+
+
+def test_what_a_graph_cannot_hold_is_refused_and_leaves_no_trace() -> None:
+    x, held, number = torch.tensor([1.0, 2.0]), torch.zeros(2), torch.tensor(3.0)
+    refused: dict[str, Callable[[Tensor], Tensor]] = {
+        "changes a tensor in place": lambda x: held.add_(x),
+        "in place that it did not make": lambda x: (held.add_(1), x)[1],
+        "in place that it did": lambda x: x.mul_(2),
+        "depends on the values": lambda x: x * number.item(),
+        "the values of tensors": lambda x: x if number > 1 else -x,
+        "torch.autograd.Function of its own": lambda x: cast(Tensor, Doubled.apply(x)),
+    }
+    for reason, function in refused.items():
+        with pytest.raises(ValueError, match=reason):
+            compiled(function, [x], x)
+    assert (x.tolist(), held.tolist()) == ([1, 2], [0, 0])
+    assert not is_traced()
+
+
+class Doubled(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # type: ignore[override]
+        return 2 * x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return 2 * gradient
+
+
+def test_a_graph_draws_what_is_drawn_uncompiled() -> None:
+    def drawing(x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5) + torch.rand_like(x) + torch.empty_like(x).exponential_()
+
+    x = torch.ones(50)
+    call = compiled(drawing, [x], x).call
+    torch.manual_seed(3)
+    expected = drawing(x)
+    torch.manual_seed(3)
+    assert torch.allclose(call([x]), expected)
+
+
+def test_a_graph_may_read_a_teacher_that_could_learn() -> None:
+    teacher, x = nn.Linear(3, 3), torch.rand(2, 3)
+    found = compiled(lambda x: teacher(x), [x], x)
+    assert not found.result.requires_grad
+    assert torch.allclose(found.call([x + 1]), teacher(x + 1))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from raymeta.engine.worker.compiled import compiled
+from raymeta.engine.worker.compiled import SWITCHED_OFF, compiled
 from raymeta.system.signals import raise_if_interrupt
 
 LEAST_TASKS = 100_000
@@ -92,7 +92,7 @@ def compiler_problem(say: Callable[[str], None] = lambda text: None) -> str | No
     `say` hears where it has to be asked, which takes seconds.
     """
     if os.environ.get("TORCH_COMPILE_DISABLE") == "1":
-        return "TORCH_COMPILE_DISABLE=1 switches it off"
+        return SWITCHED_OFF
     name, note = _compiler(), _note()
     if shutil.which(name) is None:
         return f"{name} is not installed"  # known without waiting for torch's compiler

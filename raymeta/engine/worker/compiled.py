@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+import torch
 from filelock import FileLock
 from torch import Tensor
 
@@ -15,6 +17,9 @@ from raymeta.autodiff.graphs import Graph, read
 from raymeta.engine.worker.kernels import built_together
 from raymeta.system.cycles import unsearched
 
+SWITCHED_OFF = "TORCH_COMPILE_DISABLE=1 switches it off"
+_no_autocast: Any = cast(Any, torch._C)._DisableAutocast
+Function = Callable[[list[Tensor]], Sequence[Tensor]]
 Call = Callable[[Sequence[Tensor]], Tensor]
 """From all tensors that the arguments hold to the result."""
 
@@ -37,27 +42,35 @@ def compiled(method: Callable[..., Tensor], tensors: Sequence[Tensor], *args: ob
 
     Raises what the compiler raises where the method cannot be compiled.
     """
+    if os.environ.get("TORCH_COMPILE_DISABLE") == "1":
+        raise ValueError(SWITCHED_OFF)
+    from torch._inductor import config
+
     on_cpu = all(tensor.is_cpu for tensor in tensors)
-    with _one_at_a_time(about), built_together() if on_cpu else nullcontext(), unsearched():
+    kernels = built_together() if on_cpu else nullcontext()
+    # Random numbers are drawn by torch itself, as they are where nothing is compiled.
+    with _one_at_a_time(about), kernels, unsearched(), config.patch(fallback_random=True):
         graph = read(method, tensors, *args)
         function = _built(graph)
-
-    def call(tensors: Sequence[Tensor]) -> Tensor:
-        results = function([*tensors, *graph.others])
-        return results[0]
-
+    call = _direct(function, [tensor.detach() for tensor in graph.others])
     return Compiled(call(tensors), call)
 
 
-def _built(graph: Graph) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+def _built(graph: Graph) -> Function:
     from torch._guards import TracingContext, detect_fake_mode, tracing
-    from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
 
-    # Random numbers are torch's own: what replaces them is a pass over graphs that are differentiated later.
-    with tracing(TracingContext(detect_fake_mode(graph.examples))), config.patch(fallback_random=True):
+    with tracing(TracingContext(detect_fake_mode(graph.examples))):
         function: Any = compile_fx_inner(graph.module, graph.examples, is_inference=True)
     return function  # type: ignore[no-any-return]
+
+
+def _direct(function: Function, others: Sequence[Tensor]) -> Call:
+    def call(tensors: Sequence[Tensor]) -> Tensor:
+        with _no_autocast():  # casts are part of the graph
+            return function([*tensors, *others])[0]
+
+    return call
 
 
 def _one_at_a_time(about: str) -> AbstractContextManager[object]:

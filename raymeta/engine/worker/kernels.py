@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import textwrap
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -23,16 +24,25 @@ _DEFINED = re.compile(r"\bvoid\s+kernel\(")
 _INCLUDE = re.compile(r"^\s*#include.*$", re.MULTILINE)
 MOST_PARTS = 8
 """Libraries of a graph that has enough kernels; each is compiled by a core of its own."""
+_ONE_THREAD = threading.RLock()
 LEAST_CHARACTERS = 50_000
 """Source of a library from which on another one is worth reading the headers again."""
 
 
 @contextmanager
 def built_together() -> Iterator[None]:
-    """Within this, torch's compiler gets all CPU kernels of a graph at once, and what the processor can is found out
-    while the graph is made; a version that has no place for it does as it always does."""
+    """Within this, torch's compiler gets all CPU kernels of a graph at once, and finds out which instructions the
+    processor has while the graph is made. A version that has no place for it does as it always does.
+
+    One thread at a time is within it.
+    """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
-    found = instruction_sets()
+    with _ONE_THREAD, _replaced():
+        yield
+
+
+@contextmanager
+def _replaced() -> Iterator[None]:
     from torch._inductor import config
     from torch._inductor.async_compile import AsyncCompile
     from torch._inductor.graph import GraphLowering
@@ -44,6 +54,7 @@ def built_together() -> Iterator[None]:
     if kernel is None or wait is None or codegen is None:
         yield
         return
+    found = instruction_sets()
 
     def ordered(self: Any, argtypes: list[str], source_code: str) -> Any:
         if len(_DEFINED.findall(source_code)) != 1:
@@ -51,6 +62,7 @@ def built_together() -> Iterator[None]:
         return self.__dict__.setdefault("together", _Together()).ordered(argtypes, source_code)
 
     def delivered(self: Any, scope: dict[str, Any]) -> None:
+        wait_for([found])  # where all but the kernels came from a cache
         for name, value in list(scope.items()):
             if isinstance(value, _Ordered):
                 scope[name] = value.kernel()

@@ -17,7 +17,7 @@ from raymeta.engine.worker.compiled import Call, compiled
 from raymeta.engine.worker.memory_errors import is_memory_error
 from raymeta.engine.worker.randomness import are_other, random_states
 from raymeta.errors import ConfigError
-from raymeta.tasks.episodes import Episode, Examples, Noise, in_chunks, tensors
+from raymeta.tasks.episodes import Episode, Noise, in_chunks, tensors
 from raymeta.tree import Layout, Params
 
 
@@ -142,8 +142,8 @@ class ShardFunction:
                 draws()
             return ShardSums(known.call(tensors), known.outline)
         draws()
-        # As it is first: its errors are clearer, and it fills caches that a compiler cannot fill. What it draws at
-        # random, such as dropout's masks, is drawn again by the graph.
+        # As it is first: its errors are clearer, and what the code keeps for later calls is made of real tensors then.
+        # What it draws at random, such as dropout's masks, is drawn again by the graph.
         before = random_states(own[0].device)
         with torch.random.fork_rng([own[0].device] if own[0].is_cuda else []):
             outline = self._sums(learned, asked).outline
@@ -176,12 +176,10 @@ class ShardFunction:
         return self._sums(learned, asked).vector
 
     def _sums(self, learned: Learned, asked: Asked) -> ShardSums:
-        # Dynamo wants plain tuples taken apart here.
-        support, query = Examples(*asked.episodes.support), Examples(*asked.episodes.query)
         part = self._algorithm.contribution(
             self._problem,
-            Learned(learned.params, learned.state, learned.given),
-            Episode(support, query),
+            learned,
+            asked.episodes,
             noise=asked.noise,
             phase=asked.phase,
             function=asked.function,

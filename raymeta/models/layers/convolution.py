@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raymeta.autodiff.graphs import is_read
+from raymeta.autodiff.graphs import is_traced
 
 FEW_VALUES = 750_000
 """Values of a task's patches, output pixels times a pixel's patch, up to which a product beats a convolution on a CPU:
@@ -24,7 +24,7 @@ class Conv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        compiled = is_read() and not torch.compiler.is_exporting()
+        compiled = is_traced() and not torch.compiler.is_exporting()
         if compiled and x.device.type == "cpu" and x.dim() == 4 and self._is_plain():
             height, width = self.output_size(x)
             if x.shape[0] * height * width * self.weight[0].numel() <= FEW_VALUES:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymeta.autodiff.derivatives import forward_mode, order, plain
-from raymeta.autodiff.graphs import is_read
+from raymeta.autodiff.graphs import is_traced
 from raymeta.errors import ConfigError
 from raymeta.models.layers.batch_statistics import (
     COLLECTED,
@@ -311,4 +311,4 @@ def _beyond_second_order() -> bool:
 
     A compiler does not see how many there are, and fuses the primitives itself.
     """
-    return is_read() or order() > 2 or forward_mode()
+    return is_traced() or order() > 2 or forward_mode()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raymeta.autodiff.graphs import is_read
+from raymeta.autodiff.graphs import is_traced
 
 
 class MaxPool2x2(nn.Module):
@@ -22,7 +22,7 @@ class MaxPool2x2(nn.Module):
 
 def max_pool(x: Tensor) -> Tensor:
     """`MaxPool2x2` as a function."""
-    if not is_read():
+    if not is_traced():
         return F.max_pool2d(x, 2)
     height, width = x.shape[-2] // 2, x.shape[-1] // 2
     x = x[..., : 2 * height, : 2 * width]
@@ -33,7 +33,7 @@ def max_pool(x: Tensor) -> Tensor:
 class MeanPool(nn.AdaptiveAvgPool2d):
     """Mean over the pixels of x [n, C, H, W], as [n, C, 1, 1].
 
-    It is what torch's own computes, which for some layouts of x makes a view in place, one task at a time under `vmap`.
+    torch's own computes the same, and for x with channels last calls `as_strided_`, which `vmap` runs task by task.
     """
 
     def __init__(self) -> None:
