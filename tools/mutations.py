@@ -1818,6 +1818,12 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/laws/test_compile_rule.py::test_instruction_sets_are_those_of_the_options_at_hand",
         ),
         (
+            "two threads within the compiler",
+            "with _ONE_THREAD, _replaced():",
+            "with _replaced():",
+            "tests/laws/test_compile.py::test_one_thread_at_a_time_changes_the_compiler_and_puts_it_back",
+        ),
+        (
             "setuptools imported in another thread",
             "    import torch.utils.cpp_extension  # noqa: F401\n",
             "",
@@ -1874,6 +1880,12 @@ CHANGES: dict[str, Sequence[Change]] = {
             "config.patch(fallback_random=True)",
             "config.patch(fallback_random=False)",
             "tests/laws/test_compile.py::test_a_graph_draws_what_is_drawn_uncompiled",
+        ),
+        (
+            "graphs kept with their calls",
+            "return Compiled(call(tensors), call)",
+            "return Compiled(call(tensors), lambda tensors: (graph, call(tensors))[1])",
+            "tests/laws/test_compile.py::test_what_was_read_goes_once_it_is_compiled",
         ),
         (
             "tensors that require gradients read as they are",

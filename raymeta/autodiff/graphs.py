@@ -16,8 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 _READING: ContextVar[bool] = ContextVar("reading into a graph", default=False)
-
-
 _BY_VALUE = "what it does depends on the values of tensors, as `if` and `.item()` do"
 _IN_PLACE = "it changes a tensor in place that it did not make"
 _REASONS = {

@@ -6,6 +6,8 @@ import gc
 import os
 import re
 import signal
+import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +22,7 @@ from raymeta.adaptation.outcome import Adaptation
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.maml import MAML
-from raymeta.autodiff.graphs import is_traced, read
+from raymeta.autodiff.graphs import Graph, is_traced, read
 from raymeta.config.build import build
 from raymeta.config.load import load_config
 from raymeta.engine.executors.local import LocalExecutor
@@ -29,6 +31,7 @@ from raymeta.engine.executors.ray_actors import RayExecutor, deadlines
 from raymeta.engine.executors.ray_actors.deadlines import Deadlines
 from raymeta.engine.job import Job
 from raymeta.engine.worker.compiled import compiled
+from raymeta.engine.worker.kernels import built_together
 from raymeta.engine.worker.shard_function import _repeated
 from raymeta.engine.worker.worker import Worker
 from raymeta.errors import ConfigError
@@ -209,6 +212,42 @@ def test_a_graph_draws_what_is_drawn_uncompiled() -> None:
     expected = drawing(x)
     torch.manual_seed(3)
     assert torch.allclose(call([x]), expected)
+
+
+def test_what_was_read_goes_once_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run keeps a call for each kind, and its graph would be many times as large."""
+    modules: list[Any] = []
+
+    def noted(*args: Any) -> Graph:
+        graph = read(*args)
+        modules.append(weakref.ref(graph.module))
+        return graph
+
+    monkeypatch.setattr(sys.modules[compiled.__module__], "read", noted)
+    x = torch.ones(2)
+    call = compiled(lambda x: x + 1, [x], x).call
+    gc.collect()
+    assert [module() for module in modules] == [None]
+    assert call([x]).tolist() == [2, 2]
+
+
+def test_one_thread_at_a_time_changes_the_compiler_and_puts_it_back() -> None:
+    from torch._inductor.async_compile import AsyncCompile
+
+    before, entered = AsyncCompile.wait, threading.Event()
+
+    def other() -> None:
+        with built_together():
+            entered.set()
+
+    thread = threading.Thread(target=other)
+    with built_together():
+        assert before is not AsyncCompile.wait
+        thread.start()
+        assert not entered.wait(0.2)
+    thread.join(60)
+    assert entered.is_set()
+    assert before is AsyncCompile.wait
 
 
 def test_a_graph_may_read_a_teacher_that_could_learn() -> None:

@@ -309,6 +309,6 @@ def _wide(x: Tensor) -> Tensor:
 def _beyond_second_order() -> bool:
     """Whether three or more derivatives are being taken, or one of them forwards: the fused kernels are wrong then.
 
-    A compiler does not see how many there are, and fuses the primitives itself.
+    A compiler gets the primitives too, which it fuses itself.
     """
     return is_traced() or order() > 2 or forward_mode()
