@@ -1838,6 +1838,13 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/laws/test_compile.py::test_changes_in_place_stay_within_a_graph",
         ),
         (
+            "changes in place within torch's own functions refused",
+            'module = make_fx(torch.func.functionalize(module, remove="mutations"))(*examples)',
+            "pass",
+            "tests/laws/test_compile.py::"
+            "test_changes_in_place_within_torchs_own_functions_are_no_changes_of_what_is_given",
+        ),
+        (
             "tensors of others held by the graph",
             "    others = _lifted(module, places)\n",
             "    others: list[Tensor] = []\n",

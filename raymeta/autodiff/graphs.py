@@ -85,8 +85,13 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
     others = _lifted(module, places)
     examples += [mode.from_tensor(tensor, static_shapes=True) for tensor in others]
     module.graph.eliminate_dead_code()
-    _require_purity(module.graph)
     module.recompile()
+    if _in_place(module.graph):  # torch's product of a vector and a matrix has such a step, which one pass leaves
+        with mode:
+            module = make_fx(torch.func.functionalize(module, remove="mutations"))(*examples)
+        left = _in_place(module.graph)
+        if left:
+            raise ValueError(f"{_IN_PLACE}, by {left[0]}")
     return Graph(module, examples, others)
 
 
@@ -135,8 +140,7 @@ def _lifted(module: fx.GraphModule, places: dict[int, int]) -> list[Tensor]:
     return others
 
 
-def _require_purity(graph: fx.Graph) -> None:
-    for node in graph.nodes:
-        schema: Any = getattr(node.target, "_schema", None)
-        if schema is not None and schema.is_mutable:
-            raise ValueError(f"{_IN_PLACE}, by {node.target}")
+def _in_place(graph: fx.Graph) -> list[Any]:
+    """The operations that change a tensor."""
+    schemas = ((node.target, getattr(node.target, "_schema", None)) for node in graph.nodes)
+    return [operation for operation, schema in schemas if schema is not None and schema.is_mutable]

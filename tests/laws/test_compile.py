@@ -170,6 +170,13 @@ def test_changes_in_place_stay_within_a_graph() -> None:
     assert found.call([x + 1]).tolist() == [0, 4, 6]
 
 
+def test_changes_in_place_within_torchs_own_functions_are_no_changes_of_what_is_given() -> None:
+    x, matrix = torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 3.0]])
+    found = compiled(lambda x: (x @ matrix) + (x @ matrix), [x], x)  # torch's product of these calls `squeeze_`
+    assert found.result.tolist() == [2, 4, 16]
+    assert found.call([x + 1]).tolist() == [4, 6, 26]
+
+
 def test_what_a_graph_cannot_hold_is_refused_and_leaves_no_trace() -> None:
     x, held, number = torch.tensor([1.0, 2.0]), torch.zeros(2), torch.tensor(3.0)
     refused: dict[str, Callable[[Tensor], Tensor]] = {
