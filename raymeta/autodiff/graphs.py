@@ -18,11 +18,6 @@ from torch.utils._pytree import tree_map_only
 _READING: ContextVar[bool] = ContextVar("reading into a graph", default=False)
 _BY_VALUE = "what it does depends on the values of tensors, as `if` and `.item()` do"
 _IN_PLACE = "it changes a tensor in place that it did not make"
-_REASONS = {
-    "mutating a non-functional tensor": _IN_PLACE,
-    "custom_function_call": "it has a torch.autograd.Function of its own",
-}
-"""What torch says of functions that cannot be read, and what that means."""
 
 
 class Graph(NamedTuple):
@@ -68,29 +63,22 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
     sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)  # without it, nothing is cached
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes)
     examples: list[Tensor] = [mode.from_tensor(tensor, static_shapes=True) for tensor in tensors]
-    pure = torch.func.functionalize(flat, remove="mutations")  # a compiler wants no operation in place
     token = _READING.set(True)
     try:
         with mode:
-            module = make_fx(pure, decomposition_table=select_decomp_table())(*examples)
+            module = make_fx(flat, decomposition_table=select_decomp_table())(*examples)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise ValueError(_BY_VALUE) from error
-    except RuntimeError as error:
-        for part, reason in _REASONS.items():
-            if part in str(error):
-                raise ValueError(reason) from error
-        raise
     finally:
         _READING.reset(token)
     others = _lifted(module, places)
     examples += [mode.from_tensor(tensor, static_shapes=True) for tensor in others]
     module.graph.eliminate_dead_code()
     module.recompile()
-    if _in_place(module.graph):  # torch's product of a vector and a matrix has such a step, which one pass leaves
+    if _in_place(module.graph):  # which a compiler does not want
         with mode:
             module = make_fx(torch.func.functionalize(module, remove="mutations"))(*examples)
-        left = _in_place(module.graph)
-        if left:
+        if left := _in_place(module.graph):
             raise ValueError(f"{_IN_PLACE}, by {left[0]}")
     return Graph(module, examples, others)
 

@@ -22,6 +22,7 @@ from raymeta.adaptation.outcome import Adaptation
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import Algorithm
 from raymeta.algorithms.maml import MAML
+from raymeta.autodiff.derivatives import gradient_and_value
 from raymeta.autodiff.graphs import Graph, is_traced, read
 from raymeta.config.build import build
 from raymeta.config.load import load_config
@@ -38,7 +39,7 @@ from raymeta.errors import ConfigError
 from raymeta.keys import Shard, TaskKey
 from raymeta.models.layers.convolution import Conv2d
 from raymeta.models.layers.pooling import MaxPool2x2, MeanPool
-from raymeta.tree import FloatArray, Layout
+from raymeta.tree import FloatArray, Layout, Params
 
 TINY: dict[str, Any] = {"model.hidden": [6], "meta_batch_size": 4, "shard_size": 4, "validate_every": 0}
 TINY["compile"] = False
@@ -185,7 +186,6 @@ def test_what_a_graph_cannot_hold_is_refused_and_leaves_no_trace() -> None:
         "in place that it did": lambda x: x.mul_(2),
         "depends on the values": lambda x: x * number.item(),
         "the values of tensors": lambda x: x if number > 1 else -x,
-        "torch.autograd.Function of its own": lambda x: cast(Tensor, Doubled.apply(x)),
     }
     for reason, function in refused.items():
         with pytest.raises(ValueError, match=reason):
@@ -194,19 +194,35 @@ def test_what_a_graph_cannot_hold_is_refused_and_leaves_no_trace() -> None:
     assert not is_traced()
 
 
-class Doubled(torch.autograd.Function):
+class Reversed(torch.autograd.Function):
+    """Its derivative is its own, and not the one of what it computes."""
+
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:  # type: ignore[override]
-        return 2 * x
+        return x.sin()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        return 2 * gradient
+        (x,) = ctx.saved_tensors
+        return -3 * gradient * x**2
+
+
+def test_derivatives_of_ones_own_are_part_of_a_graph() -> None:
+    def slope(p: Params) -> Tensor:
+        return gradient_and_value(lambda p: cast(Tensor, Reversed.apply(p["x"])), p)[0]["x"]
+
+    def curve(p: Params) -> Tensor:
+        return gradient_and_value(slope, p)[0]["x"]
+
+    x = torch.tensor([1.0, 2.0])
+    assert compiled(torch.vmap(slope), [x], {"x": x}).result.tolist() == [-3, -12]
+    assert compiled(torch.vmap(curve), [x], {"x": x}).result.tolist() == [-6, -12]
 
 
 def test_a_graph_draws_what_is_drawn_uncompiled() -> None:
