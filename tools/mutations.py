@@ -1833,8 +1833,14 @@ CHANGES: dict[str, Sequence[Change]] = {
     "autodiff/graphs.py": [
         (
             "changes in place left to the compiler",
-            'make_fx(torch.func.functionalize(module, remove="mutations"))',
-            "make_fx(module)",
+            'make_fx(functionalize(module, remove="mutations"), ',
+            "make_fx(module, ",
+            "tests/laws/test_compile.py::test_changes_in_place_stay_within_a_graph",
+        ),
+        (
+            "changes in place taken apart as they are",
+            "select_decomp_table().items() if not _changes(o)}",
+            "select_decomp_table().items()}",
             "tests/laws/test_compile.py::test_changes_in_place_stay_within_a_graph",
         ),
         (

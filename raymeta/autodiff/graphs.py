@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch.func import functionalize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -62,11 +63,13 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
 
     sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)  # without it, nothing is cached
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes)
+    # Changes in place are written down as they are, and taken apart once they are none.
+    operations = {o: how for o, how in select_decomp_table().items() if not _changes(o)}
     examples: list[Tensor] = [mode.from_tensor(tensor, static_shapes=True) for tensor in tensors]
     token = _READING.set(True)
     try:
         with mode:
-            module = make_fx(flat, decomposition_table=select_decomp_table())(*examples)
+            module = make_fx(flat, decomposition_table=operations)(*examples)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise ValueError(_BY_VALUE) from error
     finally:
@@ -77,7 +80,7 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
     module.recompile()
     if _in_place(module.graph):  # which a compiler does not want
         with mode:
-            module = make_fx(torch.func.functionalize(module, remove="mutations"))(*examples)
+            module = make_fx(functionalize(module, remove="mutations"), decomposition_table=operations)(*examples)
         if left := _in_place(module.graph):
             raise ValueError(f"{_IN_PLACE}, by {left[0]}")
     return Graph(module, examples, others)
@@ -93,7 +96,7 @@ class _Untouched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func is torch.ops.aten._local_scalar_dense.default and not isinstance(args[0], FakeTensor):
             raise ValueError(_BY_VALUE)
-        if func._schema.is_mutable:
+        if _changes(func):
             named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
             for argument in func._schema.arguments:
                 value = named.get(argument.name)
@@ -129,6 +132,10 @@ def _lifted(module: fx.GraphModule, places: dict[int, int]) -> list[Tensor]:
 
 
 def _in_place(graph: fx.Graph) -> list[Any]:
-    """The operations that change a tensor."""
-    schemas = ((node.target, getattr(node.target, "_schema", None)) for node in graph.nodes)
-    return [operation for operation, schema in schemas if schema is not None and schema.is_mutable]
+    return [node.target for node in graph.nodes if _changes(node.target)]
+
+
+def _changes(operation: Any) -> bool:
+    """Whether it writes into a tensor that it is given."""
+    schema = getattr(operation, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
