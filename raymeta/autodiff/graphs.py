@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, fx
 from torch.func import functionalize
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 _READING: ContextVar[bool] = ContextVar("reading into a graph", default=False)
 _BY_VALUE = "what it does depends on the values of tensors, as `if` and `.item()` do"
 _IN_PLACE = "it changes a tensor in place that it did not make"
+_NOT_TAKEN_APART = "it changes tensors in place in a way that a graph cannot hold"
+_SHARED = "it changes a tensor in place whose elements share memory, such as an expanded one"
+_ASSIGNED = "it assigns to the `data` of a tensor"
+_ASSIGN = Tensor.data.__set__  # type: ignore[attr-defined]
+
+
+no_autocast: Any = cast(Any, torch._C)._DisableAutocast
+"""A context in which nothing is cast, for operations among which casts stand already."""
 
 
 class Graph(NamedTuple):
@@ -58,7 +67,7 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
             place = places.get(id(tensor))
             return tensor if place is None else given[place]
 
-        with _Untouched():  # type: ignore[no-untyped-call]
+        with _Seen(), _Untouched():  # type: ignore[no-untyped-call]
             return [function(*tree_map_only(Tensor, found, args))]
 
     sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)  # without it, nothing is cached
@@ -78,12 +87,25 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
     examples += [mode.from_tensor(tensor, static_shapes=True) for tensor in others]
     module.graph.eliminate_dead_code()
     module.recompile()
-    if _in_place(module.graph):  # which a compiler does not want
-        with mode:
-            module = make_fx(functionalize(module, remove="mutations"), decomposition_table=operations)(*examples)
-        if left := _in_place(module.graph):
-            raise ValueError(f"{_IN_PLACE}, by {left[0]}")
+    if changes := _in_place(module.graph):  # which a compiler does not want
+        try:
+            # Casts are part of the graph already.
+            with mode, no_autocast():
+                module = make_fx(functionalize(module, remove="mutations"), decomposition_table=operations)(*examples)
+        except RuntimeError as error:
+            raise ValueError(f"{_NOT_TAKEN_APART}, by {' or '.join(changes)}") from error
+        if _in_place(module.graph):
+            raise ValueError(f"{_IN_PLACE}, by {' or '.join(changes)}")
     return Graph(module, examples, others)
+
+
+class _Seen(TorchFunctionMode):
+    """Refuses what changes a tensor without any operation, which a graph would lack."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == _ASSIGN:
+            raise ValueError(_ASSIGNED)
+        return func(*args, **(kwargs or {}))
 
 
 class _Untouched(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -101,8 +123,11 @@ class _Untouched(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for argument in func._schema.arguments:
                 value = named.get(argument.name)
                 written = argument.alias_info is not None and argument.alias_info.is_write
-                if written and isinstance(value, Tensor) and not isinstance(value, FakeTensor):
-                    raise ValueError(_IN_PLACE)
+                if written and isinstance(value, Tensor):
+                    if not isinstance(value, FakeTensor):
+                        raise ValueError(_IN_PLACE)
+                    if any(step == 0 and size > 1 for size, step in zip(value.shape, value.stride(), strict=True)):
+                        raise ValueError(_SHARED)
         return func(*args, **kwargs)
 
 
@@ -131,8 +156,9 @@ def _lifted(module: fx.GraphModule, places: dict[int, int]) -> list[Tensor]:
     return others
 
 
-def _in_place(graph: fx.Graph) -> list[Any]:
-    return [node.target for node in graph.nodes if _changes(node.target)]
+def _in_place(graph: fx.Graph) -> list[str]:
+    """Names of its operations that change a tensor, each once."""
+    return list(dict.fromkeys(str(node.target) for node in graph.nodes if _changes(node.target)))
 
 
 def _changes(operation: Any) -> bool:

@@ -7,18 +7,16 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import torch
 from filelock import FileLock
 from torch import Tensor
 
-from raymeta.autodiff.graphs import Graph, read
+from raymeta.autodiff.graphs import Graph, no_autocast, read
 from raymeta.engine.worker.kernels import built_together
 from raymeta.system.cycles import unsearched
 
 SWITCHED_OFF = "TORCH_COMPILE_DISABLE=1 switches it off"
-_no_autocast: Any = cast(Any, torch._C)._DisableAutocast
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
 Call = Callable[[Sequence[Tensor]], Tensor]
 """From all tensors that the arguments hold to the result."""
@@ -60,14 +58,14 @@ def _built(graph: Graph) -> Function:
     from torch._guards import TracingContext, detect_fake_mode, tracing
     from torch._inductor.compile_fx import compile_fx_inner
 
-    with tracing(TracingContext(detect_fake_mode(graph.examples))):
+    with no_autocast(), tracing(TracingContext(detect_fake_mode(graph.examples))):
         function: Any = compile_fx_inner(graph.module, graph.examples, is_inference=True)
     return function  # type: ignore[no-any-return]
 
 
 def _direct(function: Function, others: Sequence[Tensor]) -> Call:
     def call(tensors: Sequence[Tensor]) -> Tensor:
-        with _no_autocast():  # casts are part of the graph
+        with no_autocast():
             return function([*tensors, *others])[0]
 
     return call
