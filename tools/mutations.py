@@ -1838,7 +1838,7 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/laws/test_compile.py::test_changes_in_place_stay_within_a_graph",
         ),
         (
-            "what changes are becomes left as it is",
+            "replacements of operations in place not decomposed",
             'functionalize(module, remove="mutations"), decomposition_table=operations)',
             'functionalize(module, remove="mutations"))',
             "tests/laws/test_compile.py::test_changes_in_place_stay_within_a_graph",
@@ -1868,7 +1868,7 @@ CHANGES: dict[str, Sequence[Change]] = {
             "tests/laws/test_compile.py::test_what_a_graph_cannot_hold_is_refused_and_leaves_no_trace",
         ),
         (
-            "operations in place replaced as they are",
+            "operations in place decomposed in the first reading",
             "select_decomp_table().items() if not _changes(o)}",
             "select_decomp_table().items()}",
             "tests/laws/test_compile.py::test_changes_in_place_stay_within_a_graph",

@@ -24,8 +24,6 @@ _NOT_TAKEN_APART = "it changes tensors in place in a way that a graph cannot hol
 _SHARED = "it changes a tensor in place whose elements share memory, such as an expanded one"
 _ASSIGNED = "it assigns to the `data` of a tensor"
 _ASSIGN = Tensor.data.__set__  # type: ignore[attr-defined]
-
-
 no_autocast: Any = cast(Any, torch._C)._DisableAutocast
 """A context in which nothing is cast, for operations among which casts stand already."""
 
@@ -51,7 +49,8 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
     Of a tensor that stands twice among `tensors`, the last one is read.
 
     Raises:
-        ValueError: What it does depends on values of tensors, or it changes one in place that it did not make.
+        ValueError: What it does depends on values of tensors; or it changes one in place that it did not make or whose
+            elements share memory, or in a way that cannot be taken apart; or it assigns to the `data` of one.
 
     """
     from torch._inductor.decomposition import select_decomp_table
@@ -67,12 +66,13 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
             place = places.get(id(tensor))
             return tensor if place is None else given[place]
 
-        with _Seen(), _Untouched():  # type: ignore[no-untyped-call]
+        with _NoAssignment(), _Untouched():  # type: ignore[no-untyped-call]
             return [function(*tree_map_only(Tensor, found, args))]
 
     sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)  # without it, nothing is cached
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes)
-    # Changes in place are written down as they are, and taken apart once they are none.
+    # Operations in place are recorded whole: their decompositions do not know `out=`, and the second reading below
+    # replaces them.
     operations = {o: how for o, how in select_decomp_table().items() if not _changes(o)}
     examples: list[Tensor] = [mode.from_tensor(tensor, static_shapes=True) for tensor in tensors]
     token = _READING.set(True)
@@ -99,7 +99,7 @@ def read(function: Callable[..., Tensor], tensors: Sequence[Tensor], *args: obje
     return Graph(module, examples, others)
 
 
-class _Seen(TorchFunctionMode):
+class _NoAssignment(TorchFunctionMode):
     """Refuses what changes a tensor without any operation, which a graph would lack."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
