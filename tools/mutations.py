@@ -1379,9 +1379,9 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         ("ascent", "name: value - (rate if", "name: value + (rate if", f"{LAWS}maml_on_matrix_quadratics"),
         (
-            "first order of another derivative",
-            "t + (p - s)",
-            "t + 2 * (p - s)",
+            "inner gradients of first order differentiated",
+            "with torch.no_grad() if first_order else nullcontext():",
+            "with nullcontext():",
             f"{LAWS}maml_on_matrix_quadratics",
         ),
         (
@@ -1416,8 +1416,8 @@ CHANGES: dict[str, Sequence[Change]] = {
         ),
         (
             "state of a rule forgotten",
-            "trajectory, losses, kept = first, [first], [], state or {}",
-            "trajectory, losses, kept = first, [first], [], {}",
+            "trajectory, losses, kept = params, [params], [], state or {}",
+            "trajectory, losses, kept = params, [params], [], {}",
             f"{AGAIN}[MAML-momentum-vmap]",
         ),
         (
@@ -1425,6 +1425,26 @@ CHANGES: dict[str, Sequence[Change]] = {
             "if n in problem.param_names}, patterns))",
             'if n in problem.param_names}, ("*",)))',
             f"{LAWS}anil_is_maml_that_adapts_only_the_head",
+        ),
+    ],
+    "models/as_function.py": [
+        (
+            "tensors of several names forgotten",
+            "len(set(tensors)) < len(tensors)",
+            "False",
+            "tests/models/test_as_function.py::test_it_is_torchs_functional_call[tied]",
+        ),
+        (
+            "models that write taken for plain ones",
+            "not self._is_shared and not any(map(may_write, module.modules()))",
+            "not self._is_shared",
+            "tests/models/test_as_function.py::test_it_is_torchs_functional_call[writes]",
+        ),
+        (
+            "a module that keeps what it was given",
+            "in zip(places, before, strict=True)",
+            "in zip(places, values.values(), strict=True)",
+            "tests/models/test_as_function.py::test_the_module_is_as_it_was",
         ),
     ],
     "adaptation/inner_rules.py": [
@@ -1457,12 +1477,6 @@ CHANGES: dict[str, Sequence[Change]] = {
     ],
     "adaptation/problem.py": [
         (
-            "tensors of several names forgotten",
-            "len(set(every)) < len(every)",
-            "False",
-            "tests/laws/test_wild_models.py::test_gradients_are_the_right_ones",
-        ),
-        (
             "running statistics not used at test",
             'running_statistics() if self.batch_norm == "running" and not phase.training else nullcontext()',
             "nullcontext()",
@@ -1489,15 +1503,27 @@ CHANGES: dict[str, Sequence[Change]] = {
         ("worst class wins", "outputs.argmax(1) == y", "outputs.argmin(1) == y", f"{WHOLE}[vmap-maml]"),
         (
             "sums in single precision",
-            "leaf.sum(0, dtype=_wide(leaf))",
-            "leaf.sum(0)",
+            "part.sum(0, dtype=_wide(leaf))",
+            "part.sum(0)",
             SUMS + "sums_over_tasks_are_wide[vmap]",
         ),
         (
+            "columns of a sum in another order",
+            "torch.cat(sums)",
+            "torch.cat(sums[::-1])",
+            SUMS + "many_columns_are_summed_as_few",
+        ),
+        (
             "sums in single precision, one by one",
-            "wide = [tree_map(lambda leaf: leaf.to(_wide(leaf)), values) for values in (part.sums, part.metrics)]",
-            "wide = [part.sums, part.metrics]",
+            "value.to(_wide(value), copy=True)",
+            "value.clone()",
             SUMS + "sums_over_tasks_are_wide[loop]",
+        ),
+        (
+            "sums that write what a task gave",
+            "value.to(_wide(value), copy=True)",
+            "value.to(_wide(value))",
+            SUMS + "what_a_task_gives_stays_as_it_is",
         ),
     ],
     "adaptation/embedding.py": [

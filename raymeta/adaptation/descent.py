@@ -19,7 +19,7 @@ from raymeta.errors import ConfigError
 from raymeta.models.layers.inner_step import inner_step
 from raymeta.tasks.episodes import Examples
 from raymeta.tasks.inputs import Inputs
-from raymeta.tree import Params, detach, select, tree_map
+from raymeta.tree import Params, select
 
 SGD = InnerRule()
 LossReduction = Literal["mean", "sum_over_classes"]
@@ -62,8 +62,7 @@ def descend(
     reads too: the trajectory has the same values, and its derivative with respect to `params` is the identity. Nothing
     of the inner loop is then recorded.
     """
-    first = detach(params) if first_order else params
-    theta, trajectory, losses, kept = first, [first], [], state or {}
+    theta, trajectory, losses, kept = params, [params], [], state or {}
     for step in range(start, start + num_steps):
         with torch.no_grad() if first_order else nullcontext():
             with inner_step(step):
@@ -76,9 +75,6 @@ def descend(
             for name, value in theta.items()
         }
         trajectory.append(theta)
-    if first_order:
-        # θ + (φ − sg φ) equals θ exactly, since φ − sg φ is exactly zero, and has derivative one.
-        trajectory = [tree_map(lambda t, p, s: t + (p - s), theta, params, first) for theta in trajectory]
     return Trajectory(trajectory, losses, kept)
 
 

@@ -10,12 +10,13 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from raymeta.adaptation.losses import Loss, OfTwoLabels, are_two
+from raymeta.autodiff.graphs import is_traced
 from raymeta.autodiff.own_state import OwnState, unwritten
 from raymeta.autodiff.surroundings import Surroundings
 from raymeta.errors import ConfigError
+from raymeta.models.as_function import AsFunction
 from raymeta.models.habits import ONLY_COMPUTES, Habits
 from raymeta.models.layers.beside import BODY
 from raymeta.models.layers.mixing_points import mixed_call, unmark
@@ -31,6 +32,8 @@ HEAD = f"{BODY}head"
 """Name of the head of a model that stands beside others."""
 BatchNormPolicy = Literal["transductive", "support", "running"]
 Vectorize = Literal["vmap", "loop"]
+COLUMNS = 4096
+"""Values of a task that are summed over tasks at once."""
 
 
 class Phase(NamedTuple):
@@ -123,7 +126,7 @@ class Problem:
         self.vectorize: Vectorize = vectorize
         self.checkpoint_inner_steps = checkpoint_inner_steps
         self.habits = habits
-        self._known: dict[int, tuple[frozenset[str], bool]] = {}
+        self._functions: dict[nn.Module, AsFunction] = {}
         self._training: bool | None = None
         self._own_states = list(filter(None, [OwnState(model)]))
 
@@ -211,7 +214,7 @@ class Problem:
         values = {
             n.removeprefix(prefix): v for n, v in (learned.params | learned.state).items() if n.startswith(prefix)
         }
-        return self._functional(self.model.get_submodule(name), values, inputs, options)
+        return self._function(self.model.get_submodule(name))(values, inputs, options)
 
     @property
     def head_prefix(self) -> str:
@@ -222,7 +225,7 @@ class Problem:
         """All outputs of the head for features z [n, d], with the head's parameters under their full names."""
         prefix = self.head_prefix
         own = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix) and n in self.param_names}
-        result: Tensor = self._functional(self.model.get_submodule(self.head_name), own, (z,))
+        result: Tensor = self._function(self.model.get_submodule(self.head_name))(own, (z,))
         return result
 
     def _apply(self, module: nn.Module, learned: Learned, x: Inputs, phase: Phase, support_x: Inputs | None) -> Tensor:
@@ -248,12 +251,14 @@ class Problem:
         if is_mixed(x):
             return mixed_call(lambda own: self._call(module, values, own), cast(dict[str, Tensor], x))
         with unwritten(values) if self._own_states else nullcontext():
-            outputs: Tensor = self._functional(module, values, *arguments_of(x))
+            outputs: Tensor = self._function(module)(values, *arguments_of(x))
         return outputs
 
-    def _functional(self, module: nn.Module, values: Params, args: Any, kwargs: Any = None) -> Any:
-        """`functional_call`, which finds out on every call which tensors have several names unless it is told."""
-        return functional_call(module, values, args, kwargs, tie_weights=self._about(module)[1])
+    def _function(self, module: nn.Module) -> AsFunction:
+        """The model or a part of it as a function, which is made once."""
+        if module not in self._functions:
+            self._functions[module] = AsFunction(module)
+        return self._functions[module]
 
     def set_training(self, training: bool) -> None:
         """Switch dropout on or off; batch norm follows its policy, and what came in eval mode stays in it."""
@@ -271,21 +276,10 @@ class Problem:
         return Surroundings(self._own_states, self.habits.draws)
 
     def _values(self, module: nn.Module, learned: Learned) -> Params:
-        own = self._names(module)
+        """What the module knows of what is learned: methods add parameters of their own, and the body lacks the
+        head's."""
+        own = self._function(module).names
         return {n: v for n, v in (learned.params | learned.state).items() if n in own}
-
-    def _names(self, module: nn.Module) -> frozenset[str]:
-        """Names a module knows: methods add parameters of their own, and the body lacks the head's."""
-        return self._about(module)[0]
-
-    def _about(self, module: nn.Module) -> tuple[frozenset[str], bool]:
-        """The names of a module's tensors, and whether one of these has several, as at the first call."""
-        if id(module) not in self._known:
-            names = frozenset(name for name, _ in (*module.named_parameters(), *module.named_buffers()))
-            kinds = module.named_parameters, module.named_buffers
-            every = [tensor for kind in kinds for _, tensor in kind(remove_duplicate=False)]
-            self._known[id(module)] = names, len(set(every)) < len(every)  # tensors are equal where they are one
-        return self._known[id(module)]
 
     @cached_property
     def head_name(self) -> str:
@@ -347,17 +341,15 @@ class Problem:
         """The parts that `function` gives for each task, added in float64 and in task order; rows are [T, ...]."""
         if self.vectorize == "vmap":
             stacked: Part = self._alone(_vmap, function, episodes, noise)
-            sums, metrics = (tree_map(lambda leaf: leaf.sum(0, dtype=_wide(leaf)), part) for part in stacked[:2])
-            return Part(sums, metrics, stacked.rows)
-        total: list[Params] | None = None
+            return Part(tree_map(_sum, stacked.sums), tree_map(_sum, stacked.metrics), stacked.rows)
+        sums: Params = {}
+        metrics: Params = {}
         rows: list[Params] = []
         for episode, draw in tasks_of(episodes, noise):
             part = self._alone(function, episode, draw)
             rows.append(part.rows)
-            wide = [tree_map(lambda leaf: leaf.to(_wide(leaf)), values) for values in (part.sums, part.metrics)]
-            total = wide if total is None else [tree_map(torch.add, *pair) for pair in zip(total, wide, strict=True)]
-        assert total is not None
-        sums, metrics = total
+            for total, values in ((sums, part.sums), (metrics, part.metrics)):
+                _add(total, values)
         return Part(sums, metrics, {name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
     @contextmanager
@@ -380,6 +372,26 @@ class Problem:
 def _wide(leaf: Tensor) -> torch.dtype:
     """The type in which values like `leaf` are summed."""
     return torch.complex128 if leaf.is_complex() else torch.float64
+
+
+def _sum(leaf: Tensor) -> Tensor:
+    """The sum over tasks of leaf [T, ...]; it has the bits of `leaf.sum(0, dtype=...)`.
+
+    On a CPU torch makes a wide copy of all that it sums. That of some columns at a time stays in the cache.
+    """
+    at_once = is_traced() or leaf.device.type != "cpu" or leaf[0].numel() <= COLUMNS or not leaf.is_contiguous()
+    parts = (leaf,) if at_once else torch.split(leaf.flatten(1), COLUMNS, 1)
+    sums = [part.sum(0, dtype=_wide(leaf)) for part in parts]
+    return sums[0] if at_once else torch.cat(sums).view(leaf.shape[1:])
+
+
+def _add(total: Params, values: Params) -> None:
+    """Add the values of a task to the sums of those before it, which are nothing at first."""
+    for name, value in values.items():
+        if name in total:
+            total[name] += value
+        else:
+            total[name] = value.to(_wide(value), copy=True)
 
 
 def _vmap(function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:

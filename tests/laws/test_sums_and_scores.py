@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import raymeta
 from raymeta.adaptation.head import require_head
 from raymeta.adaptation.inner_rules import InnerRule
-from raymeta.adaptation.problem import Learned, Part, Phase, Problem, Vectorize
+from raymeta.adaptation.problem import COLUMNS, Learned, Part, Phase, Problem, Vectorize
 from raymeta.engine.driver.scoring import EpisodeScores, Scoring
 from raymeta.engine.fold import Fold, Total
 from raymeta.engine.job import Result
@@ -62,6 +62,30 @@ def test_sums_over_tasks_are_wide(vectorize: Vectorize) -> None:
     problem = Problem(nn.Linear(1, 1), goal="classification", vectorize=vectorize)
     found = problem.sum_over_tasks(one, Episode(side, side), {})
     assert (found.sums["gradient"].item(), found.metrics["metric"].item()) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3, 17, 33])
+def test_many_columns_are_summed_as_few(num_tasks: int) -> None:
+    """Some at a time, with the bits of one sum: numbers of many sizes, whose order would show."""
+    generator = torch.Generator().manual_seed(0)
+    for size in (COLUMNS, COLUMNS + 1, 3 * COLUMNS - 5):
+        sizes = 8 * torch.randn(num_tasks, size, 2, generator=generator)
+        values = torch.randn(num_tasks, size, 2, generator=generator) * sizes.exp()
+        side = Examples(values, torch.zeros(num_tasks, 1, dtype=torch.int64))
+        problem = Problem(nn.Linear(1, 1), goal="classification", vectorize="vmap")
+        found = problem.sum_over_tasks(
+            lambda episode, noise: Part({"gradient": episode.support.x}), Episode(side, side), {}
+        )
+        assert torch.equal(found.sums["gradient"], values.sum(0, dtype=torch.float64))
+
+
+def test_what_a_task_gives_stays_as_it_is() -> None:
+    """Also where it is wide already, and one tensor under two names."""
+    value = torch.ones(2, dtype=torch.float64)
+    side = Examples(torch.zeros(3, 1), torch.zeros(3, 1, dtype=torch.int64))
+    problem = Problem(nn.Linear(1, 1), goal="classification", vectorize="loop")
+    found = problem.sum_over_tasks(lambda episode, noise: Part({"a": value, "b": value}), Episode(side, side), {})
+    assert [value.tolist(), found.sums["a"].tolist(), found.sums["b"].tolist()] == [[1, 1], [3, 3], [3, 3]]
 
 
 def test_the_fold_is_in_double_precision() -> None:
