@@ -78,11 +78,10 @@ def main() -> int:
 
 def reproduce(arguments: argparse.Namespace) -> int:
     """Train a piece, and write the result file at the end of the last one."""
-    length = "" if arguments.steps is None else f"-{arguments.steps}steps"
-    folder = arguments.output / f"{arguments.preset}{length}-seed{arguments.seed}"
     pairs = (text.split("=", 1) for text in arguments.set)
     extra = {key: yaml_lines.scalar(value) for key, value in pairs}
     extra |= {"compile": True} if arguments.compile else {}
+    folder = arguments.output / name_of(arguments.preset, arguments.steps, extra, arguments.seed)
     options = {**given(arguments), **extra, "output": str(arguments.output)}
     run = piece(arguments.preset, folder, options)
     if run.status != "finished":
@@ -90,6 +89,15 @@ def reproduce(arguments: argparse.Namespace) -> int:
     path = record(folder.name, content(run, arguments.preset, extra))
     print(path.read_text())
     return 0
+
+
+def name_of(preset: str, steps: int | None, extra: Mapping[str, object], seed: int) -> str:
+    """Name of the run and of its result file, with the options of its tasks: other tasks are another experiment."""
+    tasks = [
+        f"{key.removeprefix('tasks.')}-{value}" for key, value in sorted(extra.items()) if key.startswith("tasks.")
+    ]
+    length = [] if steps is None else [f"{steps}steps"]
+    return "-".join([preset, *tasks, *length, f"seed{seed}"])
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -85,10 +85,11 @@ def short_text() -> str:
     whole, parts, better, flat = [], [], [], []
     for name, runs in _trained().items():
         (*_, run) = runs.values()
-        if name == run["preset"] and all(run["summary"]["stopped_by"] == "steps" for run in runs.values()):
-            whole.append(name)
+        is_whole = re.search(r"-\d+steps$", name) is None
+        if is_whole and all(run["summary"]["stopped_by"] == "steps" for run in runs.values()):
+            whole.append(_label(run))
             continue
-        label = f"{run['preset']} ({run['summary']['steps']:,} steps)"
+        label = f"{_label(run)} ({run['summary']['steps']:,} steps)"
         (better if _ended_at_its_best(run) else flat).append(label)
         if run["published"]["steps"] is not None:
             parts.append(f"{label} took {100 * run['summary']['steps'] / run['published']['steps']:.0f} %")
@@ -407,13 +408,19 @@ def _row(runs: dict[Path, dict[str, Any]]) -> str:
     value = "" if published["value"] is None else f"{_score(name, published['value'])}: "
     theirs = "not stated" if published["steps"] is None else f"{published['steps']:,}"
     cells = [
-        ", ".join([_link(first[1]["preset"], first[0]), *(_link(f"seed {run['seed']}", path) for path, run in others)]),
+        ", ".join([_link(_label(first[1]), first[0]), *(_link(f"seed {run['seed']}", path) for path, run in others)]),
         _score(name, before) if inner_steps else "no inner loop",
         score + (f", {inner_steps} inner steps" if inner_steps else ""),
         value + published["source"],
         f"{summaries[0]['steps']:,} / {theirs}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _label(run: dict[str, Any]) -> str:
+    """The preset, and the options of its tasks that were set otherwise."""
+    options = [(key, value) for key, value in run["changed_options"].items() if key.startswith("tasks.")]
+    return " ".join([run["preset"], *(f"with {key.removeprefix('tasks.')} {value}" for key, value in options)])
 
 
 def _link(text: str, path: Path) -> str:

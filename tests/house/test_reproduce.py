@@ -50,3 +50,9 @@ def test_a_score_within_intervals_and_margin_is_reproduced(reproduce: Any) -> No
     for value, is_near in ((0.9701, True), (0.9699, False), (0.9899, True), (0.9901, False)):
         distances = reproduce.distances({"headline": {"value": value, "ci95": 0.003}}, published)
         assert distances["reproduced"] is is_near
+
+
+def test_runs_of_other_tasks_have_names_of_their_own(reproduce: Any) -> None:
+    options = {"tasks.split_scheme": "random", "compile": True, "validate_every": 5}
+    assert reproduce.name_of("omniglot", None, options, 1) == "omniglot-split_scheme-random-seed1"
+    assert reproduce.name_of("omniglot", 30, {"compile": True}, 0) == "omniglot-30steps-seed0"
