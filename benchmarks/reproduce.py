@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,11 +94,14 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 def name_of(preset: str, steps: int | None, extra: Mapping[str, object], seed: int) -> str:
     """Name of the run and of its result file, with the options of its tasks: other tasks are another experiment."""
-    tasks = [
-        f"{key.removeprefix('tasks.')}-{value}" for key, value in sorted(extra.items()) if key.startswith("tasks.")
-    ]
+    tasks = [f"{key.removeprefix('tasks.')}-{value}" for key, value in sorted(extra.items()) if is_of_tasks(key)]
     length = [] if steps is None else [f"{steps}steps"]
-    return "-".join([preset, *tasks, *length, f"seed{seed}"])
+    return re.sub(r"[^\w.+-]+", "_", "-".join([preset, *tasks, *length, f"seed{seed}"]))
+
+
+def is_of_tasks(key: str) -> bool:
+    """Whether an option says which tasks are met, and not merely where their data lie."""
+    return key.startswith("tasks.") and key != "tasks.root"
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -418,9 +418,10 @@ def _row(runs: dict[Path, dict[str, Any]]) -> str:
 
 
 def _label(run: dict[str, Any]) -> str:
-    """The preset, and the options of its tasks that were set otherwise."""
+    """The preset, and which options of its tasks were set otherwise."""
     options = [(key, value) for key, value in run["changed_options"].items() if key.startswith("tasks.")]
-    return " ".join([run["preset"], *(f"with {key.removeprefix('tasks.')} {value}" for key, value in options)])
+    told = [f"{key.removeprefix('tasks.')} {value}" for key, value in options if key != "tasks.root"]
+    return " with ".join([run["preset"], *([", ".join(told)] if told else [])])
 
 
 def _link(text: str, path: Path) -> str:

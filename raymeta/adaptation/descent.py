@@ -19,7 +19,7 @@ from raymeta.errors import ConfigError
 from raymeta.models.layers.inner_step import inner_step
 from raymeta.tasks.episodes import Examples
 from raymeta.tasks.inputs import Inputs
-from raymeta.tree import Params, select
+from raymeta.tree import Params, detach, select
 
 SGD = InnerRule()
 LossReduction = Literal["mean", "sum_over_classes"]
@@ -60,13 +60,13 @@ def descend(
 
     With `first_order` every derivative of the inner gradients is dropped, those with respect to whatever else the loss
     reads too: the trajectory has the same values, and its derivative with respect to `params` is the identity. Nothing
-    of the inner loop is then recorded.
+    of the inner gradients is then recorded.
     """
     theta, trajectory, losses, kept = params, [params], [], state or {}
     for step in range(start, start + num_steps):
         with torch.no_grad() if first_order else nullcontext():
             with inner_step(step):
-                gradient, value = gradient_and_value(loss, theta)
+                gradient, value = gradient_and_value(loss, detach(theta) if first_order else theta)
             direction, kept = rule.direction(precondition(gradient), kept, step)
         losses.append(value)
         rate = rates(step)

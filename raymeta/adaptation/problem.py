@@ -33,7 +33,7 @@ HEAD = f"{BODY}head"
 BatchNormPolicy = Literal["transductive", "support", "running"]
 Vectorize = Literal["vmap", "loop"]
 COLUMNS = 4096
-"""Values of a task that are summed over tasks at once."""
+"""The most values of a task that are summed over tasks at once."""
 
 
 class Phase(NamedTuple):
@@ -126,7 +126,7 @@ class Problem:
         self.vectorize: Vectorize = vectorize
         self.checkpoint_inner_steps = checkpoint_inner_steps
         self.habits = habits
-        self._functions: dict[nn.Module, AsFunction] = {}
+        self._functions: dict[int, AsFunction] = {}
         self._training: bool | None = None
         self._own_states = list(filter(None, [OwnState(model)]))
 
@@ -256,9 +256,10 @@ class Problem:
 
     def _function(self, module: nn.Module) -> AsFunction:
         """The model or a part of it as a function, which is made once."""
-        if module not in self._functions:
-            self._functions[module] = AsFunction(module)
-        return self._functions[module]
+        function = self._functions.get(id(module))
+        if function is None or function.module is not module:  # as in a copy of this problem
+            function = self._functions[id(module)] = AsFunction(module)
+        return function
 
     def set_training(self, training: bool) -> None:
         """Switch dropout on or off; batch norm follows its policy, and what came in eval mode stays in it."""
@@ -347,9 +348,12 @@ class Problem:
         rows: list[Params] = []
         for episode, draw in tasks_of(episodes, noise):
             part = self._alone(function, episode, draw)
+            if rows:
+                _add(sums, part.sums)
+                _add(metrics, part.metrics)
+            else:
+                sums, metrics = (tree_map(_widened, values) for values in (part.sums, part.metrics))
             rows.append(part.rows)
-            for total, values in ((sums, part.sums), (metrics, part.metrics)):
-                _add(total, values)
         return Part(sums, metrics, {name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
     @contextmanager
@@ -374,24 +378,30 @@ def _wide(leaf: Tensor) -> torch.dtype:
     return torch.complex128 if leaf.is_complex() else torch.float64
 
 
+def _widened(leaf: Tensor) -> Tensor:
+    """A copy of `leaf` to which others are added."""
+    return leaf.to(_wide(leaf), copy=True)
+
+
 def _sum(leaf: Tensor) -> Tensor:
     """The sum over tasks of leaf [T, ...]; it has the bits of `leaf.sum(0, dtype=...)`.
 
-    On a CPU torch makes a wide copy of all that it sums. That of some columns at a time stays in the cache.
+    On a CPU torch makes a wide copy of all that it sums. That of some columns at a time stays in the cache. Parts begin
+    where a vector of the processor begins and are nearly of one size: torch sums single columns in another order.
     """
-    at_once = is_traced() or leaf.device.type != "cpu" or leaf[0].numel() <= COLUMNS or not leaf.is_contiguous()
-    parts = (leaf,) if at_once else torch.split(leaf.flatten(1), COLUMNS, 1)
-    sums = [part.sum(0, dtype=_wide(leaf)) for part in parts]
-    return sums[0] if at_once else torch.cat(sums).view(leaf.shape[1:])
+    num_columns = leaf.numel() // max(1, len(leaf))
+    num_parts = -(-num_columns // COLUMNS)
+    if is_traced() or leaf.device.type != "cpu" or num_parts < 2 or not leaf.is_contiguous():
+        return leaf.sum(0, dtype=_wide(leaf))
+    size = 64 * -(-num_columns // (64 * num_parts))
+    parts = torch.split(leaf.flatten(1), size, 1)
+    return torch.cat([part.sum(0, dtype=_wide(leaf)) for part in parts]).view(leaf.shape[1:])
 
 
 def _add(total: Params, values: Params) -> None:
-    """Add the values of a task to the sums of those before it, which are nothing at first."""
-    for name, value in values.items():
-        if name in total:
-            total[name] += value
-        else:
-            total[name] = value.to(_wide(value), copy=True)
+    """Add the values of another task to sums, in place."""
+    for name in total:
+        total[name] += values[name]
 
 
 def _vmap(function: Callable[..., Any], episodes: Episode, noise: dict[str, Tensor]) -> Any:

@@ -15,11 +15,12 @@ class AsFunction:
     """Calls `module` with `values` in place of its parameters and buffers of these names, as `functional_call` does.
 
     torch's function looks for every tensor by its name in every call, which takes longer than a small layer. Here the
-    places are found once, for networks that write nothing and have each tensor under one name; others are torch's.
+    places are found once, for networks that write nothing and have each tensor under one name; other networks are
+    called by torch's function. A submodule must not be replaced afterwards, and `values` must hold no other names.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = module
+        self.module = module
         kinds = module.named_parameters, module.named_buffers
         self.names = frozenset(name for kind in kinds for name, _ in kind())
         """names of the module's tensors; of one with several names the first"""
@@ -30,13 +31,13 @@ class AsFunction:
 
     def __call__(self, values: Params, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
         if not self._is_plain:
-            return functional_call(self._module, values, args, kwargs, tie_weights=self._is_shared)
+            return functional_call(self.module, values, args, kwargs, tie_weights=self._is_shared)
         places = [self._tables[name] for name in values]
         before = [table[key] for table, key in places]
         try:
             for (table, key), value in zip(places, values.values(), strict=True):
                 table[key] = value
-            return self._module(*args, **(kwargs or {}))
+            return self.module(*args, **(kwargs or {}))
         finally:
             for (table, key), value in zip(places, before, strict=True):
                 table[key] = value

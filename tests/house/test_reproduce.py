@@ -53,6 +53,7 @@ def test_a_score_within_intervals_and_margin_is_reproduced(reproduce: Any) -> No
 
 
 def test_runs_of_other_tasks_have_names_of_their_own(reproduce: Any) -> None:
-    options = {"tasks.split_scheme": "random", "compile": True, "validate_every": 5}
+    options = {"tasks.split_scheme": "random", "tasks.root": "/data", "compile": True, "validate_every": 5}
     assert reproduce.name_of("omniglot", None, options, 1) == "omniglot-split_scheme-random-seed1"
+    assert reproduce.name_of("omniglot", None, {"tasks.path": "a/b, c"}, 0) == "omniglot-path-a_b_c-seed0"
     assert reproduce.name_of("omniglot", 30, {"compile": True}, 0) == "omniglot-30steps-seed0"

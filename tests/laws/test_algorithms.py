@@ -9,6 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from raymeta import ANIL, MAML, Baseline, Episode, Examples, JointTraining, MetaSGD, ProtoNet, Reptile, meta_gradient
+from raymeta.adaptation.descent import descend
 from raymeta.adaptation.embedding import means_of_classes
 from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.algorithms.base import Algorithm
@@ -103,6 +104,23 @@ def test_maml_on_matrix_quadratics(quadratics: tuple[Tensor, ...]) -> None:
         algorithm = MAML(inner_lr=alpha, inner_steps=steps, first_order=first_order)
         gradient = meta_gradient(Point(phi), algorithm, [episode], loss=quadratic)["theta"]
         torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_first_order_has_the_derivative_one_in_any_mode() -> None:
+    """Reverse, forward, and under a second derivative."""
+    start = torch.tensor([1.0, 2.0], dtype=torch.float64)
+
+    def last(w: Tensor) -> Tensor:
+        trajectory = descend(
+            lambda params: (params["w"] ** 4).sum(), {"w": w}, lambda step: 0.1, num_steps=2, first_order=True
+        )
+        return trajectory.params[-1]["w"]
+
+    one = torch.eye(2, dtype=torch.float64)
+    assert torch.equal(torch.func.jacrev(last)(start), one)
+    assert torch.equal(torch.func.jacfwd(last)(start), one)
+    assert torch.equal(torch.autograd.functional.jacobian(last, start), one)
+    assert torch.equal(torch.func.hessian(lambda w: (last(w) ** 2).sum())(start), 2 * one)
 
 
 def test_reptile_is_the_sum_of_inner_gradients(quadratics: tuple[Tensor, ...]) -> None:

@@ -64,13 +64,13 @@ def test_sums_over_tasks_are_wide(vectorize: Vectorize) -> None:
     assert (found.sums["gradient"].item(), found.metrics["metric"].item()) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("num_tasks", [1, 3, 17, 33])
+@pytest.mark.parametrize("num_tasks", [1, 3, 33, 64])
 def test_many_columns_are_summed_as_few(num_tasks: int) -> None:
     """Some at a time, with the bits of one sum: numbers of many sizes, whose order would show."""
     generator = torch.Generator().manual_seed(0)
-    for size in (COLUMNS, COLUMNS + 1, 3 * COLUMNS - 5):
-        sizes = 8 * torch.randn(num_tasks, size, 2, generator=generator)
-        values = torch.randn(num_tasks, size, 2, generator=generator) * sizes.exp()
+    for size in (COLUMNS, COLUMNS + 1, 2 * COLUMNS + 1, 3 * COLUMNS - 5, 9 * COLUMNS, 5 * 5120):
+        values = torch.randn(num_tasks, size, generator=generator)
+        values *= (8 * torch.randn(num_tasks, size, generator=generator)).exp()
         side = Examples(values, torch.zeros(num_tasks, 1, dtype=torch.int64))
         problem = Problem(nn.Linear(1, 1), goal="classification", vectorize="vmap")
         found = problem.sum_over_tasks(
@@ -86,6 +86,17 @@ def test_what_a_task_gives_stays_as_it_is() -> None:
     problem = Problem(nn.Linear(1, 1), goal="classification", vectorize="loop")
     found = problem.sum_over_tasks(lambda episode, noise: Part({"a": value, "b": value}), Episode(side, side), {})
     assert [value.tolist(), found.sums["a"].tolist(), found.sums["b"].tolist()] == [[1, 1], [3, 3], [3, 3]]
+
+
+def test_what_a_later_task_lacks_is_told() -> None:
+    side = Examples(torch.tensor([[0.0], [1.0]]), torch.zeros(2, 1, dtype=torch.int64))
+    problem = Problem(nn.Linear(1, 1), goal="classification", vectorize="loop")
+
+    def one(episode: Episode, noise: dict[str, Tensor]) -> Part:
+        return Part({"a": torch.ones(1)} if episode.support.x.any() else {"a": torch.ones(1), "b": torch.ones(1)})
+
+    with pytest.raises(KeyError, match="b"):
+        problem.sum_over_tasks(one, Episode(side, side), {})
 
 
 def test_the_fold_is_in_double_precision() -> None:

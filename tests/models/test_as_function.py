@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import weight_norm
 
+from raymeta.adaptation.problem import Learned, Phase, Problem
 from raymeta.models.as_function import AsFunction
 from raymeta.models.conv4 import Conv4
 from raymeta.models.layers.convert import convert
@@ -78,3 +80,20 @@ def test_what_is_not_given_is_the_modules_own() -> None:
     bias = torch.rand(2)
     found = AsFunction(module)({"bias": bias}, (), {"input": x})
     assert torch.equal(found, nn.functional.linear(x, module.weight, bias))
+
+
+def test_parts_that_are_equal_are_not_the_same() -> None:
+    """The body is a copy of the model without its head; modules may say that two of them are equal."""
+
+    class Equal(nn.Sequential):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Equal)
+
+        def __hash__(self) -> int:
+            return 1
+
+    problem = Problem(Equal(nn.Linear(4, 3), nn.Linear(3, 2)), goal="classification")
+    learned, x = Learned(problem.initial_params(), {}), torch.rand(5, 4)
+    for copied in (problem, copy.deepcopy(problem)):
+        assert copied.forward(learned, x, Phase()).shape == (5, 2)
+        assert copied.features(learned, x, Phase()).shape == (5, 3)
