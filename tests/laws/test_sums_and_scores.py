@@ -68,7 +68,7 @@ def test_sums_over_tasks_are_wide(vectorize: Vectorize) -> None:
 def test_many_columns_are_summed_as_few(num_tasks: int) -> None:
     """Some at a time, with the bits of one sum: numbers of many sizes, whose order would show."""
     generator = torch.Generator().manual_seed(0)
-    for size in (COLUMNS, COLUMNS + 1, 2 * COLUMNS + 1, 3 * COLUMNS - 5, 9 * COLUMNS, 5 * 5120):
+    for size in (COLUMNS, *[COLUMNS + 1] * 9, 2 * COLUMNS + 1, 3 * COLUMNS - 5, 9 * COLUMNS):
         values = torch.randn(num_tasks, size, generator=generator)
         values *= (8 * torch.randn(num_tasks, size, generator=generator)).exp()
         side = Examples(values, torch.zeros(num_tasks, 1, dtype=torch.int64))
