@@ -65,9 +65,11 @@ def _keeper() -> ModuleType:
     return program("tools/update_documents.py")
 
 
-def test_all_results_are_of_600_tasks() -> None:
+def test_results_are_of_600_tasks_or_of_as_many_as_the_text_says() -> None:
     contents = [json.loads(path.read_text()) for path in (HOME / "results" / "benchmarks").glob("*-seed*.json")]
-    assert {content["summary"]["headline"]["episodes"] for content in contents} == {600}
+    numbers = {content["summary"]["headline"]["episodes"] for content in contents}
+    assert 600 in numbers
+    assert all(f"{number:,} test tasks" in README.replace("\n", " ") for number in numbers - {600})
 
 
 def test_a_changed_number_is_put_right() -> None:
